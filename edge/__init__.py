@@ -1,0 +1,1 @@
+"""What runs on the Pi. Never imports gateway or simulators."""

@@ -1,0 +1,233 @@
+"""The agent, on one page: drivers -> outbox -> lanes -> link, and acks back. The edge's wiring stands here only.
+
+    driver ──records──▶ _collect ──commit──▶ Outbox ──rows──▶ Lanes.poll ──▶ Link.publish
+                                               ▲                                 │
+                                               └──────── Lanes.on_ack ◀── Ack ───┘
+
+One asyncio loop; the link's thread and gpiozero's only post into it. Events are committed and sent at once, readings
+gathered for a second. A driver resumes after its event is committed.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Protocol, TypeVarTuple
+
+from pydantic import ValidationError
+
+from edge.clock import Clock
+from edge.contract.events import DeviceDown, DeviceUp, RecordClass
+from edge.contract.messages import MAX_RECORDS, Ack, Birth, BornDevice, State, encode
+from edge.contract.topics import Channel, Topic, topic_for
+from edge.errors import OutboxError
+from edge.lanes import Lanes
+from edge.outbox import Outbox
+from edge.records import Happened, Record
+from edge.uplink import LinkWords, Listener
+
+log = logging.getLogger(__name__)
+
+_Args = TypeVarTuple("_Args")
+
+VERSION = "0.1.0"
+COMMIT_S = 1.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+
+
+class Driver(Protocol):
+    """What every driver is; see edge.drivers."""
+
+    def records(self) -> AsyncIterator[Record]:
+        """What the device says, until cancelled. DeviceError when it can't be read."""
+        ...
+
+
+class Link(Protocol):
+    """What the agent needs of a connection; edge.uplink.MqttLink is one."""
+
+    def start(self) -> None:
+        """Begins connecting."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Sends, or drops when there is no connection."""
+        ...
+
+    def stop(self) -> None:
+        """Says what is queued and ends."""
+        ...
+
+
+class Agent(Listener):
+    """One node. `run` is the whole of it."""
+
+    def __init__(
+        self,
+        node: str,
+        drivers: Mapping[str, tuple[str, Driver]],
+        outbox: Outbox,
+        clock: Clock,
+        connect: Callable[[LinkWords, Listener], Link],
+        *,
+        boot: str,
+        clock_state: Callable[[], str],
+        rng: random.Random,
+    ) -> None:
+        """`drivers` maps a device's name to its kind and driver. Nothing runs before `run`."""
+        self._node, self._drivers, self._outbox, self._clock = node, drivers, outbox, clock
+        self._boot, self._clock_state, self._rng = boot, clock_state, rng
+        self._lanes = Lanes(outbox, rng)
+        self._session = secrets.token_hex(8)
+        self._up = False
+        self._was_down = False
+        self._pending: list[Record] = []
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._topics = {channel: topic_for(Topic(node, channel)) for channel in
+                        (Channel.LIVE, Channel.BACKLOG, Channel.BIRTH, Channel.STATE, Channel.ACK)}  # fmt: skip
+        will = encode(State(session=self._session, online=False, reason="lost"))
+        self._link = connect(LinkWords(node, self._topics[Channel.ACK], self._topics[Channel.STATE], will), self)
+
+    async def run(self) -> None:
+        """Until cancelled; then commits what is pending and says goodbye."""
+        self._link.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for device, (_, driver) in self._drivers.items():
+                    tasks.create_task(self._collect(device, driver), name=device)
+                tasks.create_task(self._commit_forever(), name="commit")
+                tasks.create_task(self._send_forever(), name="send")
+        finally:
+            self._commit()
+            if self._up:
+                self._say(Channel.STATE, encode(State(session=self._session, online=False, reason="clean")), retain=True)
+            self._link.stop()
+
+    async def _collect(self, device: str, driver: Driver) -> None:
+        """One device, for ever: a failure is said once, tried again with growing pauses, and its end said once."""
+        failures = 0
+        while True:
+            try:
+                async with aclosing(driver.records()) as records:  # type: ignore[type-var]  # async generators all
+                    async for record in records:
+                        if failures:
+                            failures = 0
+                            log.info("%s is back", device)
+                            self._take(Happened(self._clock.now(), DeviceUp(device=device)))
+                        self._take(record)
+                reason = "its driver ended"
+            except OutboxError:
+                raise  # nothing can be promised any more: the service ends and is started again
+            except OSError as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:
+                reason = f"its driver failed: {error!r}"
+                if not failures:
+                    log.exception("%s: its driver failed", device)
+            if not failures:
+                log.error("%s is down: %s", device, reason)
+                self._take(Happened(self._clock.now(), DeviceDown(device=device, reason=reason[:300])))
+            failures += 1
+            await self._clock.sleep(min(FIRST_RETRY_S * 2 ** min(failures - 1, 10), LONGEST_RETRY_S) * self._rng.uniform(0.5, 1))
+
+    def _take(self, record: Record) -> None:
+        self._pending.append(record)
+        if record.rank is not RecordClass.READING or len(self._pending) >= MAX_RECORDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._pending:
+            self._outbox.put(self._pending, self._clock_state())
+            self._pending.clear()
+            self._wake.set()
+
+    async def _commit_forever(self) -> None:
+        while True:
+            await self._clock.sleep(COMMIT_S)
+            self._commit()
+
+    async def _send_forever(self) -> None:
+        """Publishes what the lanes say, whenever something was committed, acked, connected or is overdue."""
+        while True:
+            self._wake.clear()
+            if self._up:
+                for channel, payload in self._lanes.poll(self._clock.now()):
+                    self._say(channel, payload)
+            due_us = self._lanes.next_due_us() if self._up else None
+            pause_s = 1.0 if due_us is None else max((due_us - self._clock.now().mono_us) / 1e6, 0.05)
+            timer = asyncio.ensure_future(self._clock.sleep(pause_s))
+            woken = asyncio.ensure_future(self._wake.wait())
+            try:
+                await asyncio.wait((timer, woken), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+                woken.cancel()
+
+    def _say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
+        self._link.publish(self._topics[channel], payload, retain=retain)
+
+    # What the link tells, from its own thread.
+
+    def link_up(self) -> None:
+        """Connected: says birth and begins to send."""
+        self._post(self._on_up)
+
+    def link_down(self, reason: str) -> None:
+        """Not connected: everything waits in the outbox."""
+        self._post(self._on_down, reason)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """An ack, or something that this version does not know."""
+        self._post(self._on_message, topic, payload)
+
+    def _post(self, call: Callable[[*_Args], None], *args: *_Args) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _on_up(self) -> None:
+        if self._was_down:
+            log.info("connected again; %d records wait", self._outbox.waiting)
+        self._up, self._was_down = True, False
+        self._lanes.connected()
+        self._birth()
+        self._wake.set()
+
+    def _on_down(self, reason: str) -> None:
+        self._up = False
+        if not self._was_down:
+            self._was_down = True
+            log.warning("no connection (%s); records wait in the outbox", reason)
+
+    def _birth(self) -> None:
+        outbox = self._outbox
+        birth = Birth(
+            epoch=outbox.epoch,
+            session=self._session,
+            boot=self._boot,
+            agent=f"satomori-edge {VERSION}",
+            sent=self._clock.now().utc_us,
+            first=outbox.first_seq,
+            oldest=outbox.oldest_seq,
+            next=outbox.next_seq,
+            devices=[BornDevice(device=device, kind=kind) for device, (kind, _) in self._drivers.items()],
+        )
+        self._say(Channel.BIRTH, encode(birth), retain=True)
+        self._say(Channel.STATE, encode(State(session=self._session, online=True)), retain=True)
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        if topic != self._topics[Channel.ACK]:
+            log.warning("a message on %s, which this version does not know; ignored", topic)
+            return
+        try:
+            ack = Ack.model_validate_json(payload)
+        except ValidationError as error:
+            log.warning("an ack that can't be read: %s", error.errors(include_url=False)[0]["msg"])
+            return
+        if self._lanes.on_ack(ack, self._clock.now()):
+            log.error("the gateway knows other content under this outbox's numbers (an old copy?); new epoch begun")
+            self._lanes.connected()
+            self._birth()
+        self._wake.set()

@@ -1,0 +1,297 @@
+"""The messages on the wire: Batch, Birth, State, Ack. The pydantic models are the specification.
+
+`check_batch` is the same specification as one flat loop for the gateway's hot path: tests/contract proves with generated
+input that both give the same verdict. It differs in one thing only: it tells a bad *record* from a bad *message*.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from edge.contract.events import EVENTS, MAX_DT_US, MAX_SEQ, AnyEvent, DtUs, Event, Seq
+from edge.contract.metrics import METRICS
+from edge.contract.names import Hex16, Name, Sha256, is_hex16, is_name
+
+VERSION = 1
+MAX_RECORDS = 500
+MAX_BYTES = 64 * 1024
+MAX_TIME_US = 2**53 - 1
+MAX_REASON = 200
+
+TimeUs = Annotated[int, Field(strict=True, ge=0, le=MAX_TIME_US)]
+"""UTC in µs since 1970, or µs since boot, as the field says."""
+
+Reason = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_REASON)]
+Clock = Literal["sync", "holdover", "unsync"]
+"""What the node says of its own clock: disciplined now, was disciplined since boot, never was."""
+
+_strict = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Reading = tuple[Seq, DtUs, Name, Annotated[str, Field(strict=True)], Number]
+"""seq, dt in µs, device, metric, value in the metric's unit."""
+
+Lost = tuple[Seq, Seq, Reason]
+"""First and last seq (both included) that this node can never send, and why."""
+
+
+class Batch(BaseModel):
+    """Records of one boot, in one message. At most 500 records and 64 KiB; no seq twice."""
+
+    model_config = _strict
+
+    v: Literal[1]
+    epoch: Hex16
+    boot: Hex16
+    clock: Clock
+    t0: TimeUs = Field(description="Zero of every `dt`, by the node's clock, UTC µs.")
+    mono0: TimeUs = Field(description="The same instant in µs since boot.")
+    sent: TimeUs = Field(description="The node's clock when this message was made, UTC µs: how the gateway sees its skew.")
+    readings: Annotated[list[Annotated[Reading, Field(strict=False)]], Field(max_length=MAX_RECORDS)]
+    events: Annotated[list[Event], Field(max_length=MAX_RECORDS)]
+    lost: Annotated[list[Annotated[Lost, Field(strict=False)]], Field(max_length=MAX_RECORDS)]
+
+    @model_validator(mode="after")
+    def _rows(self) -> "Batch":
+        for _, dt, device, metric, value in self.readings:
+            if fault := reading_fault(dt, device, metric, value):
+                raise ValueError(fault)
+        for event in self.events:
+            if unsaid := {"seq", "dt", "class_"} - event.model_fields_set:
+                raise ValueError(f"{event.type} does not say {sorted(unsaid)}")
+        seqs = [row[0] for row in self.readings] + [event.seq for event in self.events]
+        if len(seqs) > MAX_RECORDS:
+            raise ValueError(f"{len(seqs)} records, at most {MAX_RECORDS}")
+        if len(set(seqs)) != len(seqs):
+            raise ValueError("a seq stands twice in the message")
+        for low, high, _ in self.lost:
+            if low > high:
+                raise ValueError(f"lost range {low}..{high} is empty")
+        return self
+
+
+class BornDevice(BaseModel):
+    """One device as the node announces it."""
+
+    model_config = _strict
+
+    device: Name
+    kind: Name
+    metrics: Annotated[list[Annotated[str, StringConstraints(max_length=32)]], Field(max_length=100)] = []
+
+
+class Applied(BaseModel):
+    """The configuration a node runs."""
+
+    model_config = _strict
+
+    revision: Annotated[int, Field(ge=0, le=MAX_SEQ)]
+    sha256: Sha256
+
+
+class Birth(BaseModel):
+    """Who a node is, said retained after every connect. `first` <= `oldest` <= `next`."""
+
+    model_config = _strict
+
+    v: Literal[1] = 1
+    epoch: Hex16
+    session: Hex16
+    boot: Hex16
+    agent: Annotated[str, StringConstraints(max_length=64)]
+    sent: TimeUs
+    first: Seq = Field(description="The first seq this epoch ever gave out.")
+    oldest: Seq = Field(description="The oldest seq still in the outbox, or `next`.")
+    next: Seq = Field(description="The seq the next record will get.")
+    devices: Annotated[list[BornDevice], Field(max_length=1000)]
+    config: Applied | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Birth":
+        if not self.first <= self.oldest <= self.next:
+            raise ValueError(f"first {self.first}, oldest {self.oldest}, next {self.next} are not in order")
+        return self
+
+
+class State(BaseModel):
+    """Whether a node is there; retained, and its own last will."""
+
+    model_config = _strict
+
+    v: Literal[1] = 1
+    session: Hex16
+    online: bool
+    reason: Literal["clean", "lost", "sleeping"] | None = None
+
+
+class Ack(BaseModel):
+    """What the gateway has durably, said to one node; the only thing that empties an outbox."""
+
+    model_config = _strict
+
+    v: Literal[1] = 1
+    epoch: Hex16
+    upto: Annotated[int, Field(ge=0, le=MAX_SEQ)] = Field(description="All of 1..upto is durable.")
+    ranges: list[Annotated[tuple[Seq, Seq], Field(strict=False)]] = Field([], description="Durable above `upto`.")
+    missing: list[Annotated[tuple[Seq, Seq], Field(strict=False)]] = Field([], description="Never seen: send, or declare lost.")
+    rejected: list[Annotated[tuple[Seq, Reason], Field(strict=False)]] = Field(
+        [], description="Refused for good, with the reason; kept by the edge in its own quarantine."
+    )
+    wait_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+        0, description="The series store is down: hold readings back this long. Events never wait."
+    )
+
+
+SEQ_REUSED = "seq reused with other content"
+"""Reason of a rejection that asks the edge for a new epoch: its outbox is an old copy."""
+
+
+@dataclass(slots=True)
+class CheckedBatch:
+    """A batch whose header is right, with its good records apart from the refused ones."""
+
+    epoch: str
+    boot: str
+    clock: str
+    t0: int
+    mono0: int
+    sent: int
+    readings: list[list[Any]]
+    events: list[AnyEvent]
+    lost: list[tuple[int, int, str]]
+    rejected: list[tuple[int, str, Any]] = field(default_factory=list)  # seq, reason, the record as it came
+
+
+def reading_fault(dt: object, device: object, metric: object, value: object) -> str | None:
+    """Why this can't be a reading, or None when it can."""
+    if type(dt) is not int or not -MAX_DT_US <= dt <= MAX_DT_US:
+        return f"dt is no whole number of µs: {_short(dt)}"
+    if not is_name(device):
+        return f"device is no name of 1 to 32 of a-z, 0-9 and '-': {_short(device)}"
+    row = METRICS.get(metric) if type(metric) is str else None
+    if row is None:
+        return f"metric is not in the table: {_short(metric)}"
+    if type(value) is not int and type(value) is not float:
+        return f"{metric} is no number: {_short(value)}"
+    if not row.low <= value <= row.high:
+        return f"{metric} {_short(value)} is outside {row.low:g}..{row.high:g} {row.unit}"
+    return None
+
+
+_FIELDS = frozenset(Batch.model_fields)
+_CLOCKS = frozenset(("sync", "holdover", "unsync"))
+
+
+def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the hot path: one flat loop
+    """The verdict of `Batch` on decoded JSON, record by record.
+
+    ValueError with the reason when the message as a whole can't be used: wrong shape, bad header, a record without a
+    usable seq. A record that has its seq but is otherwise bad goes to `rejected`, so that the edge can be told.
+    """
+    if type(message) is not dict:
+        raise ValueError(f"message is no object: {_short(message)}")
+    if message.keys() != _FIELDS:
+        odd = sorted(map(str, message.keys() - _FIELDS))[:5]
+        raise ValueError(f"unknown fields {odd}" if odd else f"fields missing: {sorted(_FIELDS - message.keys())}")
+    if type(message["v"]) is not int or message["v"] != VERSION:
+        raise ValueError(f"message version {_short(message['v'])}, this gateway speaks {VERSION}")
+    for name in ("epoch", "boot"):
+        if not is_hex16(message[name]):
+            raise ValueError(f"{name} is not 16 hex digits: {_short(message[name])}")
+    clock = message["clock"]
+    if type(clock) is not str or clock not in _CLOCKS:
+        raise ValueError(f"clock is not sync, holdover or unsync: {_short(clock)}")
+    for name in ("t0", "mono0", "sent"):
+        time = message[name]
+        if type(time) is not int or not 0 <= time <= MAX_TIME_US:
+            raise ValueError(f"{name} is no time in µs: {_short(time)}")
+    readings, events, lost = message["readings"], message["events"], message["lost"]
+    if type(readings) is not list or type(events) is not list or type(lost) is not list:
+        raise ValueError("readings, events and lost must be lists")
+    count = len(readings) + len(events)
+    if count > MAX_RECORDS or len(lost) > MAX_RECORDS:
+        raise ValueError(f"{max(count, len(lost))} records, at most {MAX_RECORDS}")
+
+    rejected: list[tuple[int, str, Any]] = []
+    good: list[list[Any]] = []
+    seqs: set[int] = set()
+    for row in readings:
+        if type(row) is not list or len(row) != 5:
+            raise ValueError(f"a reading is not [seq, dt, device, metric, value]: {_short(row)}")
+        seq = row[0]
+        if type(seq) is not int or not 1 <= seq <= MAX_SEQ:
+            raise ValueError(f"a reading has no usable seq: {_short(seq)}")
+        seqs.add(seq)
+        fault = reading_fault(row[1], row[2], row[3], row[4])
+        if fault is None:
+            good.append(row)
+        else:
+            rejected.append((seq, fault[:MAX_REASON], row))
+    checked_events: list[AnyEvent] = []
+    for raw in events:
+        seq = raw.get("seq") if type(raw) is dict else None
+        if type(seq) is not int or not 1 <= seq <= MAX_SEQ:
+            raise ValueError(f"an event has no usable seq: {_short(raw)}")
+        seqs.add(seq)
+        try:
+            checked_events.append(parse_event(raw))
+        except ValueError as error:
+            rejected.append((seq, str(error)[:MAX_REASON], raw))
+    if len(seqs) != count:
+        raise ValueError("a seq stands twice in the message")
+    return CheckedBatch(
+        message["epoch"],
+        message["boot"],
+        clock,
+        message["t0"],
+        message["mono0"],
+        message["sent"],
+        good,
+        checked_events,
+        [_check_lost(row) for row in lost],
+        rejected,
+    )
+
+
+def parse_event(raw: dict[str, Any]) -> AnyEvent:
+    """One event from decoded JSON. ValueError whose text is one readable line."""
+    kind = raw.get("type")
+    model = EVENTS.get(kind) if type(kind) is str else None
+    if model is None:
+        raise ValueError(f"event type is not in the table: {_short(kind)}")
+    if "class" not in raw or "seq" not in raw or "dt" not in raw:
+        raise ValueError(f"{kind} needs class, seq and dt")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "event"
+        raise ValueError(f"{kind}: {where}: {first['msg']}") from None
+
+
+def _check_lost(row: object) -> tuple[int, int, str]:
+    if type(row) is not list or len(row) != 3:
+        raise ValueError(f"a loss is not [from, to, reason]: {_short(row)}")
+    low, high, reason = row
+    if type(low) is not int or type(high) is not int or not 1 <= low <= high <= MAX_SEQ:
+        raise ValueError(f"a loss has no usable range: {_short(row)}")
+    if type(reason) is not str or not 1 <= len(reason) <= MAX_REASON:
+        raise ValueError(f"a loss has no reason of 1 to {MAX_REASON} characters: {_short(row)}")
+    return low, high, reason
+
+
+def encode(message: BaseModel) -> bytes:
+    """A message as it travels: compact JSON, UTF-8, fields by their wire names."""
+    return message.model_dump_json(by_alias=True).encode()
+
+
+def _short(thing: object) -> str:
+    """Enough of anything to recognise it in a reason, on one line, whatever it is."""
+    try:
+        text = json.dumps(thing, ensure_ascii=True, default=str)
+    except (ValueError, RecursionError):
+        text = object.__repr__(thing)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,87 @@
+"""MQTT topics: `topic_for` and `parse` are inverses, and no other code builds or splits a topic.
+
+    satomori/v1/{partition}/{node}/{channel}        channel = up/live, down/ack, ...
+    satomori/v1/{partition}/{node}/{channel}/{id}   for commands and their results
+
+The partition is the CRC-32 (IEEE 802.3, as in zlib) of the node's name modulo 64, two digits, so that workers can
+share a town by topic filter alone. Vectors, checked in tests/contract/test_topics.py: `kitayama-03` 29, `a` 3, `gw` 0.
+"""
+
+import zlib
+from enum import StrEnum
+from typing import NamedTuple
+
+from edge.contract.names import is_name
+
+ROOT = "satomori/v1"
+PARTITIONS = 64
+
+
+class Channel(StrEnum):
+    """What a topic carries; the value is its path under the node."""
+
+    LIVE = "up/live"
+    BACKLOG = "up/backlog"
+    BIRTH = "up/birth"
+    STATE = "up/state"
+    ACK = "down/ack"
+    # Reserved: remote configuration and commands. The gateway quarantines `up/reported` and `up/result` until then.
+    DESIRED = "down/desired"
+    REPORTED = "up/reported"
+    COMMAND = "down/command"
+    RESULT = "up/result"
+
+
+WITH_ID = frozenset({Channel.COMMAND, Channel.RESULT})
+
+
+class Topic(NamedTuple):
+    """A parsed topic. `id` is set for commands and results and for nothing else."""
+
+    node: str
+    channel: Channel
+    id: str | None = None
+
+
+def partition_of(node: str) -> int:
+    """0..63, the same for a name on every machine."""
+    return zlib.crc32(node.encode()) % PARTITIONS
+
+
+def topic_for(topic: Topic) -> str:
+    """The topic's text. ValueError when the name is not a name, or an id is missing or too many."""
+    if not is_name(topic.node):
+        raise ValueError(f"{topic.node!r} is no node name: 1 to 32 of a-z, 0-9 and '-'")
+    if (topic.id is not None) != (topic.channel in WITH_ID):
+        raise ValueError(f"{topic.channel} {'needs' if topic.channel in WITH_ID else 'takes no'} id")
+    if topic.id is not None and not is_name(topic.id):
+        raise ValueError(f"{topic.id!r} is no command id: 1 to 32 of a-z, 0-9 and '-'")
+    tail = f"/{topic.id}" if topic.id is not None else ""
+    return f"{ROOT}/{partition_of(topic.node):02d}/{topic.node}/{topic.channel}{tail}"
+
+
+def parse(text: str) -> Topic:
+    """The inverse of `topic_for`. ValueError, with a reason a person can read, for every other text."""
+    parts = text.split("/")
+    if parts[:2] != ["satomori", "v1"]:
+        raise ValueError(f"topic does not start with {ROOT}/")
+    if len(parts) not in (6, 7):
+        raise ValueError(f"topic has {len(parts)} levels, not 6 or 7")
+    partition, node = parts[2], parts[3]
+    if not is_name(node):
+        raise ValueError(f"topic names node {node[:40]!r}: not 1 to 32 of a-z, 0-9 and '-'")
+    if partition != f"{partition_of(node):02d}":
+        raise ValueError(f"topic has partition {partition[:8]!r}, node {node} belongs on {partition_of(node):02d}")
+    try:
+        channel = Channel("/".join(parts[4:6]))
+    except ValueError:
+        raise ValueError(f"topic has no channel {'/'.join(parts[4:6])[:40]!r}") from None
+    topic = Topic(node, channel, parts[6] if len(parts) == 7 else None)
+    topic_for(topic)  # the id's own rule
+    return topic
+
+
+def up_filters(partition: int | None = None) -> list[str]:
+    """The subscriptions that carry everything nodes say, of one partition or of all."""
+    level = "+" if partition is None else f"{partition:02d}"
+    return [f"{ROOT}/{level}/+/up/#"]

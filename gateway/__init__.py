@@ -1,0 +1,1 @@
+"""What runs in the town. Of `edge` it may import `edge.contract` only."""

@@ -1,0 +1,56 @@
+"""What the routes work with, and the rule that stands before each of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Path, Query, Request
+
+from edge.contract.events import MAX_SEQ
+from edge.contract.names import Name
+from gateway.api.authorize import Actor, authorize
+from gateway.api.tokens import Tokens
+from gateway.deployments import Deployments
+from gateway.feed import Feed
+from gateway.media import MediaShelf
+from gateway.state import State
+from gateway.store import SeriesReader
+from gateway.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Handed to `create_app` once, by the wiring."""
+
+    state: State
+    store: SeriesReader | None
+    """None when the series store only writes."""
+    feed: Feed
+    media: MediaShelf
+    tokens: Tokens
+    telemetry: Telemetry
+    now_us: Callable[[], int]
+    health: Callable[[], Mapping[str, bool]]
+    """Each part of the gateway (broker, store, ...) and whether it works. Shown to everybody: names, no secrets."""
+    deployments: Deployments = field(default_factory=lambda: Deployments(()))
+    stale_after_s: float = 600
+    """A device not heard of for this long is shown as unknown."""
+    heartbeat_s: float = 4
+    """A stream with nothing to say says so this often: a page must notice a dead connection within 10 s."""
+
+
+def permitted(action: str) -> Callable[[Request], Actor]:
+    """The dependency that every route but the open ones has: the actor, once `authorize` has agreed."""
+
+    def check(request: Request) -> Actor:
+        actor: Actor = request.state.actor
+        authorize(actor, action, "/".join(request.path_params.values()) or "*")
+        return actor
+
+    return check
+
+
+NameQuery = Annotated[Name, Query()]
+Sha256Path = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+BeforeQuery = Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="Only rows with a smaller id: the next page.")]
+LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Rows at most.")]

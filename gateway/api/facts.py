@@ -1,0 +1,117 @@
+"""GET events, quarantine, losses: what was recorded, newest first, page by page. Paged by id, so nothing is skipped."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy import Select, Table, select
+
+from edge.contract.events import EVENTS, RecordClass
+from edge.contract.names import Name
+from gateway.api.authorize import Actor, may
+from gateway.api.deps import BeforeQuery, Deps, LimitQuery, permitted
+from gateway.api.problems import Problem
+from gateway.api.shapes import EventsJson, LossesJson, QuarantineJson, Row, event_json
+from gateway.state import tables
+
+NodeQuery = Annotated[Name | None, Query()]
+
+
+def routes(deps: Deps) -> APIRouter:
+    """GET /events, /quarantine, /losses."""
+    router = APIRouter()
+
+    def page(table: Table, query: Select[tuple[object, ...]], before: int | None, limit: int) -> tuple[list[Row], int | None]:
+        query = query.order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        with deps.state.read() as connection:
+            rows: list[Row] = [dict(row) for row in connection.execute(query).mappings()]
+        return rows, rows[-1]["id"] if len(rows) == limit else None
+
+    @router.get("/events")
+    def events(
+        actor: Annotated[Actor, Depends(permitted("event.read"))],
+        node: NodeQuery = None,
+        device: NodeQuery = None,
+        type: Annotated[str | None, Query(max_length=32)] = None,  # noqa: A002 - the word of the wire
+        class_: Annotated[str | None, Query(alias="class", max_length=16)] = None,
+        after: Annotated[int | None, Query(ge=0, description="Only rows with a larger id: what is new.")] = None,
+        before: BeforeQuery = None,
+        limit: LimitQuery = 100,
+    ) -> EventsJson:
+        """Events. Sightings of tags are left out for who may not see them."""
+        if type is not None and type not in EVENTS:
+            raise Problem(400, f"type: {type!r} is no event; there are {', '.join(EVENTS)}")
+        classes = [one.name.lower() for one in RecordClass]
+        if class_ is not None and class_ not in classes:
+            raise Problem(400, f"class: {class_!r} is no class; there are {', '.join(classes)}")
+        query = select(tables.events)
+        for column, wanted in (("node", node), ("device", device), ("type", type), ("class_", class_)):
+            if wanted is not None:
+                query = query.where(tables.events.c[column] == wanted)
+        if after is not None:
+            query = query.where(tables.events.c.id > after)
+        if not may(actor, "sighting.read"):
+            query = query.where(tables.events.c.class_ != "sighting")
+        rows, next_before = page(tables.events, query, before, limit)
+        shown = [event_json(row, deps.deployments.of(row["node"], row["device"])) for row in rows]
+        return {"events": shown, "next_before": next_before}
+
+    @router.get("/quarantine")
+    def quarantine(
+        _: Annotated[Actor, Depends(permitted("quarantine.read"))],
+        node: NodeQuery = None,
+        before: BeforeQuery = None,
+        limit: LimitQuery = 100,
+    ) -> QuarantineJson:
+        """Messages and records that were refused, with the reason."""
+        query = select(tables.quarantine)
+        if node is not None:
+            query = query.where(tables.quarantine.c.node == node)
+        rows, next_before = page(tables.quarantine, query, before, limit)
+        return {
+            "quarantine": [
+                {
+                    "id": row["id"],
+                    "received_us": row["received_us"],
+                    "node": row["node"],
+                    "seq": row["seq"],
+                    "topic": row["topic"],
+                    "reason": row["reason"],
+                    "size": row["size"],
+                    "payload": bytes(row["payload"]).decode("utf-8", "replace"),
+                }
+                for row in rows
+            ],
+            "next_before": next_before,
+        }
+
+    @router.get("/losses")
+    def losses(
+        _: Annotated[Actor, Depends(permitted("loss.read"))],
+        node: NodeQuery = None,
+        before: BeforeQuery = None,
+        limit: LimitQuery = 100,
+    ) -> LossesJson:
+        """Records that will never arrive, as their node declared."""
+        query = select(tables.losses)
+        if node is not None:
+            query = query.where(tables.losses.c.node == node)
+        rows, next_before = page(tables.losses, query, before, limit)
+        return {
+            "losses": [
+                {
+                    "id": row["id"],
+                    "node": row["node"],
+                    "epoch": row["epoch"],
+                    "low": row["low"],
+                    "high": row["high"],
+                    "reason": row["reason"],
+                    "recorded_us": row["recorded_us"],
+                }
+                for row in rows
+            ],
+            "next_before": next_before,
+        }
+
+    return router

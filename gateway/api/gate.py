@@ -1,0 +1,45 @@
+"""The gate before all routes: who has no token gets no further; every answer leaves with the security headers.
+
+Plain ASGI, so that a body is not read, and a stream not buffered, for anybody who may not come in.
+"""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.problems import SECURITY_HEADERS, problem
+from gateway.api.tokens import Tokens
+
+OPEN = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health"})
+"""What needs no token: the page's own files, which hold no data, and whether the gateway is well. Nothing else."""
+
+
+class Gate:
+    """Sets `request.state.actor` for what it lets through."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+        self._app, self._tokens = app, tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return  # no websockets here, and lifespan does not come this way
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                if scope["path"] not in OPEN:
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        if scope["path"] not in OPEN:
+            scheme, _, token = Headers(scope=scope).get("Authorization", "").partition(" ")
+            actor = self._tokens.actor(token.strip()) if scheme.lower() == "bearer" else None
+            if actor is None:
+                said = "This token is not known." if token else "Say `Authorization: Bearer <token>`."
+                answer = problem(401, said, {"WWW-Authenticate": "Bearer"})
+                await answer(scope, receive, send_with_headers)
+                return
+            scope.setdefault("state", {})["actor"] = actor
+        await self._app(scope, receive, send_with_headers)

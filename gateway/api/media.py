@@ -1,0 +1,127 @@
+"""HEAD, PATCH and GET media/{sha256}: a picture comes in piece by piece, goes on where it broke off, can be fetched.
+
+    HEAD   204, Upload-Offset: n, Upload-Complete: ?0     go on from n
+           200, Upload-Complete: ?1                       the gateway has all of it: the sender may delete its copy
+    PATCH  with Upload-Offset, Upload-Length, Content-Type and bytes: 204 or 200 as above;
+           409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says
+
+Header names as in the IETF's draft "Resumable Uploads for HTTP".
+"""
+
+import errno
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
+
+from edge.contract.events import MAX_SEQ
+from gateway.api.authorize import Actor
+from gateway.api.deps import Deps, Sha256Path, permitted
+from gateway.api.problems import Problem
+from gateway.media import CONTENT_TYPES, Kept, MediaShelf, TooLarge, WrongContent, WrongOffset, WrongType
+
+DRAIN_BYTES = 1024 * 1024
+
+Length = Annotated[int, Header(ge=0, le=MAX_SEQ)]
+
+
+def routes(deps: Deps) -> APIRouter:
+    """HEAD, PATCH, GET /media/{sha256}."""
+    router = APIRouter()
+    shelf = deps.media
+
+    @router.head("/media/{sha256}", status_code=204, response_class=Response)
+    def how_far(_: Annotated[Actor, Depends(permitted("media.upload"))], sha256: Sha256Path) -> Response:
+        """How much of it is here."""
+        kept = shelf.find(sha256)
+        return _whole(kept) if kept else _so_far(shelf.offset(sha256))
+
+    @router.patch(
+        "/media/{sha256}",
+        status_code=204,
+        response_class=Response,
+        max_body_size=shelf.limit_bytes,
+        openapi_extra={"requestBody": {"content": {kind: {} for kind in CONTENT_TYPES}}},
+    )
+    async def go_on(
+        request: Request,
+        _: Annotated[Actor, Depends(permitted("media.upload"))],
+        sha256: Sha256Path,
+        upload_offset: Length,
+        upload_length: Length,
+        content_type: Annotated[str, Header(max_length=100)],
+    ) -> Response:
+        """Appends bytes. What arrived stays, however the request ends."""
+        if kept := await run_in_threadpool(shelf.find, sha256):
+            await _drain(request)
+            return _whole(kept)
+        try:
+            return await _take(request, shelf, sha256, upload_offset, upload_length, content_type)
+        except ClientDisconnect:
+            return Response(status_code=204)  # to nobody; the sender asks again where we are
+        except WrongOffset as wrong:
+            await _drain(request)
+            raise Problem(409, f"Go on from Upload-Offset: {wrong}.", headers=_offset(wrong.offset)) from wrong
+        except (TooLarge, WrongType, WrongContent) as refused:
+            await _drain(request)
+            status = {TooLarge: 413, WrongType: 415, WrongContent: 422}[type(refused)]
+            raise Problem(status, f"Refused: {refused}.") from refused
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Problem(507, "The gateway's disk is full.", headers={"Retry-After": "600"}) from error
+
+    @router.get("/media/{sha256}", response_class=FileResponse)
+    def fetch(_: Annotated[Actor, Depends(permitted("media.read"))], sha256: Sha256Path) -> FileResponse:
+        """The picture itself."""
+        kept = shelf.find(sha256)
+        if kept is None or kept.content_type not in CONTENT_TYPES:
+            raise Problem(404, "This picture is not here, or not whole yet.")
+        return FileResponse(
+            kept.path,
+            media_type=kept.content_type,
+            filename=f"{sha256[:16]}.{CONTENT_TYPES[kept.content_type]}",
+            content_disposition_type="attachment",
+        )
+
+    return router
+
+
+async def _take(request: Request, shelf: MediaShelf, sha256: str, offset: int, length: int, content_type: str) -> Response:
+    await run_in_threadpool(shelf.check, sha256, offset, length, content_type)
+    try:
+        async for piece in request.stream():
+            if piece:
+                offset = await run_in_threadpool(shelf.append, sha256, offset, length, piece)
+    finally:
+        await run_in_threadpool(shelf.flush, sha256)
+    if offset < length:
+        return _so_far(offset)
+    return _whole(await run_in_threadpool(shelf.finish, sha256, length, content_type))
+
+
+async def _drain(request: Request) -> None:
+    """Reads on before a refusal: a client that is still sending would see a broken connection, not the answer."""
+    drained = 0
+    try:
+        async for piece in request.stream():
+            drained += len(piece)
+            if drained > DRAIN_BYTES:
+                return
+    except (ClientDisconnect, RuntimeError):
+        return  # gone, or all of it was read before
+
+
+def _offset(offset: int) -> dict[str, str]:
+    return {"Upload-Offset": str(offset), "Upload-Complete": "?0"}
+
+
+def _so_far(offset: int) -> Response:
+    return Response(status_code=204, headers=_offset(offset))
+
+
+def _whole(kept: Kept) -> Response:
+    size = str(kept.size)
+    return Response(status_code=200, headers={"Upload-Offset": size, "Upload-Length": size, "Upload-Complete": "?1"})

@@ -1,0 +1,269 @@
+"""What the API answers with: the JSON of each thing, and how a row of state becomes it. Times are UTC µs (`*_us`)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from edge.contract.metrics import METRICS
+from gateway.deployments import Deployment
+
+Row = Mapping[str, Any]
+
+
+class LatestJson(TypedDict):
+    """The newest value of one metric."""
+
+    metric: str
+    unit: str
+    value: float
+    time_us: int
+    received_us: int
+    age_s: float
+
+
+class DeviceJson(TypedDict):
+    """One device as it is known now. `unknown_why` says why the status is unknown, and is null otherwise."""
+
+    node: str
+    device: str
+    kind: str | None
+    place: str
+    label: str
+    status: Literal["ok", "alert", "unknown"]
+    unknown_why: Literal["never_heard", "silent", "node_offline", "device_down"] | None
+    heard_us: int | None
+    age_s: float | None
+    node_online: bool | None
+    node_offline_reason: str | None
+    latest: list[LatestJson]
+
+
+class DevicesJson(TypedDict):
+    """All devices; `now_us` is the gateway's clock, so that a page need not trust its own."""
+
+    now_us: int
+    stale_after_s: float
+    devices: list[DeviceJson]
+
+
+class BucketJson(TypedDict):
+    """What a series said in one step; steps without points are left out."""
+
+    time_ms: int
+    points: int
+    low: float
+    mean: float
+    high: float
+    last: float
+
+
+class ReadingsJson(TypedDict):
+    """Points [time in ms, value] or, when asked for, buckets. `next_start_ms`: where the next page begins."""
+
+    node: str
+    device: str
+    metric: str
+    unit: str
+    readings: list[tuple[int, float]] | None
+    buckets: list[BucketJson] | None
+    next_start_ms: int | None
+
+
+# By calls, as `class` can't be a field of a class.
+EventJson = TypedDict(
+    "EventJson",
+    {
+        "id": int | None,
+        "node": str,
+        "device": str,
+        "place": str,
+        "label": str,
+        "type": str,
+        "class": str,
+        "time_us": int,
+        "received_us": int,
+        "late": bool,
+        "clock_trusted": bool,
+        "body": dict[str, Any],
+    },
+)
+
+
+class EventsJson(TypedDict):
+    """One page, newest first; `next_before` asks for the following one."""
+
+    events: list[EventJson]
+    next_before: int | None
+
+
+class AlertJson(TypedDict):
+    """One alert; `version` grows with every change."""
+
+    id: str
+    rule: str
+    kind: str
+    severity: str
+    node: str
+    device: str
+    place: str
+    label: str
+    state: str
+    since_us: int
+    late: bool
+    summary: str
+    fired_us: int | None
+    acknowledged_us: int | None
+    acknowledged_by: str | None
+    resolved_us: int | None
+    version: int
+
+
+class AlertsJson(TypedDict):
+    """Alerts, newest first."""
+
+    now_us: int
+    alerts: list[AlertJson]
+
+
+class ChangeJson(TypedDict):
+    """One step in an alert's life."""
+
+    at_us: int
+    before: str | None
+    after: str
+    who: str
+    why: str
+
+
+class NotificationJson(TypedDict):
+    """One message to one contact: what became of it, not what it says."""
+
+    id: str
+    contact: str
+    state: str
+    created_us: int
+    due_us: int
+    attempts: int
+    delivered_us: int | None
+    error: str | None
+
+
+class AlertWithHistoryJson(AlertJson):
+    """An alert with all that happened to it."""
+
+    history: list[ChangeJson]
+    notifications: list[NotificationJson]
+
+
+class QuarantinedJson(TypedDict):
+    """One refused message or record; `payload` is its beginning as text, damaged bytes shown as U+FFFD."""
+
+    id: int
+    received_us: int
+    node: str | None
+    seq: int | None
+    topic: str
+    reason: str
+    size: int
+    payload: str
+
+
+class QuarantineJson(TypedDict):
+    """One page, newest first; `next_before` asks for the following one."""
+
+    quarantine: list[QuarantinedJson]
+    next_before: int | None
+
+
+class LossJson(TypedDict):
+    """Records `low` to `high` of a node's epoch that will never arrive."""
+
+    id: int
+    node: str
+    epoch: str
+    low: int
+    high: int
+    reason: str
+    recorded_us: int
+
+
+class LossesJson(TypedDict):
+    """One page, newest first; `next_before` asks for the following one."""
+
+    losses: list[LossJson]
+    next_before: int | None
+
+
+class HealthJson(TypedDict):
+    """Whether the gateway is well: `ok` when every part is up."""
+
+    status: Literal["ok", "degraded"]
+    version: str
+    parts: dict[str, Literal["up", "down"]]
+
+
+def unit_of(metric: str) -> str:
+    """The metric's unit; empty for one that a newer contract dropped."""
+    return METRICS[metric].unit if metric in METRICS else ""
+
+
+def latest_json(row: Row, now_us: int) -> LatestJson:
+    """Of a row of `latest`. A value from a clock that runs ahead is 0 s old, not younger than now."""
+    return {
+        "metric": row["metric"],
+        "unit": unit_of(row["metric"]),
+        "value": row["value"],
+        "time_us": row["time_us"],
+        "received_us": row["received_us"],
+        "age_s": max(0.0, (now_us - row["time_us"]) / 1e6),
+    }
+
+
+def event_json(row: Row, deployment: Deployment) -> EventJson:
+    """Of a row of `events`."""
+    body = row["body"]
+    return {
+        "id": row.get("id"),
+        "node": row["node"],
+        "device": row["device"],
+        "place": deployment.place,
+        "label": deployment.label,
+        "type": row["type"],
+        "class": event_class(row),
+        "time_us": row["time_us"],
+        "received_us": row["received_us"],
+        "late": row["late"],
+        "clock_trusted": row["clock_trusted"],
+        "body": json.loads(body) if isinstance(body, str) else dict(body),
+    }
+
+
+def event_class(row: Row) -> str:
+    """The class of a row of `events`: under the column's name in results, under its key in inserted rows."""
+    name: str = row["class"] if "class" in row else row["class_"]
+    return name
+
+
+def alert_json(row: Row, deployment: Deployment) -> AlertJson:
+    """Of a row of `alerts`."""
+    return {
+        "id": row["id"],
+        "rule": row["rule"],
+        "kind": row["kind"],
+        "severity": row["severity"],
+        "node": row["node"],
+        "device": row["device"],
+        "place": deployment.place,
+        "label": deployment.label,
+        "state": row["state"],
+        "since_us": row["since_us"],
+        "late": row["late"],
+        "summary": row["summary"],
+        "fired_us": row["fired_us"],
+        "acknowledged_us": row["acknowledged_us"],
+        "acknowledged_by": row["acknowledged_by"],
+        "resolved_us": row["resolved_us"],
+        "version": row["version"],
+    }

@@ -1,0 +1,65 @@
+"""The file of tokens: who speaks when a bearer token comes in. Tokens are kept and compared as SHA-256 only."""
+
+import hashlib
+import hmac
+import stat
+from pathlib import Path
+
+from gateway.api.authorize import ROLES, Actor
+from gateway.errors import ConfigError
+
+SHORTEST = 20
+HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+class Tokens:
+    """The actors of a gateway by their tokens."""
+
+    def __init__(self, actors: dict[str, Actor]) -> None:
+        """`actors`: token -> who has it."""
+        self._actors = [(_digest(token), actor) for token, actor in actors.items()]
+
+    def actor(self, token: str) -> Actor | None:
+        """Who has this token. Takes as long for a wrong one as for a right one."""
+        digest, found = _digest(token), None
+        for known, actor in self._actors:
+            if hmac.compare_digest(known, digest):
+                found = actor
+        return found
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Reads `<actor> <role> <token>` lines; empty lines and `# ...` are left out. ConfigError names file and line."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"api.tokens_file: {path} can't be read: {error}") from error
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise ConfigError(
+            f"api.tokens_file: {path} has mode {stat.S_IMODE(mode):04o}, so other users of this machine can get at the "
+            f"tokens. Run: chmod 600 {path} (and make new tokens if others may have read these)."
+        )
+    actors: dict[str, Actor] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        where = f"api.tokens_file: {path} line {number}"
+        if len(words) != 3:
+            raise ConfigError(f"{where} has {len(words)} words, not `<actor> <role> <token>`")
+        name, role, token = words
+        if role not in ROLES:
+            raise ConfigError(f"{where}: {role[:40]!r} is no role; there are {', '.join(ROLES)}")
+        if len(token) < SHORTEST or not token.isascii():
+            raise ConfigError(f"{where}: the token of {name[:40]} is too short or not ASCII. Make one: {HOW_TO_MAKE}")
+        if token in actors:
+            raise ConfigError(f"{where}: {name[:40]} has the same token as {actors[token].name[:40]}")
+        actors[token] = Actor(name, role)
+    if not actors:
+        raise ConfigError(f"api.tokens_file: {path} holds no token. Make one: {HOW_TO_MAKE}")
+    return Tokens(actors)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

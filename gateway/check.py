@@ -1,0 +1,74 @@
+"""`satomori-gateway check`: opens each thing the configuration names, and says of each what is wrong."""
+
+import time
+from collections.abc import Callable
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.contract.broker import parse_url
+from gateway.api.tokens import read_tokens
+from gateway.config import GatewayConfig
+from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.ingest import credentials
+from gateway.media import MediaShelf
+from gateway.state import open_state
+from gateway.store import open_store
+
+TIMEOUT_S = 10
+
+
+def check(config: GatewayConfig) -> dict[str, str | None]:
+    """Each part's fault, or None where it is fine."""
+    parts: dict[str, Callable[[], None]] = {
+        "state": lambda: open_state(config.state.url).close(),
+        "store": lambda: open_store(config.store).close(),
+        "media": lambda: _media(config),
+        "api.tokens_file": lambda: _tokens(config),
+        "broker": lambda: _broker(config),
+        "route": lambda: _routes(config),
+    }
+    return {name: _fault(part) for name, part in parts.items()}
+
+
+def _fault(part: Callable[[], None]) -> str | None:
+    try:
+        part()
+    except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _media(config: GatewayConfig) -> None:
+    state = open_state(config.state.url)
+    try:
+        MediaShelf(config.media.folder, state, lambda: 0)
+    finally:
+        state.close()
+
+
+def _tokens(config: GatewayConfig) -> None:
+    read_tokens(config.api.tokens_file)
+
+
+def _routes(config: GatewayConfig) -> None:
+    if config.rule and not any(not route.match.model_dump(exclude_none=True) for route in config.route):
+        raise ConfigError("no route without a match: an alert that fits none of them reaches nobody. Add one at the end.")
+
+
+def _broker(config: GatewayConfig) -> None:
+    """Connects under another client id, so that a running gateway keeps its session."""
+    host, port, tls = parse_url(config.broker.url)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{config.broker.client_id[:25]}-check")
+    credentials(client, config.broker, tls=tls)
+    answers: list[str] = []
+    client.on_connect = lambda _c, _d, _f, code, _p: answers.append(str(code) if code.is_failure else "")
+    client.connect(host, port)
+    until = time.monotonic() + TIMEOUT_S
+    while not answers and time.monotonic() < until:
+        client.loop(0.2)
+    client.disconnect()
+    if not answers:
+        raise ConfigError(f"broker.url: {host}:{port} accepts connections but does not answer in MQTT")
+    if answers[0]:
+        raise ConfigError(f"broker: {host}:{port} refused: {answers[0]}. Check username, password_file and certificates.")

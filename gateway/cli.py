@@ -1,0 +1,71 @@
+"""satomori-gateway: run, check. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from gateway.config import GatewayConfig, load
+from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.service import running
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="satomori-gateway", description="What runs in the town: takes records, raises alerts.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("run", "Run until stopped."), ("check", "Open everything the configuration names, say what is wrong.")):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("config", type=Path, help="gateway.toml")
+        command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        config = load(arguments.config)
+        return asyncio.run((_run if arguments.command == "run" else _check)(config, as_json=arguments.json))
+    except (ConfigError, StoreRefused) as error:
+        return _fail(str(error), 2, as_json=arguments.json)
+    except (StoreDown, OSError) as error:
+        return _fail(str(error), 1, as_json=arguments.json)
+
+
+def _fail(text: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"ok": False, "error": text}, ensure_ascii=False))
+    print(f"satomori-gateway: {text}", file=sys.stderr)
+    return code
+
+
+async def _run(config: GatewayConfig, *, as_json: bool) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config) as gateway:
+        url = f"http://{config.api.host}:{gateway.port}/"
+        print(json.dumps({"ok": True, "url": url}) if as_json else f"satomori-gateway: the page is at {url}", flush=True)
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(gateway.failed.wait())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        return 1 if gateway.failed.is_set() else 0
+
+
+async def _check(config: GatewayConfig, *, as_json: bool) -> int:
+    """Opens and closes everything, the broker included, and tells one line each."""
+    from gateway.check import check
+
+    results = await asyncio.to_thread(check, config)
+    if as_json:
+        print(
+            json.dumps({"ok": not any(results.values()), "faults": {k: v for k, v in results.items() if v}}, ensure_ascii=False)
+        )
+    else:
+        for part, fault in results.items():
+            print(f"{'NG' if fault else 'OK'}  {part}" + (f": {fault}" if fault else ""))
+    return 1 if any(results.values()) else 0

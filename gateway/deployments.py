@@ -1,0 +1,34 @@
+"""Deployments: which device stands where, under the name its people use."""
+
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge.contract.names import Name
+
+
+class Deployment(BaseModel):
+    """One line of `deployment`: a device at a place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    node: Name = Field(description="The node's name.")
+    device: Name = Field(description="The device's name on that node.")
+    kind: Name = Field(description="What it is there for: trap, camera, tags, flow, node.")
+    place: str = Field(min_length=1, max_length=60, description="The place, as its people call it: 北尾根.")
+    label: str = Field("", max_length=60, description="Which one there: 3番.")
+
+
+class Deployments:
+    """All of them, by device."""
+
+    def __init__(self, deployments: Iterable[Deployment]) -> None:
+        self._by_device = {(one.node, one.device): one for one in deployments}
+
+    def of(self, node: str, device: str) -> Deployment:
+        """The device's deployment; one that says its technical names where nobody has entered any."""
+        found = self._by_device.get((node, device))
+        return found or Deployment.model_construct(node=node, device=device, kind="device", place=node, label=device)
+
+    def __iter__(self) -> Iterator[Deployment]:
+        return iter(self._by_device.values())

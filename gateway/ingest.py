@@ -1,0 +1,255 @@
+"""MQTT into the pipeline: one thread that reads what is there, has it processed as one group, then acknowledges.
+
+A group is what has arrived, up to a size: nothing ever waits for more to come, so no broker's in-flight limit can stall it, and
+under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`.
+"""
+
+import logging
+import random
+import select
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import Field
+from sqlalchemy.exc import OperationalError
+
+from edge.contract.broker import BrokerConfig, parse_url
+from edge.contract.names import Name
+from edge.contract.topics import up_filters
+from gateway.errors import ConfigError
+from gateway.pipeline import Message
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+GROUP = 500
+TICK_S = 1.0
+CATCH_UP_US = 10 * 60 * 1_000_000
+"""For this long after connecting, messages may have waited in the broker while nobody listened."""
+
+
+class GatewayBrokerConfig(BrokerConfig):
+    """`[broker]`: where the broker is, and under which name the gateway goes there."""
+
+    client_id: Name = Field("satomori-gateway", description="Names the session that the broker keeps for this gateway.")
+
+
+class Processor(Protocol):
+    """What ingest hands its groups to; gateway.pipeline.Pipeline is one."""
+
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+        """Returns the acks to publish."""
+        ...
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Lets time pass."""
+        ...
+
+
+class _Arrived(NamedTuple):
+    """A message and the number MQTT knows it by in this connection."""
+
+    message: Message
+    mid: int
+    qos: int
+
+
+class Ingest:
+    """One gateway's session with the broker, kept up by `run` until `stop`."""
+
+    def __init__(
+        self,
+        config: GatewayBrokerConfig,
+        processor: Processor,
+        telemetry: Telemetry,
+        rng: random.Random,
+        now_us: Callable[[], int],
+        listened_until_us: int | None,
+    ) -> None:
+        """`listened_until_us`: when an earlier run of this gateway last listened; None if none did."""
+        self._host, self._port, self._tls = parse_url(config.url)
+        self._config, self._processor, self._telemetry = config, processor, telemetry
+        self._rng, self._now_us = rng, now_us
+        self._stop = threading.Event()
+        self._arrived: list[_Arrived] = []
+        self._said_down = False
+        self._since_us: int | None = None
+        self._away_since_us = listened_until_us
+        self._next_tick = 0.0
+        self.fault: str | None = "not connected yet"
+        """Why messages are not flowing now; None while they are."""
+
+    def stop(self) -> None:
+        """Asks `run` to end; safe from any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Connects, reads and processes until `stop`. Time passes for the rules even without a broker."""
+        failures = 0
+        while not self._stop.is_set():
+            was_up = self._connection()
+            if self._since_us is not None:
+                self._away_since_us, self._since_us = self._now_us(), None
+            failures = 0 if was_up else failures + 1
+            pause_until = time.monotonic() + self._rng.uniform(0, min(self._config.backoff_cap_s, 2.0 ** min(failures, 10)))
+            while not self._stop.wait(min(TICK_S, max(pause_until - time.monotonic(), 0))):
+                self._tick_if_due()
+                if time.monotonic() >= pause_until:
+                    break
+
+    def _connection(self) -> bool:
+        """One connection from beginning to end. Whether it ever came up."""
+        self._arrived = []  # what an earlier connection left unacknowledged comes again
+        client = self._new_client()
+        try:
+            client.connect(self._host, self._port, keepalive=self._config.keepalive_s)
+        except (OSError, ValueError, ssl.SSLError) as error:
+            self._down(f"{self._host}:{self._port}: {error}")
+            return False
+        while (sock := client.socket()) is not None:
+            if self._stop.is_set():
+                client.disconnect()
+                break
+            readable, writable, _ = select.select([sock], [sock] if client.want_write() else [], [], TICK_S / 2)
+            code = MQTTErrorCode.MQTT_ERR_SUCCESS
+            if readable:
+                code = self._read(client)
+            if writable and code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                code = client.loop_write()
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                code = client.loop_misc()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._down(mqtt.error_string(code))
+                break
+            if self._arrived:
+                self._process(client)
+            self._tick_if_due()
+        was_up = self._since_us is not None
+        if was_up and not self._stop.is_set():
+            self._down("connection lost")
+        self._telemetry.broker_up.set(0)
+        return was_up
+
+    def _read(self, client: mqtt.Client) -> MQTTErrorCode:
+        """Reads packets until none is complete, or a group is full. paho keeps the rest of a half-read packet."""
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        before = -1
+        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and before < len(self._arrived) < GROUP:
+            before = len(self._arrived)
+            code = client.loop_read()
+        return code
+
+    def _process(self, client: mqtt.Client) -> None:
+        arrived, self._arrived = self._arrived, []
+        now_us = self._now_us()
+        since_us = self._since_us or now_us
+        away_since_us = self._away_since_us if now_us - since_us < CATCH_UP_US else None
+        messages = [one.message for one in arrived]
+        complained = False
+        while True:
+            try:
+                acks = self._processor.process(messages, now_us, away_since_us)
+                break
+            except OperationalError as error:
+                if not complained:
+                    complained = True
+                    self.fault = f"the state database can't be written: {error.orig}"
+                    log.error("%s; nothing is acknowledged until it can", self.fault)
+                if self._stop.wait(TICK_S):
+                    return
+        if complained:
+            self.fault = None
+            log.warning("the state database can be written again")
+        for topic, payload in acks:
+            client.publish(topic, payload, qos=1)
+        for one in arrived:
+            client.ack(one.mid, one.qos)
+
+    def _tick_if_due(self) -> None:
+        if time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + TICK_S
+            try:
+                self._processor.tick(self._now_us(), self._since_us)
+            except OperationalError as error:
+                log.error("time can't pass for the rules: the state database: %s", error.orig)
+
+    def _down(self, reason: str) -> None:
+        self.fault = f"broker not connected: {reason}"
+        if not self._said_down:
+            self._said_down = True
+            log.error("the broker is not connected (%s); trying again until it is", reason)
+
+    def _new_client(self) -> mqtt.Client:
+        config = self._config
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            config.client_id,
+            clean_session=False,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            manual_ack=True,
+        )
+        client.max_inflight_messages_set(2000)
+        client.connect_timeout = 10
+        credentials(client, config, tls=self._tls)
+
+        def connected(
+            client: mqtt.Client, _data: object, _flags: mqtt.ConnectFlags, code: ReasonCode, _p: Properties | None
+        ) -> None:
+            if code.is_failure:
+                self._down(f"the broker refused: {code}")
+                client.disconnect()
+            else:
+                client.subscribe([(topic, 1) for topic in up_filters()])
+
+        def subscribed(_client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+            if any(code.is_failure for code in codes):
+                self._down(f"the broker refused the subscription to {up_filters()}")
+                return
+            if self._said_down:
+                log.warning("the broker is connected again")
+            self._said_down, self.fault = False, None
+            self._since_us = self._now_us()
+            self._telemetry.broker_up.set(1)
+
+        def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+            try:
+                topic = message.topic
+            except UnicodeDecodeError:
+                topic = repr(message._topic)
+            self._arrived.append(_Arrived(Message(topic, bytes(message.payload)), message.mid, message.qos))
+
+        client.on_connect = connected
+        client.on_subscribe = subscribed
+        client.on_message = message
+        return client
+
+
+def credentials(client: mqtt.Client, config: BrokerConfig, *, tls: bool) -> None:
+    """Gives the client what the configuration says it shows to the broker. ConfigError when a file can't be read."""
+    if config.username is not None:
+        client.username_pw_set(config.username, _secret(config.password_file))
+    if tls:
+        ca, certificate, key = (
+            str(path) if path else None for path in (config.ca_file, config.certificate_file, config.key_file)
+        )
+        try:
+            client.tls_set(ca, certificate, key)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"broker: ca_file, certificate_file or key_file can't be used: {error}") from error
+
+
+def _secret(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"broker.password_file: {path} can't be read: {error.strerror}") from error

@@ -1,0 +1,202 @@
+"""Pictures on the gateway's disk, each under the SHA-256 of its bytes, taken in piece by piece.
+
+    <folder>/<sha256>.part     what has arrived so far; its length is the offset the sender goes on from
+    <folder>/<sha256>          whole, its hash checked, on disk; a row in `media` says its type and size
+
+No state of an upload lives in memory: a restart keeps the offset, and two senders of one picture (threads or
+processes) meet at a lock on the part file, where the slower is told the offset the other has reached.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from sqlalchemy import insert, select
+
+from edge.contract.names import SHA256_PATTERN
+from gateway.errors import ConfigError
+from gateway.state import State, tables
+
+CONTENT_TYPES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+"""What is taken and given back, and the ending it is saved under by who downloads it. Nothing a browser would run."""
+
+_sha256 = re.compile(SHA256_PATTERN)
+
+
+class WrongOffset(Exception):
+    """The sender goes on from another place than the gateway's; `offset` is the right one."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the gateway has {offset} bytes of this file")
+        self.offset = offset
+
+
+class TooLarge(Exception):
+    """The file is, or grows, longer than it may be."""
+
+
+class WrongType(Exception):
+    """The gateway takes no files of this type."""
+
+
+class WrongContent(Exception):
+    """All bytes are here and their SHA-256 is not the one they were sent under; the part has been removed."""
+
+
+class Kept(NamedTuple):
+    """A whole picture."""
+
+    sha256: str
+    path: Path
+    size: int
+    content_type: str
+
+
+class MediaShelf:
+    """Thread-safe; every method does I/O and may block. `sha256` other than 64 lower-case hex digits: ValueError."""
+
+    def __init__(self, folder: Path, state: State, now_us: Callable[[], int], limit_bytes: int = 32 * 1024 * 1024) -> None:
+        """Makes the folder. ConfigError when it can't be used."""
+        self._folder, self._state, self._now_us = folder, state, now_us
+        self.limit_bytes = limit_bytes
+        try:
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(f"no right to write in {folder}")
+        except OSError as error:
+            raise ConfigError(
+                f"media.folder: {folder} can't be used: {error}. Make it, and give it to the user satomori runs as."
+            ) from error
+
+    def find(self, sha256: str) -> Kept | None:
+        """The picture when it is here whole and on record."""
+        path = self._whole(sha256)
+        with self._state.read() as connection:
+            row = connection.execute(select(tables.media).where(tables.media.c.sha256 == sha256)).first()
+        if row is None or not path.is_file():
+            return None
+        return Kept(sha256, path, row.size, row.content_type)
+
+    def offset(self, sha256: str) -> int:
+        """How many bytes are here: where a sender goes on."""
+        for path in (self._whole(sha256), self._part(sha256)):
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                pass
+        return 0
+
+    def check(self, sha256: str, offset: int, length: int, content_type: str) -> None:
+        """Whether this upload may go on from `offset`. Raises TooLarge, WrongType or WrongOffset."""
+        if length > self.limit_bytes:
+            raise TooLarge(f"the file has {length} bytes; at most {self.limit_bytes} are taken")
+        if content_type not in CONTENT_TYPES:
+            raise WrongType(f"{content_type[:80]!r} is not taken; only {', '.join(CONTENT_TYPES)}")
+        here = self.offset(sha256)
+        if here > length and not self._whole(sha256).exists():
+            self._part(sha256).unlink(missing_ok=True)  # began under a wrong length: it can never become this file
+            here = 0
+        if here != offset:
+            raise WrongOffset(here)
+
+    def append(self, sha256: str, offset: int, length: int, piece: bytes) -> int:
+        """Adds bytes at `offset`; returns the new offset. WrongOffset; TooLarge when it would outgrow `length`."""
+        if offset + len(piece) > length:
+            raise TooLarge(f"more bytes were sent than the {length} of Upload-Length")
+        with self._locked(sha256) as part:
+            here = self.offset(sha256)
+            if here != offset:
+                raise WrongOffset(here)
+            if self._whole(sha256).exists():
+                raise WrongContent(f"the file with this SHA-256 has {here} bytes, not {length}")
+            part.write(piece)
+            part.flush()
+        return offset + len(piece)
+
+    def flush(self, sha256: str) -> None:
+        """Puts what has arrived on the disk, so that even a power cut keeps the offset."""
+        try:
+            descriptor = os.open(self._part(sha256), os.O_RDONLY)
+        except FileNotFoundError:
+            return  # whole meanwhile, or nothing arrived
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def finish(self, sha256: str, length: int, content_type: str) -> Kept:
+        """Makes a part of `length` bytes a picture. WrongContent when the hash differs. Again: changes nothing."""
+        with self._locked(sha256) as part:
+            path = self._whole(sha256)
+            if not path.exists():
+                here = os.fstat(part.fileno()).st_size
+                if here != length:
+                    raise WrongOffset(here)
+                if _hash_of(self._part(sha256)) != sha256:
+                    self._part(sha256).unlink()
+                    raise WrongContent(f"the {length} bytes that arrived do not have the SHA-256 {sha256}")
+                os.fsync(part.fileno())
+                self._part(sha256).rename(path)
+                _fsync_folder(self._folder)
+            elif (here := path.stat().st_size) != length:
+                raise WrongContent(f"the file with this SHA-256 has {here} bytes, not {length}")
+            # A crash before this line leaves a whole file off the record; the sender then finishes it once more.
+            with self._state.write() as connection:
+                if connection.execute(select(tables.media).where(tables.media.c.sha256 == sha256)).first() is None:
+                    connection.execute(
+                        insert(tables.media).values(
+                            sha256=sha256, size=length, content_type=content_type, received_us=self._now_us()
+                        )
+                    )
+        return Kept(sha256, path, length, content_type)
+
+    def _whole(self, sha256: str) -> Path:
+        # The only place where text from outside becomes part of a path.
+        if _sha256.match(sha256) is None:
+            raise ValueError("not a SHA-256: 64 lower-case hex digits")
+        return self._folder / sha256
+
+    def _part(self, sha256: str) -> Path:
+        return self._whole(sha256).with_suffix(".part")
+
+    @contextmanager
+    def _locked(self, sha256: str) -> Iterator[BinaryIO]:
+        """The part file, open for appending, with nobody else in here for this picture."""
+        path = self._part(sha256)
+        while True:
+            with path.open("ab") as part:
+                fcntl.flock(part, fcntl.LOCK_EX)
+                # While we waited, who held the lock may have renamed or removed what we opened.
+                if not _is_at(part, path):
+                    continue
+                try:
+                    yield part
+                finally:
+                    if self._whole(sha256).exists() and _is_at(part, path):
+                        path.unlink()  # an empty one that we made beside the whole picture
+                return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

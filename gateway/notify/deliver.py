@@ -1,0 +1,146 @@
+"""The delivery outbox at work: takes what is due, attempts it, writes what came of it. Nothing is forgotten but by a person.
+
+A notification leaves `queued` only as delivered, or dead after the last attempt, and a dead letter stays to be seen. A crash
+between the attempt and its row repeats the attempt under the same id. One attempt at a time per contact, several contacts at
+once: a slow one delays nobody else.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
+
+from gateway.notify import Channel, Delivered, Outcome, Refused, Retry
+from gateway.state import State
+from gateway.state.tables import notifications
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 300.0
+ATTEMPTS = 60  # with the pauses above about five hours
+LOOK_S = 1.0
+WORKERS = 16
+
+
+class Deliverer:
+    """Delivers by `run` in its own thread, or by `step` in the caller's."""
+
+    def __init__(
+        self,
+        state: State,
+        channels: Mapping[str, Channel],
+        telemetry: Telemetry,
+        rng: random.Random,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._state, self._channels, self._telemetry, self._rng, self._now_us = state, channels, telemetry, rng, now_us
+        self._stop = threading.Event()
+        self._bell = threading.Event()
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._failing: set[str] = set()
+
+    def ring(self) -> None:
+        """Something new is due: look now. Safe from any thread."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Asks `run` to end."""
+        self._stop.set()
+        self._bell.set()
+
+    def run(self) -> None:
+        """Until `stop`; attempts under way are waited for."""
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="deliver") as pool:
+            complained = False
+            while not self._stop.is_set():
+                self._bell.clear()
+                try:
+                    for row in self._due():
+                        pool.submit(self._attempt_in_pool, row)
+                    if complained:
+                        complained = False
+                        log.warning("deliveries go on")
+                except OperationalError as error:
+                    if not complained:
+                        complained = True
+                        log.error("deliveries wait: the state database: %s", error.orig)
+                self._bell.wait(LOOK_S)
+
+    def step(self) -> int:
+        """Attempts everything that is due now, one after the other; how many."""
+        done = 0
+        while rows := self._due():
+            for row in rows:
+                self._attempt(row)
+                done += 1
+        return done
+
+    def _due(self) -> list[Any]:
+        """The oldest due notification of each contact that is not busy; marks them busy."""
+        with self._state.read() as connection:
+            waiting = connection.execute(
+                select(notifications)
+                .where(notifications.c.state == "queued", notifications.c.due_us <= self._now_us())
+                .order_by(notifications.c.created_us)
+                .limit(1000)
+            ).all()
+            count = connection.scalar(select(func.count()).select_from(notifications).where(notifications.c.state == "queued"))
+        self._telemetry.waiting.set(count or 0)
+        rows = []
+        with self._lock:
+            for row in waiting:
+                if row.contact not in self._busy:
+                    self._busy.add(row.contact)
+                    rows.append(row)
+        return rows
+
+    def _attempt_in_pool(self, row: Any) -> None:
+        try:
+            self._attempt(row)
+        except Exception:
+            log.exception("delivery %s to %s: its outcome could not be written; it will be attempted again", row.id, row.contact)
+        self.ring()
+
+    def _attempt(self, row: Any) -> None:
+        try:
+            channel = self._channels.get(row.contact)
+            outcome: Outcome
+            if channel is None:
+                outcome = Refused(f"contact.{row.contact} is not configured any more")
+            else:
+                outcome = channel.send(row.id, row.body)
+            self._write(row, outcome)
+        finally:
+            with self._lock:
+                self._busy.discard(row.contact)
+
+    def _write(self, row: Any, outcome: Outcome) -> None:
+        now_us = self._now_us()
+        attempts = row.attempts + 1
+        values: dict[str, Any] = {"attempts": attempts}
+        match outcome:
+            case Delivered():
+                values |= {"state": "delivered", "delivered_us": now_us, "error": None}
+                if row.contact in self._failing:
+                    self._failing.discard(row.contact)
+                    log.warning("contact %s can be reached again", row.contact)
+            case Retry(reason, after_s) if attempts < ATTEMPTS:
+                ceiling = min(FIRST_RETRY_S * 2 ** min(attempts - 1, 16), LONGEST_RETRY_S)
+                pause_s = max(self._rng.uniform(0, ceiling), after_s or 0)
+                values |= {"due_us": now_us + int(pause_s * 1e6), "error": reason}
+                if row.contact not in self._failing:
+                    self._failing.add(row.contact)
+                    log.error("contact %s can't be reached (%s); trying again", row.contact, reason)
+            case Retry(reason) | Refused(reason):
+                values |= {"state": "dead", "error": reason}
+                log.error("notification %s to %s is a dead letter: %s", row.id, row.contact, reason)
+        self._telemetry.deliveries.labels(row.contact, type(outcome).__name__.lower()).inc()
+        with self._state.write() as connection:
+            connection.execute(update(notifications).where(notifications.c.id == row.id).values(values))

@@ -1,0 +1,50 @@
+"""webhook: a notification as one HTTP POST of JSON.
+
+The notification's id goes as `Idempotency-Key`, so that a receiver can tell a repetition; 409 says that it had it already.
+"""
+
+from typing import Annotated, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+
+from gateway.notify.outcome import Delivered, Outcome, Refused, Retry
+
+_RETRY_STATUS = frozenset((408, 425, 429))
+_REASON = 300
+
+
+class WebhookConfig(BaseModel):
+    """`type = "webhook"`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["webhook"]
+    url: Annotated[HttpUrl, Field(description="Where the POST goes.")]
+    timeout_s: Annotated[float, Field(gt=0, le=60, description="How long one attempt may take.")] = 10
+
+
+class Webhook:
+    """One receiver. Connections are kept open between messages."""
+
+    def __init__(self, contact: str, config: WebhookConfig) -> None:
+        self._contact, self._url = contact, str(config.url)
+        self._client = httpx.Client(timeout=config.timeout_s, follow_redirects=False, trust_env=False)
+
+    def send(self, id_: str, body: str) -> Outcome:
+        """One POST. 2xx and 409 are delivered; 4xx is refused for good; anything else is tried again."""
+        headers = {"content-type": "application/json", "idempotency-key": id_}
+        try:
+            with self._client.stream("POST", self._url, content=body.encode(), headers=headers) as response:
+                status, after = response.status_code, response.headers.get("retry-after", "")
+        except httpx.HTTPError as error:
+            return Retry(f"{type(error).__name__}: {error}"[:_REASON])
+        if response.is_success or status == httpx.codes.CONFLICT:
+            return Delivered()
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _RETRY_STATUS:
+            return Retry(f"answered {status}", min(float(after), 3600) if after.isascii() and after.isdigit() else None)
+        return Refused(f"answered {status}: check contact.{self._contact}.url")
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()

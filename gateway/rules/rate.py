@@ -1,0 +1,70 @@
+"""rate: how much a metric changed within a window. Totals may restart; a restart is no change."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from edge.contract.metrics import METRICS, Kind
+from gateway.rules.duration import Duration
+from gateway.rules.occurrence import known
+from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
+
+_SAMPLES = 60  # kept of a window: enough for its shape, and the memory stays small whatever the sampling
+
+
+class RateConfig(RuleBase):
+    """`type = "rate"`."""
+
+    type: Literal["rate"]
+    metric: str = Field(description="The metric whose change is measured.")
+    per: Duration = Field(60, ge=1, description="The unit of time of `above`: change per this long.")
+    window: Duration = Field(300, ge=1, description="How far back the change is measured.")
+    above: float = Field(description="Fires while the change per `per` is greater.")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, name: str) -> str | None:
+        return known(name, METRICS, "metric")
+
+
+class Rate:
+    """Measures from the oldest sample of the window to the newest."""
+
+    events: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()
+
+    def __init__(self, config: RateConfig) -> None:
+        self._config = config
+        self.metrics = frozenset((config.metric,))
+        self._total = METRICS[config.metric].kind is Kind.TOTAL
+
+    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
+        """Adds a sample; samples that are older than the newest are not needed."""
+        samples: list[list[float]] = memory.setdefault("samples", [])
+        if samples and fact.time_us <= samples[-1][0]:
+            return None
+        if self._total and samples and fact.value < samples[-1][1]:
+            samples.clear()
+        window_us = self._config.window * 1_000_000
+        while samples and fact.time_us - samples[0][0] > window_us:
+            samples.pop(0)
+        # Keep at most _SAMPLES: the newest replaces its neighbour when they are closer than the window's grain.
+        if len(samples) >= 2 and fact.time_us - samples[-2][0] < window_us / _SAMPLES:
+            samples.pop()
+        samples.append([fact.time_us, fact.value])
+        span_s = (samples[-1][0] - samples[0][0]) / 1e6
+        change = samples[-1][1] - samples[0][1]
+        if span_s > 0 and change / span_s * self._config.per > self._config.above:
+            since_us = memory.setdefault("since_us", fact.time_us)
+            return Verdict("firing", since_us, str(since_us), fact.late, f"{fact.name} +{change:g} / {span_s:g} s")
+        memory.pop("since_us", None)
+        return Verdict("ok", fact.time_us, reason=f"{fact.name} +{change:g}")
+
+    def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002
+        """A window with nothing new in it has no rate."""
+        samples = memory.get("samples")
+        if "since_us" in memory and samples and now_us - samples[-1][0] > self._config.window * 1_000_000:
+            del memory["since_us"]
+            samples.clear()
+            return Verdict("ok", now_us, reason="no change within the window")
+        return None

@@ -1,0 +1,43 @@
+"""What rules take and give: Fact, Memory, Verdict; and what all rule configs share."""
+
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Memory = dict[str, Any]
+"""What one rule remembers of one device, as a JSON object; empty at first."""
+
+Level = Literal["ok", "pending", "firing"]
+Severity = Literal["info", "warning", "critical"]
+
+
+class Fact(NamedTuple):
+    """Something that is now known: an event or a reading, in the order of its commit."""
+
+    node: str
+    device: str
+    name: str  # event type or metric
+    value: float  # of a reading; 0 of an event
+    time_us: int  # when it was true
+    received_us: int
+    late: bool  # it arrived long after it was true
+    id: str  # `epoch:seq`
+    superseded: bool = False  # a later fact that ends this one is committed already
+
+
+class Verdict(NamedTuple):
+    """What a rule says of one device now. `opening` names what began it: the same opening never alerts twice."""
+
+    level: Level
+    since_us: int
+    opening: str = ""
+    late: bool = False
+    reason: str = ""
+
+
+class RuleBase(BaseModel):
+    """The settings every rule has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    severity: Severity = Field("warning", description="How urgent an alert of this rule is.")

@@ -1,0 +1,146 @@
+"""The gateway's wiring, and nothing else: what is made of the configuration, and which thread runs what.
+
+thread `ingest`    Ingest -> Pipeline -> Watch        the only writer of facts and alerts' moves
+thread `deliver`   Deliverer and its pool
+asyncio            the API, its streams and pages
+"""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import select
+
+from gateway.api.app import create_app
+from gateway.api.deps import Deps
+from gateway.api.server import serve
+from gateway.api.tokens import read_tokens
+from gateway.config import GatewayConfig
+from gateway.deployments import Deployments
+from gateway.feed import Feed
+from gateway.ingest import Ingest
+from gateway.media import MediaShelf
+from gateway.notify import build_channel
+from gateway.notify.deliver import Deliverer
+from gateway.pipeline import Pipeline
+from gateway.rules import build_rule
+from gateway.state import State, open_state
+from gateway.state.tables import cursors
+from gateway.state.upsert import upsert
+from gateway.store import open_store, readable
+from gateway.telemetry import Telemetry
+from gateway.watch import Watch, WatchedRule
+
+log = logging.getLogger(__name__)
+
+LISTENED = "listened_until_us"
+LISTENED_EVERY_S = 10.0
+
+
+class Running(NamedTuple):
+    """A gateway at work."""
+
+    port: int
+    """Of the API."""
+    failed: asyncio.Event
+    """Set when a part of it ended by an error: stop, and start anew. Half a gateway would look alive and be deaf."""
+
+
+def now_us() -> int:
+    """The gateway's clock: UTC in µs. The one place that reads it."""
+    return time.time_ns() // 1000
+
+
+@asynccontextmanager
+async def running(config: GatewayConfig) -> AsyncIterator[Running]:
+    """The whole gateway while the block runs. ConfigError when something can't be opened."""
+    rng = random.SystemRandom()
+    telemetry, feed = Telemetry(), Feed()
+    deployments = Deployments(config.deployment)
+    tokens = read_tokens(config.api.tokens_file)
+    state = open_state(config.state.url)
+    store = open_store(config.store)
+    media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
+    channels = {name: build_channel(name, contact) for name, contact in config.contact.items()}
+    deliverer = Deliverer(state, channels, telemetry, rng, now_us)
+
+    def say(kind: str, body: Mapping[str, Any]) -> None:
+        feed.say(kind, body)
+        if kind == "alert":
+            deliverer.ring()
+
+    rules = [WatchedRule(name, rule.severity, build_rule(rule)) for name, rule in config.rule.items()]
+    watch = Watch(state, rules, config.route, deployments, ZoneInfo(config.time_zone), telemetry, say)
+    pipeline = Pipeline(state, store, watch, telemetry, say)
+    ingest = Ingest(config.broker, pipeline, telemetry, rng, now_us, _listened_until(state))
+    deps = Deps(
+        state=state,
+        store=readable(store),
+        feed=feed,
+        media=media,
+        tokens=tokens,
+        telemetry=telemetry,
+        now_us=now_us,
+        health=lambda: {"broker": ingest.fault is None, "store": not pipeline.store_down, "ingest": threads[0].is_alive(),
+                        "deliver": threads[1].is_alive()},
+        deployments=deployments,
+        stale_after_s=config.api.stale_after_s,
+    )  # fmt: skip
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads = [_thread("ingest", ingest.run, loop, failed), _thread("deliver", deliverer.run, loop, failed)]
+    try:
+        async with serve(create_app(deps), config.api.host, config.api.port) as port:
+            for thread in threads:
+                thread.start()
+            remembering = asyncio.create_task(_remember_listening(state, ingest))
+            try:
+                yield Running(port, failed)
+            finally:
+                remembering.cancel()
+                ingest.stop()
+                deliverer.stop()
+                for thread in threads:
+                    await asyncio.to_thread(thread.join, 30)
+    finally:
+        for channel in channels.values():
+            channel.close()
+        store.close()
+        state.close()
+
+
+def _thread(name: str, run: Callable[[], None], loop: asyncio.AbstractEventLoop, failed: asyncio.Event) -> threading.Thread:
+    """A thread whose failure is told to who runs the gateway."""
+
+    def guarded() -> None:
+        try:
+            run()
+        except BaseException:
+            log.exception("the %s thread failed; the gateway must be started again", name)
+            loop.call_soon_threadsafe(failed.set)
+
+    return threading.Thread(target=guarded, name=name, daemon=True)
+
+
+def _listened_until(state: State) -> int | None:
+    with state.read() as connection:
+        return connection.scalar(select(cursors.c.value).where(cursors.c.name == LISTENED))
+
+
+async def _remember_listening(state: State, ingest: Ingest) -> None:
+    """Writes down, now and then, that we listen: after a stop, messages may have waited in the broker since."""
+    while True:
+        if ingest.fault is None:
+            await asyncio.to_thread(_save_listened, state)
+        await asyncio.sleep(LISTENED_EVERY_S)
+
+
+def _save_listened(state: State) -> None:
+    with state.write() as connection:
+        connection.execute(upsert(cursors, "value"), {"name": LISTENED, "value": now_us()})

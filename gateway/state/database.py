@@ -1,0 +1,96 @@
+"""Opening the state database: engine, pragmas, migrations, and the two kinds of transaction."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from gateway.errors import ConfigError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class State:
+    """The open database. Safe to share between threads; each transaction has its own connection."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that may write: all of it is durable when the block ends, or none of it.
+
+        On SQLite it takes the one write lock at once (BEGIN IMMEDIATE) and waits up to 10 s for it.
+        """
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.info["begin"] = "BEGIN IMMEDIATE"
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view; never waits for writers."""
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.info["begin"] = "BEGIN"
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()
+
+
+def open_state(url: str) -> State:
+    """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do."""
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(connection.info["begin"]))
+    state = State(engine)
+    try:
+        _migrate(state)
+    except (DBAPIError, sqlite3.Error) as error:
+        state.close()
+        cause = getattr(error, "orig", None) or error
+        raise ConfigError(
+            f"state.url: the database {engine.url.render_as_string()} can't be opened: {cause}. "
+            "Does its folder exist, may this user write there, and is it a satomori database?"
+        ) from error
+    except BaseException:
+        state.close()
+        raise
+    return state
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the `begin` listener decides which BEGIN
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _migrate(state: State) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    with state.write() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        if found == scripts.get_current_head():
+            return
+        if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+            raise ConfigError(
+                f"state.url: the database was written by a newer satomori (schema {found}). "
+                "Install that version again, or restore a backup made by this one."
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

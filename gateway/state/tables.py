@@ -1,0 +1,205 @@
+"""The schema, one table after the other. A change here needs a migration beside it; a test compares the two.
+
+Times are UTC µs since 1970 (`*_us`). `node_time_us` is what the node's clock said, `time_us` what rules go by.
+What concerns a person (tag sightings) stands here only, never in the series store, so that it can be erased.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only for INTEGER PRIMARY KEY; PostgreSQL gets BIGINT.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("epoch", Text),
+    Column("session", Text),
+    Column("boot", Text),
+    Column("agent", Text),
+    Column("online", Boolean),  # NULL: never said
+    Column("offline_reason", Text),
+    Column("born_us", BigInteger),
+    Column("seen_us", BigInteger),
+    Column("config_revision", BigInteger),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+)
+
+# Which records of a node's epoch are durable, as text `1-500,502`: what dedupe and acks go by.
+ranges = Table(
+    "ranges",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+# Where a boot's zero lies, for boots whose clock is not trusted: UTC µs of mono 0. Set once, so that resends agree.
+boots = Table(
+    "boots",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("boot", Text, primary_key=True),
+    Column("zero_us", BigInteger, nullable=False),
+)
+
+# `id` is the commit order, which rules follow.
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("node", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("class", Text, nullable=False, key="class_"),
+    Column("time_us", BigInteger, nullable=False),
+    Column("node_time_us", BigInteger, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("clock_trusted", Boolean, nullable=False),
+    Column("body", Text, nullable=False),  # JSON of the event's own fields
+    UniqueConstraint("node", "epoch", "seq", name="events_identity"),
+    Index("events_device_time", "node", "device", "time_us"),
+    sqlite_autoincrement=True,
+)
+
+# The newest reading of each series, saved about once a second; the series store has them all.
+latest = Table(
+    "latest",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("time_us", BigInteger, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("value", Float, nullable=False),
+)
+
+losses = Table(
+    "losses",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("node", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("low", BigInteger, nullable=False),
+    Column("high", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
+    UniqueConstraint("node", "epoch", "low", "high", name="losses_identity"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("received_us", BigInteger, nullable=False),
+    Column("node", Text),  # NULL where the topic names none
+    Column("seq", BigInteger),  # NULL where the whole message was refused
+    Column("topic", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # the first 4 KiB
+)
+
+# What a rule remembers of one device, as JSON.
+rule_states = Table(
+    "rule_states",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("rule", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("opening", Text, nullable=False),  # what opened it, so that the same thing never opens two
+    Column("state", Text, nullable=False),  # pending, firing, acknowledged, resolved
+    Column("since_us", BigInteger, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("fired_us", BigInteger),
+    Column("acknowledged_us", BigInteger),
+    Column("acknowledged_by", Text),
+    Column("resolved_us", BigInteger),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("rule", "node", "device", "opening", name="alerts_identity"),
+    Index("alerts_state", "state"),
+)
+
+alert_history = Table(
+    "alert_history",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("alert", Text, ForeignKey("alerts.id"), nullable=False, index=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("before", Text),  # NULL: it was opened
+    Column("after", Text, nullable=False),
+    Column("who", Text, nullable=False),  # an actor's name, or `rule`
+    Column("why", Text, nullable=False),
+)
+
+# The delivery outbox: one row is one message to one contact, and its id is the same for ever.
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("alert", Text, ForeignKey("alerts.id"), nullable=False, index=True),
+    Column("contact", Text, nullable=False),
+    Column("state", Text, nullable=False),  # queued, delivered, dead
+    Column("body", Text, nullable=False),  # JSON, as it is sent
+    Column("created_us", BigInteger, nullable=False),
+    Column("due_us", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("delivered_us", BigInteger),
+    Column("error", Text),
+    Index("notifications_due", "state", "due_us"),
+)
+
+media = Table(
+    "media",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+)

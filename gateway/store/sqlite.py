@@ -1,0 +1,263 @@
+"""Time series in a SQLite file of their own: the embedded store. All of the gateway's SQL on samples is here.
+
+The file is in WAL mode and synced at every commit (synchronous=FULL), so a `write` that has returned survives kill -9,
+and loss of power as far as the disk keeps its word. It belongs on a local disk: WAL needs shared memory
+(sqlite.org/wal.html).
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.errors import StoreDown, StoreRefused
+from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
+
+VERSION = 1
+"""PRAGMA user_version of the schema below."""
+
+APPLICATION_ID = int.from_bytes(b"smts", "big")
+"""PRAGMA application_id: tells a series file from any other database, our state database included."""
+
+BUSY_S = 2.0
+"""How long to wait for another program's lock before saying StoreDown."""
+
+# STRICT, so that a time of 1.5 or a text value is refused and not quietly kept.
+_SCHEMA = (
+    """CREATE TABLE series (
+        id INTEGER PRIMARY KEY, node TEXT NOT NULL, device TEXT NOT NULL, metric TEXT NOT NULL,
+        UNIQUE (node, device, metric)
+    ) STRICT""",
+    """CREATE TABLE samples (
+        series INTEGER NOT NULL, time_ms INTEGER NOT NULL, value REAL NOT NULL,
+        PRIMARY KEY (series, time_ms)
+    ) STRICT, WITHOUT ROWID""",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {VERSION}",
+)
+_PUT = "INSERT OR REPLACE INTO samples VALUES (?, ?, ?)"
+_ID = "(SELECT id FROM series WHERE node = ? AND device = ? AND metric = ?)"
+_by_series = itemgetter(0)
+
+_ADVICE_DOWN = {
+    sqlite3.SQLITE_FULL: "The disk is full: make room.",
+    sqlite3.SQLITE_BUSY: "Another program holds it locked: find and stop it.",
+    sqlite3.SQLITE_LOCKED: "Another program holds it locked: find and stop it.",
+    sqlite3.SQLITE_CANTOPEN: "Does its folder exist, is its disk mounted, and may this user write there?",
+    sqlite3.SQLITE_READONLY: "May this user write it, and is its disk mounted for writing?",
+    sqlite3.SQLITE_IOERR: "The disk failed, or is full: look at the kernel's log and at `df`.",
+}
+_DAMAGED = "It is damaged, or no series store: move it away, with its -wal and -shm, and restore a backup."
+_ADVICE_REFUSED = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_ERROR: _DAMAGED,  # our statements are right: a table or column is not as we made it
+    sqlite3.SQLITE_CONSTRAINT: "A point is not (series, whole ms, number).",
+    sqlite3.SQLITE_MISMATCH: "A point is not (series, whole ms, number).",
+}
+
+
+class SqliteStoreConfig(BaseModel):
+    """`type = "sqlite"`. Written and read; made at the first start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["sqlite"]
+    path: Path
+
+
+class SqliteStore:
+    """Writes through one connection that one thread uses; each read opens its own (some 0.1 ms), so any thread may."""
+
+    def __init__(self, config: SqliteStoreConfig) -> None:
+        """Opens the file, making it when there is none. StoreDown, StoreRefused."""
+        self._path = config.path.absolute()
+        self._uri = self._path.as_uri()  # quotes what a name may have that means something in a URI: ? # %
+        self._writer: sqlite3.Connection | None = None
+        self._ids: dict[Key, int] = {}
+        self._inode = (0, 0)
+        with _explained(self._path, "opened"):
+            self._open("rwc")
+
+    def write(self, points: Sequence[Point]) -> None:
+        """See `SeriesWriter`. One transaction, in key order: neighbours share pages of the tree."""
+        if not points:
+            return
+        check_finite(points)
+        with _explained(self._path, "written"):
+            # Never "rwc" here: a file that is gone must not come back empty, on what may be a bare mount point.
+            writer = self._writer or self._open("rw")
+            ids = self._ids
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                try:
+                    rows = [(ids[key], time_ms, value) for key, time_ms, value in points]
+                except KeyError:
+                    ids.update(_name_series(writer, [key for key, _, _ in points if key not in ids]))
+                    rows = [(ids[key], time_ms, value) for key, time_ms, value in points]
+                # Stable and by series only: times mostly come in order, and of two equal ones the later must win.
+                rows.sort(key=_by_series)
+                writer.executemany(_PUT, rows)
+                writer.execute("COMMIT")
+                # A file removed or replaced under us takes commits that nobody will ever see again.
+                if _inode(self._path) != self._inode:
+                    raise StoreDown(
+                        f"{self._path} was removed or replaced while in use: put it back, or restart to begin a new one"
+                    )
+            except BaseException:
+                # Rolls back. The next write opens anew, which forgets ids that were rolled back too, and which a disk
+                # that went away and came back needs.
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """See `SeriesWriter`. A later write would open the file again."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def read(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, limit: int) -> list[tuple[int, float]]:
+        """See `SeriesReader`."""
+        if limit < 0:
+            raise ValueError(f"limit is {limit}, must be 0 or more")
+        return self._read(
+            f"SELECT time_ms, value FROM samples WHERE series = {_ID} AND time_ms >= ? AND time_ms < ?"  # noqa: S608
+            " ORDER BY time_ms LIMIT ?",
+            (node, device, metric, start_ms, end_ms, limit),
+        )
+
+    def read_bucketed(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, bucket_ms: int) -> list[Bucket]:
+        """See `SeriesReader`."""
+        if bucket_ms < 1:
+            raise ValueError(f"bucket_ms is {bucket_ms}, must be 1 or more")
+        rows = self._read(
+            # `last` by a join on the newest time of each step: one exact lookup in the primary key.
+            # The mean is held between low and high, which the rounding of a sum may leave by a hair.
+            "SELECT ? + step * ?, count, low, max(low, min(high, mean)), high, samples.value FROM ("  # noqa: S608
+            "  SELECT (time_ms - ?) / ? AS step, count(*) AS count, min(value) AS low, avg(value) AS mean,"
+            "         max(value) AS high, series, max(time_ms) AS newest_ms"
+            f"  FROM samples WHERE series = {_ID} AND time_ms >= ? AND time_ms < ? GROUP BY step"
+            ") AS steps JOIN samples ON samples.series = steps.series AND samples.time_ms = newest_ms ORDER BY step",
+            (start_ms, bucket_ms, start_ms, bucket_ms, node, device, metric, start_ms, end_ms),
+        )
+        return [Bucket(*row) for row in rows]
+
+    def latest(self, node: str, device: str, metric: str) -> tuple[int, float] | None:
+        """See `SeriesReader`."""
+        rows = self._read(
+            f"SELECT time_ms, value FROM samples WHERE series = {_ID} ORDER BY time_ms DESC LIMIT 1",  # noqa: S608
+            (node, device, metric),
+        )
+        return rows[0] if rows else None
+
+    def series(self) -> list[SeriesKey]:
+        """See `SeriesReader`."""
+        return [SeriesKey(*row) for row in self._read("SELECT node, device, metric FROM series ORDER BY 1, 2, 3")]
+
+    def count(self) -> int:
+        """See `SeriesReader`."""
+        return int(self._read("SELECT count(*) FROM samples")[0][0])
+
+    def _read(self, sql: str, values: Sequence[str | int] = ()) -> list[Any]:
+        with (
+            _explained(self._path, "read"),
+            closing(sqlite3.connect(f"{self._uri}?mode=ro", uri=True, timeout=BUSY_S)) as reader,
+        ):
+            return reader.execute(sql, values).fetchall()
+
+    def _open(self, mode: Literal["rwc", "rw"]) -> sqlite3.Connection:
+        """Opens the one connection that writes and learns the ids of the series in the file."""
+        writer = sqlite3.connect(
+            # Opened by whoever starts the gateway, used by the thread that writes.
+            f"{self._uri}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )  # fmt: skip
+        try:
+            _prepare(writer, self._path)
+            self._ids = {
+                (node, device, metric): number
+                for number, node, device, metric in writer.execute("SELECT id, node, device, metric FROM series")
+            }
+            self._inode = _inode(self._path)
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        return writer
+
+
+def _prepare(writer: sqlite3.Connection, path: Path) -> None:
+    """Makes the schema in an empty file; changes nothing in one that is not ours."""
+    _check_ours(writer, path)
+    mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreRefused(f"{path} is on a file system where SQLite can't use WAL ({mode}): put it on a local disk")
+    writer.execute("PRAGMA synchronous = FULL")
+    writer.execute("BEGIN IMMEDIATE")
+    if not _check_ours(writer, path):  # asked again under the lock: another process may have made it meanwhile
+        for statement in _SCHEMA:
+            writer.execute(statement)
+    writer.execute("COMMIT")
+
+
+def _check_ours(writer: sqlite3.Connection, path: Path) -> bool:
+    """True for a series file of this version, False for an empty file, StoreRefused for anything else."""
+    application, version, tables = (
+        writer.execute(question).fetchone()[0]
+        for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
+    )
+    if application == APPLICATION_ID and version == VERSION:
+        return True
+    if application == APPLICATION_ID and version > VERSION:
+        raise StoreRefused(f"{path} is a series store of version {version}, this gateway knows {VERSION}: update the gateway")
+    if tables or application or version:
+        raise StoreRefused(f"{path} is a SQLite database, but no series store: give the store a file of its own")
+    return False
+
+
+def _name_series(writer: sqlite3.Connection, keys: list[Key]) -> dict[Key, int]:
+    """Ids for series not met before, inside the transaction that writes their first points."""
+    ids: dict[Key, int] = {}
+    for key in dict.fromkeys(keys):
+        # Another process may have named it since this one opened the file: then its id counts.
+        writer.execute(
+            "INSERT INTO series (node, device, metric) VALUES (?, ?, ?) ON CONFLICT (node, device, metric) DO NOTHING",
+            key,
+        )
+        (ids[key],) = writer.execute(f"SELECT {_ID}", key).fetchone()
+    return ids
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Which file the path names now; (0, 0) when it names none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - on the path of every write, and Path.stat costs twice as much
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
+
+
+@contextmanager
+def _explained(path: Path, done: str) -> Iterator[None]:
+    """SQLite's errors as StoreDown or StoreRefused, with the file, SQLite's own words and what to do."""
+    try:
+        yield
+    except UnicodeDecodeError as error:  # out of a damaged schema, instead of one of SQLite's own errors
+        raise StoreRefused(f"{path} can't be {done}: {error}. {_DAMAGED}") from error
+    except (OverflowError, UnicodeEncodeError) as error:  # a number beyond 64 bits, half a surrogate pair
+        raise StoreRefused(f"{path} can't be {done}: {error}. A point is not (series, whole ms, number).") from error
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        what = f"{path} can't be {done}: {error}."
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):  # refused by the module, before SQLite
+            raise StoreRefused(f"{what} A point is not (series, whole ms, number).") from error
+        if code is None:  # the module could not decode a text it had read
+            raise StoreRefused(f"{what} {_DAMAGED}") from error
+        primary = code & 0xFF  # extended codes carry the primary in the low byte (sqlite.org/rescode.html)
+        if primary in _ADVICE_REFUSED:
+            raise StoreRefused(f"{what} {_ADVICE_REFUSED[primary]}") from error
+        raise StoreDown(f"{what} {_ADVICE_DOWN.get(primary, 'It is tried again.')}") from error

@@ -1,0 +1,59 @@
+"""The words people read in a notification. Japanese; who and when first, one idea a sentence, no promise a sensor can't keep.
+
+The catalogues in other languages come with the channels; until then this is the one place to change a sentence.
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from gateway.alerting.lifecycle import Alert
+from gateway.deployments import Deployment
+
+
+class Words(NamedTuple):
+    """A notification's text."""
+
+    title: str
+    body: str
+
+
+def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int) -> Words:
+    """What a person is told of an alert."""
+    where = f"{deployment.place} {deployment.label}".strip()
+    when = moment(alert.since_us, zone)
+    late = f"（{span(now_us - alert.since_us)}遅れて届いた知らせです）" if alert.late else ""
+    if alert.summary == "trap_sprung":
+        return Words("【わな作動】", f"{where}　{when}{late}。まだ誰も向かっていません。")
+    if alert.summary.startswith("no "):
+        if deployment.kind == "trap":
+            return Words(
+                "【通信なし】",
+                f"{where}のわなと{span(now_us - alert.since_us)} 通信できません。"
+                "作動しても知らせが届きません。見回りをお願いします。",
+            )
+        return Words(
+            "【通信なし】",
+            f"{where}と{span(now_us - alert.since_us)} 通信できません（最後の通信 {when}）。今の様子は分かりません。",
+        )
+    if alert.summary == "media_captured":
+        return Words("【撮影】", f"{where}　{when}{late}。カメラが写真を撮りました。")
+    if deployment.kind == "flow":
+        return Words("【人の流れ】", f"{where}　{when}{late}。人の流れが設定した値を超えました（{alert.summary}）。")
+    return Words("【お知らせ】", f"{where}　{when}{late}。{alert.summary}")
+
+
+def moment(time_us: int, zone: ZoneInfo) -> str:
+    """6月3日 午前6時12分."""
+    time = datetime.fromtimestamp(time_us / 1e6, UTC).astimezone(zone)
+    half, hour = ("午前", time.hour) if time.hour < 12 else ("午後", time.hour - 12)
+    return f"{time.month}月{time.day}日 {half}{hour}時{time.minute}分"
+
+
+def span(duration_us: int) -> str:
+    """45分, 26時間, 3日: one unit, rounded down, at least one minute."""
+    minutes = max(duration_us // 60_000_000, 1)
+    if minutes < 120:
+        return f"{minutes}分"
+    hours = minutes // 60
+    return f"{hours}時間" if hours < 72 else f"{hours // 24}日"

@@ -1,0 +1,334 @@
+"""A town on a desk: broker, gateway and edges as real processes, the phone, and the world played onto the seams.
+
+Nothing here stands in for code of edge or gateway: they run as `satomori-gateway run` and `satomori-edge run` with configuration
+files like any other. What is simulated lies below: pins, serial ports, a camera's folder, the phone's endpoint.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge.clock import boot_id, machine_id
+from edge.outbox import Outbox
+from simulators.broker import Broker
+from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
+from simulators.phone import Phone
+from simulators.world import SimDevice, SimNode, World
+
+RULES: dict[str, dict[str, Any]] = {
+    "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
+    "camera-picture": {"type": "occurrence", "event": "media_captured", "severity": "info"},
+    "tag-away": {"type": "threshold", "metric": "tags_near", "below": 1, "for": "3s", "severity": "critical"},
+    "crowd": {"type": "rate", "metric": "count_in", "per": "60s", "window": "10s", "above": 60, "severity": "warning"},
+    "silent": {"type": "absence", "of": "heartbeat", "for": "20s", "severity": "warning"},
+}
+"""The demo's rules: times are short, because the town's day passes in minutes."""
+
+KINDS = {"reed_trap": "trap", "trail_camera": "camera", "ble_tags": "tags", "people_counter": "flow", "node_health": "node"}
+"""The deployment's kind of each kind of device."""
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS sim_ledger (seq INTEGER PRIMARY KEY, utc_us INTEGER, mono_us INTEGER, body TEXT);
+CREATE TRIGGER IF NOT EXISTS sim_ledger_put AFTER INSERT ON records
+BEGIN INSERT INTO sim_ledger VALUES (new.seq, new.utc_us, new.mono_us, new.body); END;
+"""
+"""What a node produced, noted by the database itself at the moment the outbox commits it; see simulators.audit."""
+
+
+class Program:
+    """A child process of ours, with its log: started, stopped as a service would be, or killed."""
+
+    def __init__(self, argv: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.argv, self.log, self._env = list(argv), log, {**os.environ, **(env or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Starts it; returns at once."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env
+            )
+
+    def end(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 15) -> None:
+        """Ends it by a signal and waits; kills it when it takes too long."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.end(signal.SIGKILL)
+
+    def log_end(self) -> str:
+        """The end of what it said, for error messages."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:] if self.log.exists() else "(no log)"
+
+
+class Edge(NamedTuple):
+    """One simulated node: its process and the far ends of its devices."""
+
+    node: SimNode
+    folder: Path
+    program: Program
+    pins: PinsFile
+    pin_of: dict[str, int]
+    ports: dict[str, SerialPort]
+    cards: dict[str, Path]
+
+    @property
+    def outbox_path(self) -> Path:
+        """The outbox's file."""
+        return self.folder / "state" / "outbox.db"
+
+
+class Town:
+    """All of it, in one folder. A context manager; what is inside may be stopped, killed and started again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        broker: Broker,
+        phone: Phone,
+        world: World,
+        *,
+        nodes: int | None = None,
+        rules: dict[str, dict[str, Any]] | None = None,
+        store: dict[str, Any] | None = None,
+        api_port: int = 0,
+    ) -> None:
+        """Writes every configuration; starts nothing. `phone` is open already; `nodes` takes only the first so many."""
+        self.folder, self.broker, self.phone, self.world = folder, broker, phone, world
+        folder.mkdir(parents=True, exist_ok=True)
+        self.token, self._node_token = secrets.token_hex(16), secrets.token_hex(16)
+        self.api_port = api_port or free_port()
+        self.url = f"http://127.0.0.1:{self.api_port}"
+        self._write_gateway(RULES if rules is None else rules, world.nodes()[:nodes], store)
+        self.gateway = Program(
+            [str(beside_python("satomori-gateway")), "run", str(folder / "gateway.toml")], folder / "gateway.log"
+        )
+        self.edges = [self._make_edge(node) for node in world.nodes()[:nodes]]
+        self._sprung: dict[tuple[str, str], bool] = {}
+        self.switched = 0
+        """How often a trap's switch was moved: what its events are compared with."""
+
+    def __enter__(self) -> "Town":
+        self.broker.start()
+        self.start_gateway()
+        for edge in self.edges:
+            edge.program.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for edge in self.edges:
+            edge.program.end()
+        self.gateway.end()
+        self.broker.stop()
+        for edge in self.edges:
+            for port in edge.ports.values():
+                port.unplug()
+
+    def start_gateway(self, timeout_s: float = 30) -> None:
+        """Starts the gateway and waits until its health answers."""
+        self.gateway.start()
+        deadline = time.monotonic() + timeout_s
+        while self.health() is None:
+            if not self.gateway.running or time.monotonic() > deadline:
+                raise RuntimeError(f"the gateway did not start; its log ends:\n{self.gateway.log_end()}")
+            time.sleep(0.05)
+
+    def health(self) -> dict[str, Any] | None:
+        """What the gateway says of itself; None while it does not answer."""
+        try:
+            return dict(self.get("/api/v1/health"))
+        except OSError:
+            return None
+
+    def get(self, path: str) -> Any:
+        """One GET with the operator's token, as JSON. A degraded gateway answers 503 with its reasons: those are returned."""
+        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.token}"})  # noqa: S310 - our own
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code == 503:
+                return json.load(error)
+            raise
+
+    @property
+    def state_db(self) -> Path:
+        """The gateway's state database."""
+        return self.folder / "gateway" / "state.db"
+
+    @property
+    def series_db(self) -> Path:
+        """The gateway's series database, where the store is the embedded one."""
+        return self.folder / "gateway" / "series.db"
+
+    def waiting(self) -> int:
+        """Records that are committed at the edges and not yet acknowledged, counted in the outboxes' files."""
+        return sum(_count(edge.outbox_path, "records") for edge in self.edges)
+
+    def produced(self) -> int:
+        """Records that the edges' outboxes ever committed."""
+        return sum(_count(edge.outbox_path, "sim_ledger") for edge in self.edges)
+
+    def play(self, before_us: int, now_us: int) -> None:
+        """Moves every seam from the world's time `before_us` to `now_us`."""
+        for edge in self.edges:
+            for device in edge.node.devices:
+                self._play_device(edge, device, before_us, now_us)
+
+    def _play_device(self, edge: Edge, device: SimDevice, before_us: int, now_us: int) -> None:
+        world, node, name = self.world, edge.node.name, device.name
+        if device.kind == "reed_trap":
+            self.set_trap(edge, name, sprung=world.trap_is_sprung(node, name, now_us))
+        elif device.kind == "people_counter":
+            edge.ports[name].write(counter_frame(*world.counter_totals(node, name, now_us), 3700))
+        elif device.kind == "ble_tags":
+            lines = [advertisement_line(tag, rssi) for tag, rssi in world.tags_near(node, name, now_us)]
+            edge.ports[name].write(b"".join(lines))
+        else:
+            for at_us, what in world.pictures_between(node, name, before_us, now_us):
+                save_picture(edge.cards[name], at_us, picture(at_us, what, world.seed))
+
+    def set_trap(self, edge: Edge, device: str, *, sprung: bool) -> None:
+        """Springs a trap or sets it again: its switch closes, or opens. Nothing happens when it is so already."""
+        if self._sprung.get((edge.node.name, device), False) != sprung:
+            self._sprung[edge.node.name, device] = sprung
+            (edge.pins.low if sprung else edge.pins.high)(edge.pin_of[device])
+            self.switched += 1
+
+    # Configuration
+
+    def _write_gateway(self, rules: dict[str, dict[str, Any]], nodes: list[SimNode], store: dict[str, Any] | None) -> None:
+        home = self.folder / "gateway"
+        home.mkdir(exist_ok=True)
+        tokens = home / "tokens"
+        tokens.touch(mode=0o600)
+        tokens.write_text(f"desk operator {self.token}\nedges node {self._node_token}\n", encoding="utf-8")
+        deployments = [
+            {"node": node.name, "device": device.name, "kind": KINDS[device.kind], "place": device.place,
+             "label": device.label.removeprefix(device.place).strip()}
+            for node in nodes for device in node.devices
+        ] + [
+            {"node": node.name, "device": "node", "kind": "node", "place": node.devices[0].place, "label": "中継器"}
+            for node in nodes
+        ]  # fmt: skip
+        write_toml(
+            self.folder / "gateway.toml",
+            {
+                "broker": {"url": self.broker.url, "backoff_cap_s": 1.0},
+                "state": {"url": f"sqlite:///{self.state_db}"},
+                "store": store or {"type": "sqlite", "path": str(self.series_db)},
+                "api": {"port": self.api_port, "tokens_file": str(tokens), "stale_after_s": 30.0},
+                "media": {"folder": str(home / "media")},
+                "deployment": deployments,
+                "rule": rules,
+                "contact": {"phone": {"type": "webhook", "url": self.phone.url, "timeout_s": 5.0}},
+                "route": [{"to": ["phone"]}],
+            },
+        )
+
+    def _make_edge(self, node: SimNode) -> Edge:
+        folder = self.folder / "edges" / node.name
+        (folder / "state").mkdir(parents=True, exist_ok=True)
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(self._node_token, encoding="utf-8")
+        pins = PinsFile(folder / "pins")
+        pins.path.touch()
+        pin_of: dict[str, int] = {}
+        ports: dict[str, SerialPort] = {}
+        cards: dict[str, Path] = {}
+        devices: dict[str, dict[str, Any]] = {"node": {"type": "node_health", "interval_s": 5.0}}
+        for device in node.devices:
+            settings: dict[str, Any] = {"type": device.kind, "heartbeat_s": 2.0}
+            if device.kind == "reed_trap":
+                settings["pin"] = pin_of[device.name] = 17 + len(pin_of)
+                pins.high(pin_of[device.name])
+            elif device.kind == "trail_camera":
+                cards[device.name] = folder / device.name
+                cards[device.name].mkdir(exist_ok=True)
+                settings |= {"folder": str(cards[device.name]), "scan_s": 0.3}
+            else:
+                ports[device.name] = SerialPort(folder / device.name)
+                settings["port"] = str(ports[device.name].path)
+            if device.kind == "ble_tags":
+                settings |= {"ibeacon_uuids": [str(self.world.beacon_uuid)], "leave_after_s": 3.0, "summary_s": 10.0,
+                             "eddystone_namespaces": [self.world.eddystone_namespace.hex()]}  # fmt: skip
+            devices[device.name] = settings
+        config = folder / "edge.toml"
+        write_toml(
+            config,
+            {
+                "node": {"name": node.name, "state": str(folder / "state")},
+                "broker": {"url": self.broker.url, "backoff_cap_s": 1.0},
+                "media": {"url": self.url, "token_file": str(token)},
+                "device": devices,
+            },
+        )
+        add_ledger(folder / "state" / "outbox.db")
+        program = Program([str(beside_python("satomori-edge")), "run", str(config)], folder / "edge.log", pins.environment)
+        return Edge(node, folder, program, pins, pin_of, ports, cards)
+
+
+def add_ledger(outbox: Path) -> None:
+    """Makes the outbox's file note by itself, in the commit of the outbox, whatever it is given."""
+    Outbox(outbox, machine=machine_id(), boot=boot_id()).close()
+    with closing(sqlite3.connect(outbox)) as db:
+        db.executescript(_LEDGER)
+
+
+def write_toml(path: Path, document: dict[str, Any]) -> None:
+    """Writes strings, numbers, booleans, lists and tables as TOML, each top-level key on a line."""
+    path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in document.items()), encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's
+
+
+def beside_python(name: str) -> Path:
+    """A command of this installation: it stands beside the interpreter, whether the venv is activated or not."""
+    return Path(sys.executable).parent / name
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _count(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - our own table names
+        return int(count)

@@ -1,0 +1,149 @@
+import asyncio
+
+import pytest
+
+from edge.clock import Instant
+from edge.drivers.people_counter import PeopleCounter, PeopleCounterConfig
+from edge.errors import DeviceError
+from edge.records import Reading, Site
+from simulators.clock import VirtualClock, settle
+from simulators.hardware import counter_frame
+from tests.edge.drivers.listening import Listener, values, wire
+
+
+def counter(site: Site, port: str) -> Listener:
+    config = PeopleCounterConfig.model_validate({"type": "people_counter", "port": port, "heartbeat_s": 60})
+    return Listener(PeopleCounter("gate-1", config, site))
+
+
+def test_the_first_good_frame_is_said_in_full_and_at_once(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                start = clock.now()
+                await clock.advance(3)
+                line.send(bytes.fromhex("aa550100 d2040000 b0040000 740e 8966"))
+                now = Instant(start.utc_us + 3_000_000, start.mono_us + 3_000_000)
+                assert await heard.until("battery_voltage") == [
+                    Reading(now, "gate-1", "heartbeat", 3.0),
+                    Reading(now, "gate-1", "count_in", 1234),
+                    Reading(now, "gate-1", "count_out", 1200),
+                    Reading(now, "gate-1", "battery_voltage", 3.7),
+                ]
+                await settle()
+                assert heard.so_far() == []
+
+    asyncio.run(play())
+
+
+def test_a_total_is_said_again_when_it_changed(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(5, 5, 3700))
+                await heard.until("battery_voltage")
+                line.send(counter_frame(5, 5, 3600) + counter_frame(6, 5, 3600) + counter_frame(6, 7, 3600))
+                now = clock.now()
+                assert await heard.until("count_out") == [
+                    Reading(now, "gate-1", "count_in", 6),
+                    Reading(now, "gate-1", "count_out", 7),
+                ]
+
+    asyncio.run(play())
+
+
+def test_a_restarted_counter_is_passed_on_as_it_counts(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(2**32 - 1, 900, 3700))
+                assert values(await heard.until("battery_voltage"))["count_in"] == 2**32 - 1
+                line.send(counter_frame(0, 0, 3700))
+                assert values(await heard.until("count_out")) == {"count_in": 0, "count_out": 0}
+
+    asyncio.run(play())
+
+
+def test_each_heartbeat_says_everything_as_long_as_frames_come(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(5, 5, 3700))
+                await heard.until("battery_voltage")
+                line.send(counter_frame(6, 5, 3700))
+                await heard.until("count_in")
+                await clock.advance(60)
+                assert values(heard.so_far()) == {
+                    "heartbeat": 60.0,
+                    "count_in": 6,
+                    "count_out": 5,
+                    "battery_voltage": 3.7,
+                }
+                await clock.advance(600)  # the counter has stopped: nothing says that it is alive
+                assert heard.so_far() == []
+
+    asyncio.run(play())
+
+
+def test_noise_alone_gives_no_heartbeat_but_is_counted(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(5, 5, 3700))
+                await heard.until("battery_voltage")
+                await clock.advance(60)
+                heard.so_far()
+                damaged = bytearray(counter_frame(4_000_000, 5, 3700))
+                damaged[5] ^= 0x40
+                line.send(bytes(damaged) + counter_frame(6, 5, 3700))
+                assert values(await heard.until("count_in")) == {"count_in": 6}
+                await clock.advance(60)
+                assert values(heard.so_far())["frames_bad"] == 1
+                await clock.advance(60)
+                assert heard.so_far() == []
+
+    asyncio.run(play())
+
+
+def test_a_mains_counter_has_no_battery_voltage(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(bytes.fromhex("aa550101 07000000 00000000 0000 1eb5"))
+                assert values(await heard.until("count_out")) == {"heartbeat": 0.0, "count_in": 7, "count_out": 0}
+                await settle()
+                assert heard.so_far() == []
+
+    asyncio.run(play())
+
+
+def test_an_unplugged_counter_is_said_with_its_port(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(5, 5, 3700))
+                await heard.until("battery_voltage")
+                line.unplug()
+                with pytest.raises(DeviceError, match=f"serial port {line.port} was unplugged or fails: .*plug"):
+                    await heard.next()
+
+    asyncio.run(play())
+
+
+def test_a_port_that_is_not_there_is_said_with_what_to_look_at(site: Site) -> None:
+    async def play() -> None:
+        async with counter(site, "/dev/serial/by-id/none") as heard:
+            with pytest.raises(DeviceError, match="serial port /dev/serial/by-id/none can't be opened .*plugged in"):
+                await heard.next()
+
+    asyncio.run(play())
+
+
+def test_two_devices_on_one_port_are_refused(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port), counter(site, line.port) as second:
+                with pytest.raises(DeviceError, match="does nothing else use the port"):
+                    await second.next()
+
+    asyncio.run(play())

@@ -1,0 +1,122 @@
+"""Alerts, and the one thing a person does to them: acknowledge, once, by name, written into the history."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from gateway.feed import Said
+from gateway.state import tables
+from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
+
+
+def acknowledge(gateway: Gateway, body: dict[str, Any] | None = None, role: str = "operator") -> Any:
+    return gateway.client(role).post("/api/v1/alerts/a-1/acknowledge", json=body)
+
+
+def test_alerts_newest_first_by_state(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, id="old", opening="1", since_us=NOW_US - 2, state="resolved")
+    gateway.insert(tables.alerts, id="new", opening="2", since_us=NOW_US - 1)
+    client = gateway.client()
+    assert [one["id"] for one in client.get("/api/v1/alerts").json()["alerts"]] == ["new", "old"]
+    assert [one["id"] for one in client.get("/api/v1/alerts?state=firing").json()["alerts"]] == ["new"]
+    both = client.get("/api/v1/alerts?state=firing&state=resolved").json()["alerts"]
+    assert [(one["id"], one["place"], one["label"]) for one in both] == [
+        ("new", "北尾根", "3番"),
+        ("old", "北尾根", "3番"),
+    ]
+    assert client.get("/api/v1/alerts?state=loud").status_code == 422
+
+
+def test_one_alert_with_its_history_and_messages(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+    gateway.insert(tables.alert_history)
+    gateway.insert(tables.notifications, body='{"phone": "000-0000-0000"}')
+    answer = gateway.client().get("/api/v1/alerts/a-1")
+    found = answer.json()
+    assert found["state"] == "firing"
+    assert found["history"] == [
+        {"at_us": NOW_US - MINUTE_US, "before": None, "after": "firing", "who": "rule", "why": "trap_sprung"}
+    ]
+    assert [(one["contact"], one["state"]) for one in found["notifications"]] == [("farmers-kitayama", "delivered")]
+    assert "000-0000" not in answer.text
+    assert gateway.client().get("/api/v1/alerts/none").status_code == 404
+
+
+def test_acknowledging_says_who_when_and_why(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+
+    answer = acknowledge(gateway, {"version": 1, "why": "見に行きます"})
+
+    assert answer.status_code == 200
+    found = gateway.client().get("/api/v1/alerts/a-1").json()
+    assert (found["state"], found["version"]) == ("acknowledged", 2)
+    assert (found["acknowledged_by"], found["acknowledged_us"]) == ("tanaka", NOW_US)
+    assert found["history"] == [
+        {"at_us": NOW_US, "before": "firing", "after": "acknowledged", "who": "tanaka", "why": "見に行きます"}
+    ]
+
+
+def test_acknowledging_needs_neither_version_nor_reason(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, version=7)
+    assert gateway.client().post("/api/v1/alerts/a-1/acknowledge").status_code == 200
+
+
+def test_acknowledging_is_said_to_the_feed(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+
+    async def scene() -> Said | None:
+        with gateway.deps.feed.listen() as listener:
+            await asyncio.to_thread(acknowledge, gateway)
+            return await listener.hear(5)
+
+    said = asyncio.run(scene())
+    assert said is not None
+    assert (said.kind, said.body["state"], said.body["acknowledged_by"]) == ("alert", "acknowledged", "tanaka")
+
+
+def test_who_saw_an_older_version_is_told_so(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, version=3)
+    answer = acknowledge(gateway, {"version": 2})
+    assert answer.status_code == 409
+    assert (answer.json()["version"], answer.json()["state"]) == (3, "firing")
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["state"] == "firing"
+
+
+@pytest.mark.parametrize("state", ["pending", "acknowledged", "resolved"])
+def test_only_a_firing_alert_is_acknowledged(gateway: Gateway, state: str) -> None:
+    gateway.insert(tables.alerts, state=state, acknowledged_by="sato")
+    answer = acknowledge(gateway)
+    assert answer.status_code == 409
+    assert "by sato" in answer.json()["detail"]
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["history"] == []
+
+
+def test_of_many_at_once_one_is_the_one(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(acknowledge(gateway, {"version": 1}).status_code)) for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 409, 409, 409, 409]
+    with gateway.state.read() as connection:
+        assert len(connection.execute(select(tables.alert_history)).all()) == 1
+
+
+@pytest.mark.parametrize("body", [{"why": "x" * 201}, {"version": 0}, {"who": "somebody else"}, [1], "x"])
+def test_a_wrong_body_is_a_problem(gateway: Gateway, body: Any) -> None:
+    gateway.insert(tables.alerts)
+    answer = acknowledge(gateway, body)
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["state"] == "firing"
+
+
+def test_an_alert_that_does_not_exist(gateway: Gateway) -> None:
+    assert acknowledge(gateway).status_code == 404

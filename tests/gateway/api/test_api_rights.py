@@ -1,0 +1,181 @@
+"""Who may come in, and what they may do there. Walks the OpenAPI document: a new route without a rule fails here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.api import read_tokens
+from gateway.api.authorize import ROLES, Actor, Forbidden, authorize
+from gateway.api.gate import OPEN
+from gateway.api.problems import SECURITY_HEADERS
+from gateway.errors import ConfigError
+from tests.gateway.api.conftest import BEARER, Gateway
+
+SHA = "a" * 64
+
+
+def operations(client: TestClient) -> list[tuple[str, str]]:
+    """Every (method, path) of the API, its parameters filled in."""
+    document: dict[str, Any] = client.get("/api/v1/openapi.json").json()
+    return [
+        (method.upper(), path.replace("{sha256}", SHA).replace("{id}", "a-1"))
+        for path, methods in document["paths"].items()
+        for method in methods
+    ]
+
+
+def test_every_route_but_the_open_ones_wants_a_token_and_a_right(gateway: Gateway) -> None:
+    client = gateway.client()
+    walked = [one for one in operations(client) if one[1] not in OPEN]
+    assert len(walked) >= 13
+
+    for method, path in walked:
+        without = client.request(method, path, headers={"Authorization": ""})
+        assert without.status_code == 401, (method, path)
+        assert without.headers["WWW-Authenticate"] == "Bearer"
+        unknown = client.request(method, path, headers={"Authorization": "Bearer not-a-token-of-anybody"})
+        assert unknown.status_code == 401, (method, path)
+        forbidden = client.request(method, path, headers=BEARER["role-without-rights"])
+        assert forbidden.status_code == 403, (method, path)
+
+
+def test_upload_wants_the_right_too(gateway: Gateway) -> None:
+    upload = {"Upload-Offset": "0", "Upload-Length": "3", "Content-Type": "image/jpeg"}
+
+    answer = gateway.client("viewer").patch(f"/api/v1/media/{SHA}", content=b"abc", headers=upload)
+
+    assert answer.status_code == 403
+    assert gateway.deps.media.offset(SHA) == 0
+
+
+def test_the_open_routes_are_the_page_and_the_health(gateway: Gateway) -> None:
+    client = gateway.client(None)
+    assert OPEN == {"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health"}
+    for path in OPEN:
+        assert client.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs", "/redoc", "/openapi.json", "/api/v1/nothing", "/nothing", "/page.js/", "/API/v1/health"]
+)
+def test_what_is_not_a_route_is_shut_too(gateway: Gateway, path: str) -> None:
+    assert gateway.client(None).get(path).status_code == 401
+    assert gateway.client().get(path).status_code == 404
+
+
+def test_a_viewer_reads_but_neither_acknowledges_nor_sees_media_sightings_or_raw_messages(gateway: Gateway) -> None:
+    viewer = gateway.client("viewer")
+    for path in ("devices", "events", "alerts", "losses"):
+        assert viewer.get(f"/api/v1/{path}").status_code == 200, path
+    assert viewer.post("/api/v1/alerts/a-1/acknowledge").status_code == 403
+    assert viewer.get(f"/api/v1/media/{SHA}").status_code == 403
+    assert viewer.get("/api/v1/quarantine").status_code == 403
+
+
+def test_a_node_does_nothing_but_upload(gateway: Gateway) -> None:
+    node = gateway.client("node")
+    assert node.head(f"/api/v1/media/{SHA}").status_code == 204
+    for path in ("devices", "events", "alerts", "losses", "quarantine", f"media/{SHA}"):
+        assert node.get(f"/api/v1/{path}").status_code == 403, path
+
+
+def test_authorize_denies_what_the_table_does_not_say() -> None:
+    authorize(Actor("tanaka", "operator"), "alert.acknowledge", "a-1")
+    for role in [*ROLES, "unheard-of"]:
+        with pytest.raises(Forbidden, match=r"may not alert\.delete a-1"):
+            authorize(Actor("x", role), "alert.delete", "a-1")
+
+
+def test_every_answer_carries_the_security_headers(gateway: Gateway) -> None:
+    def broken() -> int:
+        raise RuntimeError("the clock is gone")
+
+    answers = [
+        gateway.client(None).get("/"),
+        gateway.client(None).get("/api/v1/devices"),
+        gateway.client().get("/api/v1/devices"),
+        gateway.client().get("/api/v1/nothing"),
+        gateway.client().get("/api/v1/readings"),
+        gateway.client(now_us=broken).get("/api/v1/devices"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 200, 404, 422, 500]
+    for answer in answers:
+        for name, value in SECURITY_HEADERS.items():
+            assert answer.headers.get_list(name) == [value]
+    assert "unsafe" not in SECURITY_HEADERS["Content-Security-Policy"]
+    assert "the clock is gone" not in answers[-1].text
+    assert answers[-1].json()["status"] == 500
+
+
+def test_a_large_body_is_refused_before_it_is_read(gateway: Gateway) -> None:
+    answer = gateway.client().post("/api/v1/alerts/a-1/acknowledge", content=b" " * 100_000)
+    assert answer.status_code == 413
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+# ---- The file of tokens ----------------------------------------------------------------------------
+
+GOOD = "# who comes in\n\ntanaka operator operator-token-for-tests\nkitayama-03 node node-token-for-tests-123\n"
+
+
+def token_file(folder: Path, text: str | bytes, mode: int = 0o600) -> Path:
+    path = folder / "tokens"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.chmod(mode)
+    return path
+
+
+def test_tokens_are_read_and_found(tmp_path: Path) -> None:
+    tokens = read_tokens(token_file(tmp_path, GOOD))
+    assert tokens.actor("operator-token-for-tests") == Actor("tanaka", "operator")
+    assert tokens.actor("operator-token-for-test") is None
+    assert tokens.actor("") is None
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o620])
+def test_a_file_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_tokens(token_file(tmp_path, GOOD, mode))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "no token"),
+        ("tanaka operator", "line 1 has 2 words"),
+        ("\ntanaka king a-token-that-is-long-enough", "line 2: 'king' is no role"),
+        ("tanaka operator short", "too short"),
+        ("a operator a-token-that-is-long-enough\nb viewer a-token-that-is-long-enough", "same token as a"),
+        (b"\xff\xfe", "can't be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str | bytes, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong) as refused:
+        read_tokens(token_file(tmp_path, text))
+    assert "a-token-that-is-long-enough" not in str(refused.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_tokens(tmp_path / "none")
+
+
+@given(st.binary(max_size=300))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_are_tokens_or_a_config_error(tmp_path: Path, text: bytes) -> None:
+    try:
+        read_tokens(token_file(tmp_path, text))
+    except ConfigError:
+        pass
+
+
+@given(st.text(max_size=60).filter(lambda text: "\n" not in text and "\r" not in text))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+def test_no_made_up_authorization_comes_in(gateway: Gateway, text: str) -> None:
+    header = text.encode("utf-8", "replace")
+    answer = gateway.client(None).get("/api/v1/devices", headers={b"Authorization": header})
+    assert answer.status_code == 401
