@@ -5,8 +5,8 @@ import heapq
 
 from edge.clock import Instant
 
-SETTLE_ROUNDS = 50
-"""Rounds of the event loop in which everything that was woken gets to its next wait. Real I/O needs real waiting."""
+MAX_ROUNDS = 100_000
+"""Rounds of the event loop after which something is taken to run for ever without waiting."""
 
 
 class VirtualClock:
@@ -60,6 +60,17 @@ class VirtualClock:
 
 
 async def settle() -> None:
-    """Lets everything that can run, run until it waits for time or for I/O."""
-    for _ in range(SETTLE_ROUNDS):
+    """Lets everything that can run, run until it waits for time or for I/O. Real I/O itself needs real waiting.
+
+    RuntimeError when something never waits.
+    """
+    # asyncio has no public way to tell that nothing is ready; a fixed number of rounds would be a guess.
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    idle = 0
+    for _ in range(MAX_ROUNDS):
         await asyncio.sleep(0)
+        # Twice: in between, the loop looks at its files and sockets.
+        idle = 0 if ready else idle + 1
+        if idle == 2:
+            return
+    raise RuntimeError(f"after {MAX_ROUNDS} rounds of the event loop something still runs without ever waiting")

@@ -30,9 +30,16 @@ from simulators.world import SimDevice, SimNode, World
 RULES: dict[str, dict[str, Any]] = {
     "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
     "camera-picture": {"type": "occurrence", "event": "media_captured", "severity": "info"},
-    "tag-away": {"type": "threshold", "metric": "tags_near", "below": 1, "for": "3s", "severity": "critical"},
+    "tag-away": {
+        "type": "threshold",
+        "metric": "tags_near",
+        "below": 2,
+        "for": "6s",
+        "kind": "home",
+        "severity": "critical",
+    },
     "crowd": {"type": "rate", "metric": "count_in", "per": "60s", "window": "10s", "above": 60, "severity": "warning"},
-    "silent": {"type": "absence", "of": "heartbeat", "for": "20s", "severity": "warning"},
+    "silent": {"type": "absence", "of": "heartbeat", "for": "20s", "kind": "node", "severity": "warning"},
 }
 """The demo's rules: times are short, because the town's day passes in minutes."""
 
@@ -130,6 +137,7 @@ class Town:
             [str(beside_python("satomori-gateway")), "run", str(folder / "gateway.toml")], folder / "gateway.log"
         )
         self.edges = [self._make_edge(node) for node in world.nodes()[:nodes]]
+        self._skipped: dict[tuple[str, str], tuple[int, int]] = {}
         self._sprung: dict[tuple[str, str], bool] = {}
         self.switched = 0
         """How often a trap's switch was moved: what its events are compared with."""
@@ -187,6 +195,15 @@ class Town:
         """The gateway's series database, where the store is the embedded one."""
         return self.folder / "gateway" / "series.db"
 
+    def settle(self, timeout_s: float = 30) -> None:
+        """Waits until every record committed at an edge is acknowledged, for the agents go on to make new ones: once is enough."""
+        produced = {edge.node.name: _count(edge.outbox_path, "sim_ledger") for edge in self.edges}
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if all(_oldest(edge.outbox_path) > produced[edge.node.name] for edge in self.edges):
+                return
+            time.sleep(0.1)
+
     def waiting(self) -> int:
         """Records that are committed at the edges and not yet acknowledged, counted in the outboxes' files."""
         return sum(_count(edge.outbox_path, "records") for edge in self.edges)
@@ -199,14 +216,27 @@ class Town:
         """Moves every seam from the world's time `before_us` to `now_us`."""
         for edge in self.edges:
             for device in edge.node.devices:
-                self._play_device(edge, device, before_us, now_us)
+                self.play_device(edge, device, before_us, now_us)
 
-    def _play_device(self, edge: Edge, device: SimDevice, before_us: int, now_us: int) -> None:
+    def skip(self, before_us: int, now_us: int) -> None:
+        """Jumps the town's time: nothing of what happened between is played, and the counters have not counted it."""
+        for edge in self.edges:
+            for device in edge.node.devices:
+                if device.kind == "people_counter":
+                    key = (edge.node.name, device.name)
+                    old, new = (self.world.counter_totals(*key, t_us) for t_us in (before_us, now_us))
+                    gone = self._skipped.get(key, (0, 0))
+                    self._skipped[key] = (gone[0] + new[0] - old[0], gone[1] + new[1] - old[1])
+
+    def play_device(self, edge: Edge, device: SimDevice, before_us: int, now_us: int) -> None:
+        """The same for one device."""
         world, node, name = self.world, edge.node.name, device.name
         if device.kind == "reed_trap":
             self.set_trap(edge, name, sprung=world.trap_is_sprung(node, name, now_us))
         elif device.kind == "people_counter":
-            edge.ports[name].write(counter_frame(*world.counter_totals(node, name, now_us), 3700))
+            skipped = self._skipped.get((node, name), (0, 0))
+            total_in, total_out = (a - b for a, b in zip(world.counter_totals(node, name, now_us), skipped, strict=True))
+            edge.ports[name].write(counter_frame(total_in, total_out, 3700))
         elif device.kind == "ble_tags":
             lines = [advertisement_line(tag, rssi) for tag, rssi in world.tags_near(node, name, now_us)]
             edge.ports[name].write(b"".join(lines))
@@ -229,8 +259,10 @@ class Town:
         tokens = home / "tokens"
         tokens.touch(mode=0o600)
         tokens.write_text(f"desk operator {self.token}\nedges node {self._node_token}\n", encoding="utf-8")
+        homes = {home for _, home in self.world.residents()}
         deployments = [
-            {"node": node.name, "device": device.name, "kind": KINDS[device.kind], "place": device.place,
+            {"node": node.name, "device": device.name, "place": device.place,
+             "kind": "home" if device.kind == "ble_tags" and node.name in homes else KINDS[device.kind],
              "label": device.label.removeprefix(device.place).strip()}
             for node in nodes for device in node.devices
         ] + [
@@ -332,3 +364,10 @@ def _count(path: Path, table: str) -> int:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
         (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - our own table names
         return int(count)
+
+
+def _oldest(path: Path) -> int:
+    """The oldest seq that an outbox still holds; a number beyond all when it holds none."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        (oldest,) = db.execute("SELECT min(seq) FROM records").fetchone()
+        return 2**53 if oldest is None else int(oldest)

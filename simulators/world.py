@@ -185,51 +185,37 @@ class _Night(NamedTuple):
     pictures: dict[tuple[str, str], tuple[tuple[int, str], ...]]  # (node, camera) -> in order of time
 
 
-class _Visit(NamedTuple):
-    t_us: int
-    animal: int
-    step: int
-    spot: int
-
-
 @lru_cache(maxsize=1024)
 def _night(seed: int, valley: int, night: int) -> _Night:
-    """What the animals did in the night that begins at noon of day `night`."""
+    """What the animals did in the night that begins at noon of day `night`: each walks from place to place until dawn."""
     key = (seed, valley, night)
     dusk_us = _midnight_us(night) + 18 * HOUR_US
     dawn_us = dusk_us + 11 * HOUR_US
-    visits: list[_Visit] = []
-    for animal in range(len(_ANIMALS)):
-        t_us = dusk_us + int(_share(*key, "wakes", animal) * 4 * HOUR_US)
-        spot = int(_share(*key, "from", animal) * len(_MOUNTAIN))
-        step = 0
-        while t_us < dawn_us:
-            visits.append(_Visit(t_us, animal, step, spot))
-            t_us += 40 * MINUTE_US + int(_share(*key, "walks", animal, step) * 100 * MINUTE_US)
-            spot = (spot + 1 + int(_share(*key, "turns", animal, step) * (len(_MOUNTAIN) - 1))) % len(_MOUNTAIN)
-            step += 1
-    visits.sort()
-
     sprung: dict[tuple[str, str], tuple[int, int, str]] = {}
     pictures: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    caught: set[int] = set()
-    for visit in visits:
-        if visit.animal in caught:
-            continue
-        place, what = _MOUNTAIN[visit.spot], _ANIMALS[visit.animal]
-        node = place.node
-        for camera in (name for name, kind, _ in place.devices if kind == "trail_camera"):
-            burst = [(visit.t_us + shot * 5 * SECOND_US, what) for shot in range(3)]
-            pictures.setdefault((node, camera), []).extend(burst)
-        traps = [name for name, kind, _ in place.devices if kind == "reed_trap"]
-        trap = traps[int(_share(*key, "beside", visit.animal, visit.step) * len(traps))]
-        if what in _SPRINGS and (node, trap) not in sprung and _share(*key, "steps in", visit.animal, visit.step) < _CATCH:
-            caught.add(visit.animal)
-            sprung_us = visit.t_us + 2 * SECOND_US + int(_share(*key, "trigger", node, trap) * 20 * SECOND_US)
-            reset_us = dawn_us + 2 * HOUR_US + int(_share(*key, "round", node, trap) * 3 * HOUR_US)
-            sprung[node, trap] = (sprung_us, reset_us, what)
-            for camera in (name for name, kind, _ in place.devices if kind == "trail_camera"):
-                pictures.setdefault((node, camera), []).append((reset_us - MINUTE_US, "person"))
+    for animal, what in enumerate(_ANIMALS):
+        t_us = dusk_us + int(_share(*key, "wakes", animal) * 4 * HOUR_US)
+        at = int(_share(*key, "from", animal) * len(_MOUNTAIN))
+        step = 0
+        while t_us < dawn_us:
+            node, _, devices = _MOUNTAIN[at]
+            cameras = [name for name, kind, _ in devices if kind == "trail_camera"]
+            traps = [name for name, kind, _ in devices if kind == "reed_trap"]
+            for camera in cameras:
+                burst = [(t_us + shot * 5 * SECOND_US, what) for shot in range(3)]
+                pictures.setdefault((node, camera), []).extend(burst)
+            trap = traps[int(_share(*key, "beside", animal, step) * len(traps))]
+            steps_in = what in _SPRINGS and _share(*key, "steps in", animal, step) < _CATCH
+            if steps_in and (node, trap) not in sprung:
+                sprung_us = t_us + 2 * SECOND_US + int(_share(*key, "trigger", node, trap) * 20 * SECOND_US)
+                reset_us = dawn_us + 2 * HOUR_US + int(_share(*key, "round", node, trap) * 3 * HOUR_US)
+                sprung[node, trap] = (sprung_us, reset_us, what)
+                for camera in cameras:
+                    pictures[node, camera].append((reset_us - MINUTE_US, "person"))
+                break  # it goes no further
+            t_us += 40 * MINUTE_US + int(_share(*key, "walks", animal, step) * 100 * MINUTE_US)
+            at = (at + 1 + int(_share(*key, "turns", animal, step) * (len(_MOUNTAIN) - 1))) % len(_MOUNTAIN)
+            step += 1
     return _Night(sprung, {camera: tuple(sorted(shots)) for camera, shots in pictures.items()})
 
 

@@ -67,15 +67,16 @@ class ReedTrap:
     async def records(self) -> AsyncIterator[Record]:
         """Readings each heartbeat and at each change; an event when the settled state changes, at its first edge.
 
-        The state found at the start is said as a reading, and as an event only when the trap is sprung: a trap that
-        sprang while the node had no power must still ring.
+        The state found at the start is said as a reading, and as an event when it is not the one last told: a trap that sprang
+        while the node had no power must still ring, and one that was reset must be able to ring again. One event may be
+        repeated after a power cut; none is left out.
         """
         clock, edges = self._site.clock, _Edges()
         loop = asyncio.get_running_loop()
         # gpiozero calls back from its own thread.
         with open_switch(self._config.pin, lambda: loop.call_soon_threadsafe(edges.add)) as closed:
             started_us = beat_due_us = clock.now().mono_us
-            settled = False  # "set", until the switch says otherwise
+            settled = self._last_told()
             change: _Change | None = None
             said: deque[int] = deque(maxlen=BURST)
             while True:
@@ -96,6 +97,7 @@ class ReedTrap:
                             said.append(now.mono_us)
                             kind = TrapSprung if settled else TrapReset
                             yield Happened(at, kind(device=self._device, folded=folded))
+                            self._told(settled)  # the agent comes back for more only when the event is committed
                             yield Reading(at, self._device, "trap_closed", float(settled))
                         continue
                     due_us = min(due_us, decide_us)
@@ -105,6 +107,18 @@ class ReedTrap:
                     beat_due_us = now.mono_us + int(self._config.heartbeat_s * 1e6)
                     continue
                 await woken_within(edges.wakeup, (due_us - now.mono_us) / 1e6, clock)
+
+    def _last_told(self) -> bool:
+        """Whether the last event that was committed said sprung; a trap never heard of counts as set."""
+        try:
+            return (self._site.state / "told").read_text(encoding="ascii", errors="replace") == "sprung"
+        except FileNotFoundError:
+            return False
+
+    def _told(self, sprung: bool) -> None:
+        new = self._site.state / "told.new"
+        new.write_text("sprung" if sprung else "set", encoding="ascii")
+        new.replace(self._site.state / "told")
 
     @staticmethod
     def _follow(change: _Change | None, differs: bool, edges: int, now: Instant) -> _Change | None:

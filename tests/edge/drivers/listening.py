@@ -38,7 +38,7 @@ class Listener:
                 if isinstance(record, Reading):
                     assert record.metric in self._driver.metrics
                 self._came.put_nowait(record)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again in the test, by next() or so_far()
             self._came.put_nowait(error)
         finally:
             await records.aclose()

@@ -85,6 +85,17 @@ def test_each_heartbeat_says_everything_as_long_as_frames_come(site: Site, clock
     asyncio.run(play())
 
 
+def test_a_total_that_changes_with_the_heartbeat_is_said_once(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(5, 5, 3700) + counter_frame(6, 6, 3700))
+                said = [(r.metric, r.value) for r in await heard.until("battery_voltage") if isinstance(r, Reading)]
+                assert said == [("heartbeat", 0.0), ("count_in", 6), ("count_out", 6), ("battery_voltage", 3.7)]
+
+    asyncio.run(play())
+
+
 def test_noise_alone_gives_no_heartbeat_but_is_counted(site: Site, clock: VirtualClock) -> None:
     async def play() -> None:
         with wire() as line:
@@ -133,7 +144,7 @@ def test_an_unplugged_counter_is_said_with_its_port(site: Site) -> None:
 def test_a_port_that_is_not_there_is_said_with_what_to_look_at(site: Site) -> None:
     async def play() -> None:
         async with counter(site, "/dev/serial/by-id/none") as heard:
-            with pytest.raises(DeviceError, match="serial port /dev/serial/by-id/none can't be opened .*plugged in"):
+            with pytest.raises(DeviceError, match=r"serial port /dev/serial/by-id/none can't be opened .*plugged in"):
                 await heard.next()
 
     asyncio.run(play())

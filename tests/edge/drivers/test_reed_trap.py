@@ -105,6 +105,34 @@ def test_a_trap_found_sprung_at_the_start_rings(pin: MockPin, site: Site, clock:
     asyncio.run(play())
 
 
+def test_a_trap_reset_while_the_node_had_no_power_says_so_and_can_ring_again(
+    pin: MockPin, site: Site, clock: VirtualClock
+) -> None:
+    async def play() -> None:
+        async with trap(site) as heard:
+            pin.drive_low()
+            await clock.advance(1)
+            assert TrapSprung(device="trap-11") in [one.event for one in heard.so_far() if isinstance(one, Happened)]
+        pin.drive_high()
+        async with trap(site) as heard:
+            await clock.advance(1)
+            assert [one.event for one in heard.so_far() if isinstance(one, Happened)] == [TrapReset(device="trap-11")]
+
+    asyncio.run(play())
+
+
+def test_a_trap_that_was_told_to_be_sprung_is_not_told_again_after_a_restart(
+    pin: MockPin, site: Site, clock: VirtualClock
+) -> None:
+    async def play() -> None:
+        for told in (1, 0):
+            async with trap(site, sprung_when="open") as heard:  # the pull-up alone: an open switch
+                await clock.advance(1)
+                assert sum(isinstance(one, Happened) for one in heard.so_far()) == told
+
+    asyncio.run(play())
+
+
 def test_a_switch_that_opens_when_the_trap_springs(pin: MockPin, site: Site, clock: VirtualClock) -> None:
     async def play() -> None:
         async with trap(site, sprung_when="open") as heard:
@@ -194,7 +222,8 @@ def test_a_switch_that_changes_for_ever_fills_no_disk(pin: MockPin, site: Site, 
             await clock.advance(120)
             last = heard.events()
             assert last[-1].event.type == "trap_sprung"  # what is true in the end is said in the end
-            said = sum(1 + happened.event.folded for happened in events + last)  # type: ignore[union-attr]
+            changes = [happened.event for happened in events + last]
+            said = sum(1 + change.folded for change in changes if isinstance(change, TrapSprung | TrapReset))
             assert said == 241  # and no change is forgotten
 
     asyncio.run(play())

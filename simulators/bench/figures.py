@@ -1,0 +1,118 @@
+"""What a benchmark says: figures beside their peers, as a table for people and as JSON for programs."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Figure(NamedTuple):
+    """One row. `values` are the repetitions, `peer_values` those of the peer, taken in turns with them."""
+
+    name: str
+    unit: str
+    values: Sequence[float]
+    peer: str | None = None
+    peer_values: Sequence[float] = ()
+    target: float | None = None
+    """The least ratio that is good enough."""
+    less_is_better: bool = False
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return median(self.values)
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the medians; above 1 we are better. None without a peer."""
+        if not self.peer_values:
+            return None
+        ours, peer = self.value, median(self.peer_values)
+        return peer / ours if self.less_is_better else ours / peer
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a target and it was not reached."""
+        return self.target is not None and (self.ratio or 0) < self.target
+
+    def row(self) -> dict[str, object]:
+        """As it stands in the JSON; `spread` is smallest and largest of the repetitions."""
+        peer = bool(self.peer_values)
+        return {
+            "name": self.name,
+            "value": round(self.value, 3),
+            "unit": self.unit,
+            "spread": [round(min(self.values), 3), round(max(self.values), 3)],
+            "peer": self.peer,
+            "peer_value": round(median(self.peer_values), 3) if peer else None,
+            "peer_spread": [round(min(self.peer_values), 3), round(max(self.peer_values), 3)] if peer else None,
+            "ratio": None if self.ratio is None else round(self.ratio, 3),
+            "target": self.target,
+        }
+
+
+def write_json(figures: Sequence[Figure], path: Path) -> None:
+    """A list, one object a figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([figure.row() for figure in figures], ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def print_table(figures: Sequence[Figure], caption: str, console: Console) -> None:
+    """Medians, with smallest and largest in brackets."""
+    table = Table(title="satomori bench", caption=caption, caption_justify="left")
+    for heading in ("figure", "satomori", "peer", "peer is", "ratio", "target"):
+        table.add_column(heading, justify="right" if heading not in ("figure", "peer is") else "left")
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+        colour = "" if figure.target is None else "[red]" if figure.missed else "[green]"
+        table.add_row(
+            figure.name,
+            _spread(figure.values, figure.unit),
+            _spread(figure.peer_values, figure.unit) if figure.peer_values else "",
+            figure.peer or "",
+            f"{colour}{ratio}",
+            "" if figure.target is None else f">= {figure.target:g}",
+        )
+    console.print(table)
+
+
+def machine(programs: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """What it ran on: processor, cores, Python, and the versions of (name, command) that are there."""
+    try:
+        models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        models = []
+    parts = [
+        models[0] if models else platform.machine(),
+        f"{os.cpu_count()} cores",
+        f"Python {platform.python_version()}",
+        *filter(None, (_version(name, command) for name, command in programs)),
+    ]
+    return ", ".join(parts)
+
+
+def _version(name: str, command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    found = re.search(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
+    return f"{name} {found.group()}" if found else None
+
+
+def _spread(values: Sequence[float], unit: str) -> str:
+    middle, low, high = (_short(number) for number in (median(values), min(values), max(values)))
+    return f"{middle} {unit}" + (f" ({low}..{high})" if len(values) > 1 else "")
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"

@@ -1,0 +1,74 @@
+"""satomori-sim: demo, fleet, scenario. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration."""
+
+import argparse
+import difflib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from simulators import demo
+from simulators.broker import BrokerError, BrokerMissingError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="satomori-sim", description="The town on a desk: simulated hardware, real programs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("demo", help="Run the town and tell what happens.")
+    command.add_argument(
+        "--for", dest="for_s", type=_seconds, metavar="SECONDS", help="Stop by itself; otherwise Ctrl-C stops it."
+    )
+    command.add_argument("--json", action="store_true", help="One JSON object on stdout at the end; the story goes to stderr.")
+    command.add_argument("--broker", choices=("nats", "mosquitto"), default="nats", help="Which MQTT broker (default: nats).")
+    command.add_argument("--seed", type=int, default=1, help="Another seed is another town (default: 1).")
+    command.add_argument("--keep", type=Path, metavar="FOLDER", help="Keep databases and logs in this new folder.")
+    command = commands.add_parser("scenario", help="Tell a scenario's folder on virtual time and compare with what it expects.")
+    command.add_argument("folder", type=Path, help="Folder with scenario.toml and expected.jsonl")
+    command.add_argument("--json", action="store_true", help="Only the transcript, one JSON object a line.")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "demo":
+            return _demo(arguments)
+        return _scenario(arguments.folder, as_json=arguments.json)
+    except BrokerMissingError as error:
+        print(f"satomori-sim: {error}", file=sys.stderr)
+        return 2
+    except (BrokerError, RuntimeError, OSError) as error:
+        print(f"satomori-sim: {error}", file=sys.stderr)
+        return 1
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError("give 1 to 86400 seconds")
+    return seconds
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.keep is not None and arguments.keep.exists() and any(arguments.keep.iterdir()):
+        print(f"satomori-sim: {arguments.keep} is not empty; name a new folder", file=sys.stderr)
+        return 2
+    keep = arguments.keep.resolve() if arguments.keep else None
+    return demo.run(arguments.for_s, as_json=arguments.json, broker_name=arguments.broker, seed=arguments.seed, folder=keep)
+
+
+def _scenario(folder: Path, *, as_json: bool) -> int:
+    """Prints the transcript; 1 and a comparison when it is not what the folder expects."""
+    from simulators.scenario import expected, told  # noqa: PLC0415 - the demo need not load it
+
+    if not (folder / "scenario.toml").is_file():
+        print(f"satomori-sim: {folder} holds no scenario.toml", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="satomori-") as home:
+        lines = [json.dumps(line, ensure_ascii=False) for line in told(folder, Path(home))]
+    print("\n".join(lines))
+    if as_json:
+        return 0
+    wanted = [json.dumps(line, ensure_ascii=False) for line in expected(folder)]
+    if lines == wanted:
+        print(f"as expected: {folder.name}", file=sys.stderr)
+        return 0
+    print("\n".join(difflib.unified_diff(wanted, lines, "expected.jsonl", "what happened", lineterm="")), file=sys.stderr)
+    return 1

@@ -1,0 +1,173 @@
+"""The demo: three scenes of the town's life in time-lapse, told as they happen, and counted at the end.
+
+A mountain night (a trap, a camera), a resident who leaves home at half past two, a festival evening. Everything but the world is
+real: see simulators.town. Told on stderr when stdout carries JSON.
+"""
+
+import json
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from simulators.audit import audit
+from simulators.broker import mosquitto, nats
+from simulators.phone import Phone, Received
+from simulators.town import Town, free_port
+from simulators.world import DAY_US, HOUR_US, MINUTE_US, OPENED_US, SECOND_US, Happening, World
+
+LAPSE = 60  # one second here is a minute there
+BEAT_S = 0.25
+SCENE_S = 30.0
+
+
+class Scene(NamedTuple):
+    """A part of the town's life worth seeing."""
+
+    title: str
+    start_us: int
+
+
+def scenes(world: World) -> Iterator[Scene]:
+    """Scenes in the order of the town's time, for ever: a night on the mountain, a night exit, a festival."""
+    day_us = OPENED_US
+    while True:
+        sprung = next((h.t_us for h in _days(world, day_us) if h.kind == "trap_sprung"), day_us)
+        yield Scene("山の夜 — a night on the mountain", sprung - 2 * MINUTE_US)
+        wanderers = {tag.name for tag in world.wanderers()}
+        homes = {node for tag, node in world.residents() if tag.name in wanderers}
+        left = next(h.t_us for h in _days(world, sprung) if h.kind == "tag_left" and h.what in wanderers and h.node in homes)
+        yield Scene("午前二時半 — somebody leaves home", left - MINUTE_US)
+        begin, end = world.festival(left)
+        if begin < left:
+            begin, end = world.festival(end + DAY_US)
+        yield Scene("祭りの夕べ — the festival evening", begin + HOUR_US)
+        day_us = end
+
+
+def _days(world: World, start_us: int) -> Iterator[Happening]:
+    for day in range(60):
+        yield from world.happenings(start_us + day * DAY_US, start_us + (day + 1) * DAY_US)
+
+
+class Narrator:
+    """Tells what happens, in lines that fit a terminal of 80 columns."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._told = 0
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line, with the seconds since the beginning."""
+        self._console.print(f"[dim]{time.monotonic() - self._began:5.1f} s[/dim]  {text}", style=style, highlight=False)
+
+    def phone(self, received: tuple[Received, ...]) -> None:
+        """What reached the phone since the last look."""
+        for one in received[self._told :]:
+            message = one.message
+            style = {"critical": "bold red", "warning": "yellow"}.get(message["severity"], "cyan")
+            self.say(f"[{style}]📱 {message['title']}[/{style}] {message['body']}")
+        self._told = len(received)
+
+
+def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, folder: Path | None) -> int:
+    """Runs the demo for so many seconds, or until interrupted. The exit code: 0 when nothing was lost or doubled."""
+    console = Console(stderr=as_json, soft_wrap=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with tempfile.TemporaryDirectory(prefix="satomori-") as temporary:
+        home = folder or Path(temporary)
+        world = World(seed)
+        broker = (nats if broker_name == "nats" else mosquitto)(home / "broker")
+        with Phone(free_port()) as phone:
+            tell = Narrator(console)
+            tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")
+            town = Town(home / "town", broker, phone, world)
+            with town:
+                tell.say(f"the town's page:  {town.url}/#token={town.token}")
+                tell.say(f"the phone:        {phone.url}")
+                devices = sum(len(edge.node.devices) for edge in town.edges)
+                tell.say(
+                    f"{len(town.edges)} nodes, {devices} devices, broker {broker.name}; a second is a minute of the town's life"
+                )
+                _play(town, phone, tell, for_s, stop)
+                tell.say("the day is over: waiting until every record is acknowledged")
+                town.settle()
+                alerts = town.get("/api/v1/alerts?limit=1000")["alerts"]
+                for edge in town.edges:
+                    edge.program.end()
+                tell.phone(phone.received)
+            result = _result(town, phone, alerts, devices)
+    good = result["records_lost"] == 0 and result["duplicates_stored"] == 0
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _summary(tell, result)
+    return 0 if good else 1
+
+
+def _play(town: Town, phone: Phone, tell: Narrator, for_s: float | None, stop: threading.Event) -> None:
+    """Plays scene after scene until the time is over."""
+    ends = None if for_s is None else time.monotonic() + for_s
+    scene_s = SCENE_S if for_s is None else min(SCENE_S, for_s / 3)
+    before_us = OPENED_US
+    for scene in scenes(town.world):
+        if stop.is_set() or (ends is not None and time.monotonic() >= ends):
+            return
+        tell.say(f"[bold]{scene.title}[/bold]  ({_local(scene.start_us)})")
+        began = time.monotonic()
+        town.skip(before_us, scene.start_us)
+        before_us = scene.start_us
+        while not stop.is_set() and time.monotonic() - began < scene_s and (ends is None or time.monotonic() < ends):
+            now_us = scene.start_us + int((time.monotonic() - began) * LAPSE * SECOND_US)
+            town.play(before_us, now_us)
+            before_us = now_us
+            tell.phone(phone.received)
+            stop.wait(BEAT_S)
+
+
+def _local(t_us: int) -> str:
+    return f"{datetime.fromtimestamp(t_us / 1e6, UTC) + timedelta(hours=9):%Y-%m-%d %H:%M}"
+
+
+def _result(town: Town, phone: Phone, alerts: list[dict[str, Any]], devices: int) -> dict[str, Any]:
+    """The demo's JSON."""
+    found = audit(town)
+    fired = Counter(alert["kind"] for alert in alerts if alert["fired_us"] is not None)
+    shown = phone.seen()
+    waits = sorted(
+        (one.at_us - datetime.fromisoformat(one.message["event_time"]).timestamp() * 1e6) / 1000
+        for one in shown
+        if one.message["rule"] in ("trap-sprung", "camera-picture") and not one.message["late"]
+    )
+    return {
+        "nodes": len(town.edges),
+        "devices": devices,
+        "records_produced": found.produced,
+        "records_stored": found.stored,
+        "records_lost": found.lost,
+        "duplicates_stored": found.duplicated,
+        "quarantined": found.quarantined,
+        "alerts": dict(sorted(fired.items())),
+        "notifications_delivered": len(phone.times()),
+        "latency_ms": {
+            "event_to_phone_p50": round(statistics.median(waits), 1) if waits else None,
+            "event_to_phone_p95": round(waits[min(int(len(waits) * 0.95), len(waits) - 1)], 1) if waits else None,
+        },
+    }
+
+
+def _summary(tell: Narrator, result: dict[str, Any]) -> None:
+    tell.say("[bold]counted at both ends[/bold]")
+    for name, value in result.items():
+        tell.say(f"  {name:24} {value}")
