@@ -4,17 +4,21 @@
                                                ▲                                 │
                                                └──────── Lanes.on_ack ◀── Ack ───┘
 
-One asyncio loop; the link's thread and gpiozero's only post into it. Events are committed and sent at once, readings
+One asyncio loop; the link's thread and gpiozero's only post into it, and what the link posts is done by the task that sends, so
+that an error there ends the agent as any other would. Events are committed and sent at once, readings
 gathered for a second. A driver resumes after its event is committed.
 """
 
 import asyncio
 import logging
+import math
 import random
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Protocol, TypeVarTuple
+from functools import partial
+from typing import Literal, Protocol, TypeVarTuple
 
 from pydantic import ValidationError
 
@@ -25,7 +29,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from edge.errors import OutboxError
 from edge.lanes import Lanes
 from edge.outbox import Outbox
-from edge.records import Happened, Record
+from edge.records import Happened, Reading, Record
 from edge.uplink import LinkWords, Listener
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ _Args = TypeVarTuple("_Args")
 
 VERSION = "0.1.0"
 COMMIT_S = 1.0
+FAREWELL_S = 2.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
 
@@ -85,6 +90,7 @@ class Agent(Listener):
         self._was_down = False
         self._pending: list[Record] = []
         self._wake = asyncio.Event()
+        self._told: deque[Callable[[], None]] = deque()
         self._loop = asyncio.get_running_loop()
         self._topics = {channel: topic_for(Topic(node, channel)) for channel in
                         (Channel.LIVE, Channel.BACKLOG, Channel.BIRTH, Channel.STATE, Channel.ACK)}  # fmt: skip
@@ -92,29 +98,54 @@ class Agent(Listener):
         self._link = connect(LinkWords(node, self._topics[Channel.ACK], self._topics[Channel.STATE], will), self)
 
     async def run(self) -> None:
-        """Until cancelled; then commits what is pending and says goodbye."""
+        """Until cancelled; then commits what is pending and says goodbye. OutboxError when nothing can be promised any more."""
         self._link.start()
+        reason: Literal["clean", "lost"] = "lost"
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for device, (_, driver) in self._drivers.items():
-                    tasks.create_task(self._collect(device, driver), name=device)
-                tasks.create_task(self._commit_forever(), name="commit")
-                tasks.create_task(self._send_forever(), name="send")
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for device, (_, driver) in self._drivers.items():
+                        tasks.create_task(self._collect(device, driver), name=device)
+                    tasks.create_task(self._commit_forever(), name="commit")
+                    tasks.create_task(self._send_forever(), name="send")
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group  # the first one says why; the other tasks were cancelled
+            finally:
+                self._commit()
+        except asyncio.CancelledError:
+            await self._send_last()
+            reason = "clean"
+            raise
         finally:
-            self._commit()
             if self._up:
-                self._say(Channel.STATE, encode(State(session=self._session, online=False, reason="clean")), retain=True)
+                self._say(Channel.STATE, encode(State(session=self._session, online=False, reason=reason)), retain=True)
             self._link.stop()
+
+    async def _send_last(self) -> None:
+        """Before a clean end: sends what waits, for as long as acks keep coming. The rest stays in the outbox."""
+        waiting = None
+        while self._up and self._outbox.waiting and self._outbox.waiting != waiting:
+            waiting = self._outbox.waiting
+            self._wake.clear()
+            self._send()
+            patience = asyncio.ensure_future(self._clock.sleep(FAREWELL_S))
+            woken = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait((patience, woken), return_when=asyncio.FIRST_COMPLETED)
+            patience.cancel()
+            woken.cancel()
+            self._hear()
 
     async def _collect(self, device: str, driver: Driver) -> None:
         """One device, for ever: a failure is said once, tried again with growing pauses, and its end said once."""
-        failures = 0
+        down, failures = False, 0
         while True:
+            opened_us = self._clock.now().mono_us
             try:
                 async with aclosing(driver.records()) as records:  # type: ignore[type-var]  # async generators all
                     async for record in records:
-                        if failures:
-                            failures = 0
+                        _refuse_no_number(record)
+                        if down:
+                            down = False
                             log.info("%s is back", device)
                             self._take(Happened(self._clock.now(), DeviceUp(device=device)))
                         self._take(record)
@@ -125,11 +156,15 @@ class Agent(Listener):
                 reason = str(error) or type(error).__name__
             except Exception as error:
                 reason = f"its driver failed: {error!r}"
-                if not failures:
+                if not down:
                     log.exception("%s: its driver failed", device)
-            if not failures:
+            if not down:
+                down = True
                 log.error("%s is down: %s", device, reason)
+                reason = reason.encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
                 self._take(Happened(self._clock.now(), DeviceDown(device=device, reason=reason[:300])))
+            if self._clock.now().mono_us - opened_us > LONGEST_RETRY_S * 1e6:
+                failures = 0  # it ran well for a while; one that comes and goes is tried ever more rarely
             failures += 1
             await self._clock.sleep(min(FIRST_RETRY_S * 2 ** min(failures - 1, 10), LONGEST_RETRY_S) * self._rng.uniform(0.5, 1))
 
@@ -153,9 +188,7 @@ class Agent(Listener):
         """Publishes what the lanes say, whenever something was committed, acked, connected or is overdue."""
         while True:
             self._wake.clear()
-            if self._up:
-                for channel, payload in self._lanes.poll(self._clock.now()):
-                    self._say(channel, payload)
+            self._send()
             due_us = self._lanes.next_due_us() if self._up else None
             pause_s = 1.0 if due_us is None else max((due_us - self._clock.now().mono_us) / 1e6, 0.05)
             timer = asyncio.ensure_future(self._clock.sleep(pause_s))
@@ -165,6 +198,18 @@ class Agent(Listener):
             finally:
                 timer.cancel()
                 woken.cancel()
+
+    def _send(self) -> None:
+        """Publishes what is due."""
+        self._hear()
+        if self._up:
+            for channel, payload in self._lanes.poll(self._clock.now()):
+                self._say(channel, payload)
+
+    def _hear(self) -> None:
+        """Does what the link told since the last time."""
+        while self._told:
+            self._told.popleft()()
 
     def _say(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
         self._link.publish(self._topics[channel], payload, retain=retain)
@@ -184,8 +229,11 @@ class Agent(Listener):
         self._post(self._on_message, topic, payload)
 
     def _post(self, call: Callable[[*_Args], None], *args: *_Args) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *args)
+        self._told.append(partial(call, *args))
+        try:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        except RuntimeError:  # the loop is closed: the agent has ended, and waits for no one
+            pass
 
     def _on_up(self) -> None:
         if self._was_down:
@@ -193,7 +241,6 @@ class Agent(Listener):
         self._up, self._was_down = True, False
         self._lanes.connected()
         self._birth()
-        self._wake.set()
 
     def _on_down(self, reason: str) -> None:
         self._up = False
@@ -230,4 +277,9 @@ class Agent(Listener):
             log.error("the gateway knows other content under this outbox's numbers (an old copy?); new epoch begun")
             self._lanes.connected()
             self._birth()
-        self._wake.set()
+
+
+def _refuse_no_number(record: Record) -> None:
+    """ValueError for a reading that can't be written down; one that is merely impossible is the gateway's to refuse."""
+    if isinstance(record, Reading) and not math.isfinite(record.value):
+        raise ValueError(f"{record.metric} is {record.value}")

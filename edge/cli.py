@@ -7,8 +7,11 @@ import logging
 import random
 import signal
 import sys
+import tempfile
+from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from edge.agent import Agent
 from edge.clock import SystemClock, boot_id, clock_state, machine_id
@@ -18,8 +21,10 @@ from edge.errors import ConfigError, OutboxError
 from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
-from edge.uplink import MqttLink
+from edge.uplink import MqttLink, make_client
 from edge.upload import Uploader
+
+log = logging.getLogger(__name__)
 
 CHECK_S = 15.0
 
@@ -43,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), 2, as_json=arguments.json)
     except (OutboxError, OSError) as error:
         return _fail(str(error), 1, as_json=arguments.json)
-    except BaseExceptionGroup as group:
-        return _fail("; ".join(map(str, group.exceptions)), 1, as_json=arguments.json)
 
 
 def _fail(text: str, code: int, *, as_json: bool) -> int:
@@ -54,10 +57,10 @@ def _fail(text: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-def _drivers(config: EdgeConfig, clock: SystemClock, media: MediaFolder) -> dict[str, tuple[str, Driver]]:
+def _drivers(config: EdgeConfig, clock: SystemClock, media: MediaFolder, state: Path) -> dict[str, tuple[str, Driver]]:
     drivers: dict[str, tuple[str, Driver]] = {}
     for device, device_config in config.device.items():
-        folder = config.node.state / "devices" / device
+        folder = state / "devices" / device
         folder.mkdir(parents=True, exist_ok=True)
         kind = device_config.type.replace("_", "-")
         drivers[device] = (kind, make_driver(device, device_config, Site(clock, media, folder)))
@@ -69,11 +72,12 @@ async def _run(config: EdgeConfig) -> int:
     state = config.node.state
     state.mkdir(parents=True, exist_ok=True)
     media = MediaFolder(state / "media")
+    uploader = _uploader(config, media, clock, rng)
     outbox = Outbox(state / "outbox.db", machine=machine_id(), boot=boot, max_records=config.outbox.max_records)
     try:
         agent = Agent(
             config.node.name,
-            _drivers(config, clock, media),
+            _drivers(config, clock, media, state),
             outbox,
             clock,
             lambda words, listener: MqttLink(config.broker, words, listener, rng),
@@ -81,40 +85,59 @@ async def _run(config: EdgeConfig) -> int:
             clock_state=clock_state,
             rng=rng,
         )
-        loop = asyncio.get_running_loop()
-        work = [asyncio.ensure_future(agent.run())]
-        if config.media is not None:
-            try:
-                token = config.media.token_file.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigError(f"media.token_file: {config.media.token_file} can't be read: {error.strerror}") from error
-            work.append(asyncio.ensure_future(Uploader(media, config.media.url, token, clock, rng).run()))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: [task.cancel() for task in work])
-        try:
-            await asyncio.gather(*work)
-        except asyncio.CancelledError:
-            await asyncio.gather(*work, return_exceptions=True)
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+        await _until_stopped([agent.run(), uploader.run()] if uploader else [agent.run()])
         return 0
     finally:
         outbox.close()
 
 
+def _uploader(config: EdgeConfig, media: MediaFolder, clock: SystemClock, rng: random.Random) -> Uploader | None:
+    if config.media is None:
+        return None
+    try:
+        token = config.media.token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"media.token_file: {config.media.token_file} can't be read: {error.strerror}") from error
+    return Uploader(media, config.media.url, token, clock, rng)
+
+
+async def _until_stopped(works: list[Coroutine[Any, Any, None]]) -> None:
+    """Until SIGINT or SIGTERM, or until one of them ends; then ends all, each in its own time, and raises what one raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+
+    def stop() -> None:
+        for task in tasks:
+            if not task.cancelling():  # a second cancel would cut a farewell short
+                task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
+
+
 async def _check(config: EdgeConfig, *, as_json: bool) -> int:
-    """Reads one record of each device, side by side; the outbox of a running agent is left alone."""
+    """Reads one record of each device, side by side; what belongs to a running agent is left alone."""
     clock = SystemClock()
-    media = MediaFolder(config.node.state / "media")
-    faults = {device: await _first_record(driver) for device, (_, driver) in _drivers(config, clock, media).items()}
+    make_client(config.broker, config.node.name)
+    with tempfile.TemporaryDirectory(prefix="satomori-edge-check-") as state:
+        media = MediaFolder(Path(state) / "media", reserve_bytes=0)
+        drivers = _drivers(config, clock, media, Path(state))
+        said = await asyncio.gather(*(_first_record(driver) for _, driver in drivers.values()))
+    faults = dict(zip(drivers, said, strict=True))
     if as_json:
-        print(json.dumps({"ok": not any(faults.values()), "faults": {k: v for k, v in faults.items() if v}}, ensure_ascii=False))
+        print(json.dumps({"ok": not any(said), "faults": {k: v for k, v in faults.items() if v}}, ensure_ascii=False))
     else:
         for device, fault in faults.items():
             print(f"{'NG' if fault else 'OK'}  device.{device}" + (f": {fault}" if fault else ""))
-    return 1 if any(faults.values()) else 0
+    return 1 if any(said) else 0
 
 
 async def _first_record(driver: Driver) -> str | None:
@@ -126,5 +149,8 @@ async def _first_record(driver: Driver) -> str | None:
     except TimeoutError:
         return f"said nothing for {CHECK_S:g} s: is it switched on and wired to this port?"
     except OSError as error:
-        return str(error)
+        return str(error) or type(error).__name__
+    except Exception as error:
+        log.exception("a driver failed")
+        return f"its driver failed: {error!r}"
     return "ended without a word"

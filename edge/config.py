@@ -64,7 +64,21 @@ def load(path: Path) -> EdgeConfig:
         config = EdgeConfig.model_validate(document)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {setting(fault['loc'])}: {fault['msg']}" for fault in error.errors())) from error
+    if taken := _taken_twice(config):
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in taken))
     return config
+
+
+def _taken_twice(config: EdgeConfig) -> list[str]:
+    """The pins, serial ports and folders that two devices would take from each other."""
+    owners: dict[tuple[str, object], str] = {}
+    faults = []
+    for name, device in config.device.items():
+        for field in ("pin", "port", "folder"):
+            value = getattr(device, field, None)
+            if value is not None and (owner := owners.setdefault((field, value), name)) != name:
+                faults.append(f"device.{name}.{device.type}.{field}: {value} belongs to device.{owner} already")
+    return faults
 
 
 def setting(location: tuple[int | str, ...]) -> str:

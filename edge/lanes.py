@@ -9,6 +9,7 @@ A batch without its ack is resent after a backed-off timeout; sent three times i
 one record that the gateway can't take does not hold up the others.
 """
 
+import json
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from edge.contract.topics import Channel
 from edge.outbox import Outbox, Row
 
 FIRST_TIMEOUT_S = 10.0
+FIRST_EVENT_TIMEOUT_S = 3.0  # a broker that came back empty drops what is published before the gateway is back
 LONGEST_TIMEOUT_S = 120.0
 ATTEMPTS_TOGETHER = 3
+_DOUBLINGS = 6  # of any first timeout reach the longest
 _HEADER_BYTES = 512  # more than the header of a batch can take
 _STEP_US = 1_000_000  # a wall clock that moved this much against the monotonic one was set
 
@@ -78,37 +81,47 @@ class Lanes:
     def poll(self, now: Instant) -> list[tuple[Channel, bytes]]:
         """The messages to publish now, most urgent first."""
         out: list[tuple[Channel, bytes]] = []
+        if now.mono_us >= self._readings_wait_until_us:
+            self._readings_wait_until_us = 0
         for lane in self._lanes:
-            if lane.events or now.mono_us >= self._readings_wait_until_us:
+            if lane.events or not self._readings_wait_until_us:
                 self._resend(lane, now, out)
                 self._fill(lane, now, out)
-        if now.mono_us >= self._lost_due_us and (lost := self._outbox.lost(MAX_RECORDS)):
-            row = Row(0, 0, "0" * 16, "unsync", now.utc_us, now.mono_us, "")
-            out.append((Channel.BACKLOG, _message(self._outbox.epoch, row, now, [], [], lost)))
-            self._lost_due_us = now.mono_us + int(FIRST_TIMEOUT_S * 1e6)
+        if now.mono_us >= self._lost_due_us:
+            self._lost_due_us = 0
+            if lost := self._outbox.lost(MAX_RECORDS):
+                row = Row(0, 0, self._outbox.boot, "unsync", now.utc_us, now.mono_us, "")
+                out.append((Channel.BACKLOG, _message(self._outbox.epoch, row, now, [], [], lost)))
+                self._lost_due_us = now.mono_us + int(FIRST_TIMEOUT_S * 1e6)
         return out
 
     def next_due_us(self) -> int | None:
-        """Monotonic time at which `poll` should be called even if nothing happens; None when nothing is in flight."""
+        """Monotonic time at which `poll` should be called even if nothing happens; None when nothing waits for time."""
         due = [
             flight.due_us if lane.events else max(flight.due_us, self._readings_wait_until_us)
             for lane in self._lanes
             for flight in lane.flights
         ]
+        due += [at_us for at_us in (self._readings_wait_until_us, self._lost_due_us) if at_us]
         return min(due, default=None)
 
     def on_ack(self, ack: Ack, now: Instant) -> bool:
-        """Takes an ack. True when the gateway saw a seq with other content: the epoch was renewed, say birth again."""
+        """Takes an ack. True when the gateway knows other records by this epoch's numbers: it was renewed, say birth again.
+
+        It says so itself, or acks numbers that were never given out. Such an ack is about the other records: it frees nothing.
+        """
         if ack.epoch != self._outbox.epoch:
             return False
         rejected = list(ack.rejected)
-        self._outbox.ack(ack.upto, ack.ranges)
-        if any(reason == SEQ_REUSED for _, reason in rejected):
+        highest = max((ack.upto, *(high for _, high in ack.ranges)))
+        if highest >= self._outbox.next_seq or any(reason == SEQ_REUSED for _, reason in rejected):
             self._outbox.renew_epoch()
             return True
+        # First the refused ones: to the gateway they are settled, so that the ack covers them too.
         self._outbox.reject(rejected)
-        self._outbox.declare_missing(ack.missing)
+        self._outbox.ack(ack.upto, ack.ranges)
         if ack.missing:
+            self._outbox.declare_missing(ack.missing)
             self._lost_due_us = 0
         done = Ranges([*([(1, ack.upto)] if ack.upto else []), *ack.ranges, *((seq, seq) for seq, _ in rejected)])
         for lane in self._lanes:
@@ -116,13 +129,15 @@ class Lanes:
                 flight.seqs = [seq for seq in flight.seqs if seq not in done]
             lane.flights = [flight for flight in lane.flights if flight.seqs]
         if ack.wait_s:
-            self._readings_wait_until_us = now.mono_us + ack.wait_s * 1_000_000
+            # Acks of events say it again and again: that must not put off for ever the reading that tries the store.
+            if now.mono_us >= self._readings_wait_until_us:
+                self._readings_wait_until_us = now.mono_us + ack.wait_s * 1_000_000
             for lane in self._lanes:
                 for flight in lane.flights:
                     if not lane.events:  # the gateway said why there is no ack: that is no attempt in vain
                         flight.attempts, flight.due_us = 0, self._readings_wait_until_us
         elif done:
-            self._readings_wait_until_us = min(self._readings_wait_until_us, now.mono_us)
+            self._readings_wait_until_us = 0
         return False
 
     def _resend(self, lane: _Lane, now: Instant, out: list[tuple[Channel, bytes]]) -> None:
@@ -134,39 +149,53 @@ class Lanes:
             if flight.attempts >= ATTEMPTS_TOGETHER and len(flight.seqs) > 1:
                 lane.alone.extend(flight.seqs)
             else:
-                self._send(lane, self._outbox.rows(flight.seqs), now, flight.attempts, out)
+                self._send(lane, pack(self._outbox.epoch, self._outbox.rows(flight.seqs), now), now, flight.attempts, out)
 
     def _fill(self, lane: _Lane, now: Instant, out: list[tuple[Channel, bytes]]) -> None:
         while lane.alone and len(lane.flights) < lane.window:
-            self._send(lane, self._outbox.rows([lane.alone.popleft()]), now, ATTEMPTS_TOGETHER, out)
+            alone = pack(self._outbox.epoch, self._outbox.rows([lane.alone.popleft()]), now)
+            self._send(lane, alone, now, ATTEMPTS_TOGETHER, out)
         while len(lane.flights) < lane.window:
             if lane.events:
                 busy = {seq for flight in lane.flights for seq in flight.seqs} | set(lane.alone)
                 rows = self._outbox.events(lane.low, lane.high, busy, MAX_RECORDS)
             else:
                 rows = self._outbox.readings(lane.next, lane.high, MAX_RECORDS)
-                if rows:
-                    lane.next = rows[-1].seq + 1
             if not rows:
                 return
-            self._send(lane, rows, now, 0, out)
+            batches = pack(self._outbox.epoch, rows, now, lane.window - len(lane.flights))
+            if not lane.events:
+                lane.next = batches[-1][1][-1] + 1
+            self._send(lane, batches, now, 0, out)
 
-    def _send(self, lane: _Lane, rows: list[Row], now: Instant, attempts: int, out: list[tuple[Channel, bytes]]) -> None:
-        timeout_s = min(FIRST_TIMEOUT_S * 2**attempts, LONGEST_TIMEOUT_S) * self._rng.uniform(0.9, 1.1)
+    def _send(
+        self,
+        lane: _Lane,
+        batches: list[tuple[bytes, list[int]]],
+        now: Instant,
+        attempts: int,
+        out: list[tuple[Channel, bytes]],
+    ) -> None:
+        first_s = FIRST_EVENT_TIMEOUT_S if lane.events else FIRST_TIMEOUT_S
+        timeout_s = min(first_s * 2 ** min(attempts, _DOUBLINGS), LONGEST_TIMEOUT_S) * self._rng.uniform(0.9, 1.1)
         due_us = now.mono_us + int(timeout_s * 1e6)
-        for payload, seqs in pack(self._outbox.epoch, rows, now):
+        for payload, seqs in batches:
             out.append((lane.channel, payload))
             lane.flights.append(_Flight(seqs, attempts + 1, due_us))
 
 
-def pack(epoch: str, rows: list[Row], now: Instant) -> list[tuple[bytes, list[int]]]:
-    """Rows as batches with their seqs: one boot, one clock state and no step of the clock in a batch, within the limits."""
+def pack(epoch: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> list[tuple[bytes, list[int]]]:
+    """Rows as batches with their seqs: one boot, one clock state and no step of the clock in a batch, within the limits.
+
+    The first `most` batches; the rows of the others are left out. What was one batch stays one when some of its rows are gone.
+    """
     packed: list[tuple[bytes, list[int]]] = []
     readings: list[str] = []
     events: list[str] = []
     seqs: list[int] = []
     size = _HEADER_BYTES
     first: Row | None = None
+    earliest = latest = 0  # of the batch's rows, when they say that the machine started: apart where the clock was set
 
     def close() -> None:
         nonlocal size, first
@@ -179,15 +208,19 @@ def pack(epoch: str, rows: list[Row], now: Instant) -> list[tuple[bytes, list[in
 
     for row in rows:
         length = len(row.body.encode()) + 48
+        started = row.utc_us - row.mono_us
         if first is not None and (
             (row.boot, row.clock) != (first.boot, first.clock)
-            or abs((row.utc_us - row.mono_us) - (first.utc_us - first.mono_us)) > _STEP_US
+            or max(latest, started) - min(earliest, started) > _STEP_US
             or size + length > MAX_BYTES
             or len(seqs) == MAX_RECORDS
         ):
             close()
+            if len(packed) == most:
+                return packed
         if first is None:
-            first = row
+            first, earliest, latest = row, started, started
+        earliest, latest = min(earliest, started), max(latest, started)
         dt = row.utc_us - first.utc_us
         if row.body.startswith("{"):
             events.append(f'{{"seq":{row.seq},"dt":{dt},{row.body[1:]}')
@@ -202,7 +235,7 @@ def pack(epoch: str, rows: list[Row], now: Instant) -> list[tuple[bytes, list[in
 def _message(
     epoch: str, first: Row, now: Instant, readings: list[str], events: list[str], lost: list[tuple[int, int, str]]
 ) -> bytes:
-    losses = ",".join(f'[{low},{high},"{reason}"]' for low, high, reason in lost)
+    losses = ",".join(f"[{low},{high},{json.dumps(reason)}]" for low, high, reason in lost)
     return (
         f'{{"v":{VERSION},"epoch":"{epoch}","boot":"{first.boot}","clock":"{first.clock}","t0":{first.utc_us},'
         f'"mono0":{first.mono_us},"sent":{now.utc_us},"readings":[{",".join(readings)}],'

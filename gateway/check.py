@@ -63,7 +63,10 @@ def _broker(config: GatewayConfig) -> None:
     credentials(client, config.broker, tls=tls)
     answers: list[str] = []
     client.on_connect = lambda _c, _d, _f, code, _p: answers.append(str(code) if code.is_failure else "")
-    client.connect(host, port)
+    try:
+        client.connect(host, port)
+    except OSError as error:
+        raise ConfigError(f"broker.url: {host}:{port} can't be reached: {error}") from error
     until = time.monotonic() + TIMEOUT_S
     while not answers and time.monotonic() < until:
         client.loop(0.2)

@@ -26,6 +26,13 @@ class StateConfig(BaseModel):
 
     url: str = Field(description="SQLAlchemy URL, e.g. sqlite:////var/lib/satomori-gateway/state.db")
 
+    @field_validator("url")
+    @classmethod
+    def _is_file(cls, url: str) -> str:
+        if not url.startswith("sqlite:///") or url in ("sqlite:///", "sqlite:///:memory:"):
+            raise ValueError("this release keeps its state in a SQLite file: sqlite:////absolute/path/state.db")
+        return url
+
 
 class ApiConfig(BaseModel):
     """`[api]`: where people and programs ask."""
@@ -52,11 +59,11 @@ class GatewayConfig(BaseModel):
 
     model_config = _frozen
 
-    broker: GatewayBrokerConfig
-    state: StateConfig
+    broker: GatewayBrokerConfig = Field(description="Where the broker is.")
+    state: StateConfig = Field(description="The database of everything but time series.")
     store: StoreConfig = Field(description="The series store: sqlite or influxdb.")
-    api: ApiConfig
-    media: MediaConfig
+    api: ApiConfig = Field(description="Where people and programs ask.")
+    media: MediaConfig = Field(description="Where pictures are kept.")
     time_zone: str = Field("Asia/Tokyo", description="IANA zone of the times in messages.")
     deployment: list[Deployment] = Field([], description="Which device stands where.")
     rule: dict[Name, RuleConfig] = Field({}, description="What raises an alert, by name.")
@@ -71,6 +78,16 @@ class GatewayConfig(BaseModel):
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError(f"{name!r} is no IANA time zone like Asia/Tokyo") from error
         return name
+
+    @field_validator("deployment")
+    @classmethod
+    def _stands_once(cls, deployments: list[Deployment]) -> list[Deployment]:
+        stands: dict[tuple[str, str], int] = {}
+        for number, one in enumerate(deployments):
+            other = stands.setdefault((one.node, one.device), number)
+            if other != number:
+                raise ValueError(f"deployment.{number}: {one.node}/{one.device} is deployed already, by deployment.{other}")
+        return deployments
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "GatewayConfig":

@@ -76,7 +76,8 @@ class Listener:
     def _wake(self) -> None:
         with self._lock:
             self._woken = False
-            self._news.set()
+            if self._queue or self._ended:  # else it was taken before this wake-up came round
+                self._news.set()
 
 
 class Feed:

@@ -6,7 +6,6 @@ under load the groups grow by themselves. MQTT's acknowledgement is flow control
 
 import logging
 import random
-import select
 import ssl
 import threading
 import time
@@ -24,13 +23,14 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.broker import BrokerConfig, parse_url
 from edge.contract.names import Name
 from edge.contract.topics import up_filters
+from gateway.buffered import BufferedClient
 from gateway.errors import ConfigError
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-GROUP = 500
+GROUP = 1000
 TICK_S = 1.0
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
@@ -80,7 +80,7 @@ class Ingest:
         self._rng, self._now_us = rng, now_us
         self._stop = threading.Event()
         self._arrived: list[_Arrived] = []
-        self._said_down = False
+        self._said_down = self._said_stuck = False
         self._since_us: int | None = None
         self._away_since_us = listened_until_us
         self._next_tick = 0.0
@@ -114,11 +114,11 @@ class Ingest:
         except (OSError, ValueError, ssl.SSLError) as error:
             self._down(f"{self._host}:{self._port}: {error}")
             return False
-        while (sock := client.socket()) is not None:
+        while client.socket() is not None:
             if self._stop.is_set():
                 client.disconnect()
                 break
-            readable, writable, _ = select.select([sock], [sock] if client.want_write() else [], [], TICK_S / 2)
+            readable, writable = client.wait(TICK_S / 2)
             code = MQTTErrorCode.MQTT_ERR_SUCCESS
             if readable:
                 code = self._read(client)
@@ -132,22 +132,27 @@ class Ingest:
             if self._arrived:
                 self._process(client)
             self._tick_if_due()
+            if (code := client.flush()) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._down(mqtt.error_string(code))
+                break
         was_up = self._since_us is not None
         if was_up and not self._stop.is_set():
             self._down("connection lost")
         self._telemetry.broker_up.set(0)
         return was_up
 
-    def _read(self, client: mqtt.Client) -> MQTTErrorCode:
+    def _read(self, client: BufferedClient) -> MQTTErrorCode:
         """Reads packets until none is complete, or a group is full. paho keeps the rest of a half-read packet."""
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
         before = -1
-        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and before < len(self._arrived) < GROUP:
+        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._arrived) < GROUP:
+            if before == len(self._arrived) and not client.ahead:
+                break
             before = len(self._arrived)
             code = client.loop_read()
         return code
 
-    def _process(self, client: mqtt.Client) -> None:
+    def _process(self, client: BufferedClient) -> None:
         arrived, self._arrived = self._arrived, []
         now_us = self._now_us()
         since_us = self._since_us or now_us
@@ -166,6 +171,8 @@ class Ingest:
                 if self._stop.wait(TICK_S):
                     return
         if complained:
+            # What arrived meanwhile waited in the broker, as if we had been away.
+            self._away_since_us, self._since_us = now_us, self._now_us()
             self.fault = None
             log.warning("the state database can be written again")
         for topic, payload in acks:
@@ -178,8 +185,11 @@ class Ingest:
             self._next_tick = time.monotonic() + TICK_S
             try:
                 self._processor.tick(self._now_us(), self._since_us)
+                self._said_stuck = False
             except OperationalError as error:
-                log.error("time can't pass for the rules: the state database: %s", error.orig)
+                if not self._said_stuck:
+                    self._said_stuck = True
+                    log.error("time can't pass for the rules: the state database: %s", error.orig)
 
     def _down(self, reason: str) -> None:
         self.fault = f"broker not connected: {reason}"
@@ -187,16 +197,17 @@ class Ingest:
             self._said_down = True
             log.error("the broker is not connected (%s); trying again until it is", reason)
 
-    def _new_client(self) -> mqtt.Client:
+    def _new_client(self) -> BufferedClient:
         config = self._config
-        client = mqtt.Client(
+        client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             config.client_id,
             clean_session=False,
             protocol=MQTTProtocolVersion.MQTTv311,
             manual_ack=True,
         )
-        client.max_inflight_messages_set(2000)
+        # No limit of our own: with one, paho looks through all acks in flight at each PUBACK.
+        client.max_inflight_messages_set(0)
         client.connect_timeout = 10
         credentials(client, config, tls=self._tls)
 
@@ -209,9 +220,10 @@ class Ingest:
             else:
                 client.subscribe([(topic, 1) for topic in up_filters()])
 
-        def subscribed(_client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        def subscribed(client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
             if any(code.is_failure for code in codes):
                 self._down(f"the broker refused the subscription to {up_filters()}")
+                client.disconnect()
                 return
             if self._said_down:
                 log.warning("the broker is connected again")
@@ -224,7 +236,7 @@ class Ingest:
                 topic = message.topic
             except UnicodeDecodeError:
                 topic = repr(message._topic)
-            self._arrived.append(_Arrived(Message(topic, bytes(message.payload)), message.mid, message.qos))
+            self._arrived.append(_Arrived(Message(topic, bytes(message.payload), message.retain), message.mid, message.qos))
 
         client.on_connect = connected
         client.on_subscribe = subscribed

@@ -38,8 +38,12 @@ def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int)
         )
     if alert.summary == "media_captured":
         return Words("【撮影】", f"{where}　{when}{late}。カメラが写真を撮りました。")
+    if deployment.kind == "home":
+        return Words(
+            "【外出のお知らせ】", f"{when}{late}　{where}でタグの電波が減りました。どなたかがご自宅を離れた可能性があります。"
+        )
     if deployment.kind == "flow":
-        return Words("【人の流れ】", f"{where}　{when}{late}。人の流れが設定した値を超えました（{alert.summary}）。")
+        return Words("【人の流れ】", f"{where}　{when}{late}。設定した値より多くの人が通っています。")
     return Words("【お知らせ】", f"{where}　{when}{late}。{alert.summary}")
 
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from simulators import demo
+from simulators import demo, fleet
 from simulators.broker import BrokerError, BrokerMissingError
 
 
@@ -26,8 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("scenario", help="Tell a scenario's folder on virtual time and compare with what it expects.")
     command.add_argument("folder", type=Path, help="Folder with scenario.toml and expected.jsonl")
     command.add_argument("--json", action="store_true", help="Only the transcript, one JSON object a line.")
+    fleet.add_arguments(commands.add_parser("fleet", help="Play many nodes at a rate against a broker, and count their acks."))
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "fleet":
+            return fleet.run_command(arguments)
         if arguments.command == "demo":
             return _demo(arguments)
         return _scenario(arguments.folder, as_json=arguments.json)
@@ -40,9 +43,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
     if not 1 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError("give 1 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 86400 seconds")
     return seconds
 
 
@@ -56,7 +62,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _scenario(folder: Path, *, as_json: bool) -> int:
     """Prints the transcript; 1 and a comparison when it is not what the folder expects."""
-    from simulators.scenario import expected, told  # noqa: PLC0415 - the demo need not load it
+    from simulators.scenario import expected, told
 
     if not (folder / "scenario.toml").is_file():
         print(f"satomori-sim: {folder} holds no scenario.toml", file=sys.stderr)

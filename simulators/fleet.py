@@ -38,6 +38,7 @@ _DEVICES = (
 )
 _ROWS = [(device, metric) for device, _, metrics in _DEVICES for metric in metrics]
 
+_CAMERAS = 0.1  # of the nodes; each one's first picture opens an alert
 _RESEND_S = 10.0
 _LOOK_S = 0.5
 _RECONNECT_S = 1.0
@@ -63,6 +64,7 @@ class FleetNode:
         # Never from the seed: the same seqs of the same epoch twice would be taken for records that are known already.
         self._epoch, self._boot, self._session = (secrets.token_hex(8) for _ in range(3))
         self._next = 1
+        self._has_camera = rng.random() < _CAMERAS
         self._sprung = False
         self._people = 0
         self._boot_us = 0  # UTC of mono 0, from the first call
@@ -93,11 +95,11 @@ class FleetNode:
         return Said(self._batch(now_us, ",".join(rows), ""), low, self._next - 1)
 
     def event(self, now_us: int) -> Said:
-        """One event: most are sightings, some pictures, few traps (sprung and reset in turn)."""
+        """One event: most are sightings; a node with a camera says pictures, too; few are of traps (sprung, reset in turn)."""
         seq = self._next
         self._next += 1
         what = self._rng.random()
-        if what < 0.7:
+        if what < 0.7 or (what < 0.98 and not self._has_camera):
             body = f'"device":"tags","type":"tag_seen","class":"sighting","tag":"ibeacon:{self.name}:1:7","rssi":-70,"frames":60'
         elif what < 0.98:
             body = (

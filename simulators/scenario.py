@@ -43,11 +43,12 @@ from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
 from gateway.watch import Watch, WatchedRule
 from simulators.clock import VirtualClock, settle
-from simulators.hardware import own_pins
+from simulators.hardware import own_pins, picture, save_picture
 from simulators.phone import Phone
 
 STEP_S = 0.5
 GROUP = 500
+_HOLDS_EVENT = b'"events":[{'
 
 RULES: dict[str, dict[str, Any]] = {
     "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
@@ -66,10 +67,14 @@ class Wire:
         self.links: dict[str, WireLink] = {}
         self.to_gateway: deque[Message] = deque()
         self.running = True
+        self.lose_next_event = False
         self._retained: dict[str, bytes] = {}
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """From a node; kept until the gateway takes it."""
+        if self.lose_next_event and _HOLDS_EVENT in payload:
+            self.lose_next_event = False
+            return
         self.to_gateway.append(Message(topic, payload))
         if retain:
             self._retained[topic] = payload
@@ -162,7 +167,7 @@ class _Node:
     agent: Agent
     task: "asyncio.Task[None] | None" = None
     pins: dict[str, int] = field(default_factory=dict)
-    produced: int = 0
+    cards: dict[str, Path] = field(default_factory=dict)
 
 
 class Story:
@@ -242,7 +247,7 @@ class Story:
 
     def _take(self, taken: list[Message]) -> None:
         acks = self._pipeline.process(taken, self._now_us(), self._away_since_us)
-        if self._crash_before_acks and any(b'"events":[{' in message.payload for message in taken):
+        if self._crash_before_acks and any(_HOLDS_EVENT in message.payload for message in taken):
             self._crash_before_acks = False
             self._wire.to_gateway.extendleft(reversed(taken))  # not acknowledged: the session has them still
             raise CrashError
@@ -332,10 +337,15 @@ class Story:
         boot = f"{len(self._nodes):016x}"
         outbox = Outbox(folder / "outbox.db", machine=name, boot=boot)
         media = MediaFolder(folder / "media")
-        drivers, pins = {}, {}
-        for device, settings in description["device"].items():
-            config: Any = TypeAdapter(DeviceConfig).validate_python(settings)
+        drivers, pins, cards = {}, {}, {}
+        for device, written in description["device"].items():
+            settings = dict(written)
             (folder / device).mkdir(parents=True, exist_ok=True)
+            if "folder" in settings:
+                cards[device] = folder / settings["folder"]
+                cards[device].mkdir()
+                settings["folder"] = cards[device]
+            config: Any = TypeAdapter(DeviceConfig).validate_python(settings)
             drivers[device] = (config.type.replace("_", "-"), make_driver(device, config, Site(clock, media, folder / device)))
             if config.type == "reed_trap":
                 pins[device] = config.pin
@@ -349,7 +359,7 @@ class Story:
             clock_state=lambda: description.get("clock", "sync"),
             rng=random.Random(1),
         )
-        self._nodes[name] = _Node(name, outbox, clock, agent, asyncio.ensure_future(agent.run()), pins)
+        self._nodes[name] = _Node(name, outbox, clock, agent, asyncio.ensure_future(agent.run()), pins, cards)
 
     # What a step can do
 
@@ -364,6 +374,12 @@ class Story:
     def _do_reset(self, node: str, device: str) -> None:
         self._pins.high(self._nodes[node].pins[device])
 
+    def _do_take_pictures(self, node: str, device: str, count: int) -> None:
+        """The camera writes so many different pictures to its card."""
+        for number in range(count):
+            at_us = self._now_us() + number * 1_000_000
+            save_picture(self._nodes[node].cards[device], at_us, picture(at_us, "wild-boar", seed=1))
+
     def _do_cut(self, node: str) -> None:
         self._wire.links[node].allowed = False
         self._wire.links[node].cut("cut")
@@ -377,6 +393,10 @@ class Story:
         self._do_cut(node)
         if one.task is not None:
             one.task.cancel()
+
+    def _do_lose_next_event(self) -> None:
+        """The broker takes the next batch that holds an event, says so, and forgets it."""
+        self._wire.lose_next_event = True
 
     def _do_kill_broker(self) -> None:
         self._wire.running = False

@@ -93,7 +93,7 @@ def storm(home: Path, broker: Broker, *, kills: int, seed: int, say: Callable[[s
         found = audit(town)
         _wait_pages(phone, found.fired)
         untold = _untold(town.state_db)
-        times = {id_: count for id_, count in phone.times().items()}
+        times = phone.times()
     return Outcome(dict(killed), springs, len(times), sum(times.values()) - len(times), untold, found)
 
 

@@ -196,7 +196,7 @@ class Town:
         return self.folder / "gateway" / "series.db"
 
     def settle(self, timeout_s: float = 30) -> None:
-        """Waits until every record committed at an edge is acknowledged, for the agents go on to make new ones: once is enough."""
+        """Waits until everything the edges have committed by now is acknowledged; they go on to make new records."""
         produced = {edge.node.name: _count(edge.outbox_path, "sim_ledger") for edge in self.edges}
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

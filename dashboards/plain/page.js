@@ -12,8 +12,8 @@ const TEXT = {
   ja: {
     title: "里守り",
     other: "English",
-    tokenTitle: "合言葉を入力してください",
-    tokenText: "市役所から届いたトークンを入力すると、わなやカメラの様子が見られます。",
+    tokenTitle: "トークンを入力してください",
+    tokenText: "役場から届いたトークンで、わなやカメラの様子が見られます。",
     tokenLabel: "トークン",
     tokenSend: "開く",
     tokenWrong: "このトークンは使えません。入力し直してください。",
@@ -43,6 +43,9 @@ const TEXT = {
       node_offline: "親機と通信できません。今の様子は分かりません。",
       device_down: "機器を読み取れません。今の様子は分かりません。",
     },
+    silentTrap: (span) => `わなと${span} 通信できません。作動しても知らせが届きません。見回りをお願いします。`,
+    silentAlert: "通信できません。今の様子は分かりません。",
+    silentTrapAlert: "通信できません。作動しても知らせが届きません。見回りをお願いします。",
     heard: (age) => `最後の通信 ${age}`,
     kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", other: "お知らせ" },
     now: "たった今",
@@ -90,6 +93,9 @@ const TEXT = {
       node_offline: "Its node can't be reached. How it is now is not known.",
       device_down: "It can't be read. How it is now is not known.",
     },
+    silentTrap: (span) => `No contact for ${span}. If it springs, no word of it will arrive. Please go and look.`,
+    silentAlert: "It can't be reached. How it is now is not known.",
+    silentTrapAlert: "It can't be reached. If it springs, no word of it will arrive. Please go and look.",
     heard: (age) => `Last heard ${age}`,
     kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", other: "Alert" },
     now: "just now",
@@ -188,6 +194,13 @@ function unknownWhy(device) {
   return device.unknown_why;
 }
 
+function whyUnknown(device, why) {
+  if (why === "never_heard") return t().why[why];
+  const silentS = Math.max(0, (nowUs() - device.heard_us) / 1e6);
+  if (why === "silent" && device.latest.has("trap_closed")) return t().silentTrap(inUnits(silentS, t().span));
+  return `${t().why[why]} ${t().heard(age(device.heard_us))}`;
+}
+
 function element(tag, className, text) {
   const made = document.createElement(tag);
   if (className) made.className = className;
@@ -205,7 +218,12 @@ function alertItem(alert) {
   item.dataset.id = alert.id;
   item.append(element("h3", "", `【${t().kinds[alertKind(alert)]}】${where(alert)}`));
   item.append(element("p", "", `${moment(alert.since_us)}${alert.late ? t().late : ""}`));
-  if (alertKind(alert) === "other" || alertKind(alert) === "flow") item.append(element("p", "quiet", alert.summary));
+  const said = {
+    silent: alert.kind === "trap" ? t().silentTrapAlert : t().silentAlert,
+    flow: alert.summary,
+    other: alert.summary,
+  }[alertKind(alert)];
+  if (said) item.append(element("p", "", said));
   if (alert.state === "firing") {
     item.append(element("p", "", t().open));
     const button = element("button", "", t().acknowledge);
@@ -271,8 +289,8 @@ function refresh() {
     const known = trap ? (trap.value ? t().sprung : t().set) : t().ok;
     const state = why ? t().unknown : status === "alert" && !trap?.value ? t().ringing : known;
     setText(item.querySelector(".state"), state);
-    const whyText = why ? `${t().why[why]}${device.heard_us === null ? "" : ` ${t().heard(age(device.heard_us))}`}` : "";
-    setText(item.querySelector(".why"), whyText);
+    item.toggleAttribute("data-unknown", Boolean(why));
+    setText(item.querySelector(".why"), why ? whyUnknown(device, why) : "");
     for (const row of item.querySelectorAll("dl > div")) {
       const reading = device.latest.get(row.dataset.metric);
       setText(row.children[1], value(reading));

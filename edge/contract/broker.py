@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Address(NamedTuple):
@@ -35,15 +35,35 @@ class BrokerConfig(BaseModel):
         parse_url(url)
         return url
 
+    @field_validator("ca_file", "certificate_file", "key_file")
+    @classmethod
+    def _has_use(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and "url" in info.data and not parse_url(info.data["url"]).tls:
+            raise ValueError("is for TLS, but url begins with mqtt:// and nothing would be encrypted; write mqtts://")
+        if path is not None and info.field_name == "key_file" and info.data.get("certificate_file", path) is None:
+            raise ValueError("is a key without its certificate; set certificate_file too")
+        return path
+
+    @field_validator("password_file")
+    @classmethod
+    def _has_user(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("username", "") is None:
+            raise ValueError("is a password without its user; set username too")
+        return path
+
 
 def parse_url(url: str) -> Address:
     """The address of `mqtt://host[:1883]` or `mqtts://host[:8883]`. ValueError for anything else."""
-    parts = urlsplit(url)
+    wanted = ValueError(f"{url!r} is not mqtt://host:port or mqtts://host:port")
     try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
-        raise ValueError(f"{url!r} is not mqtt://host:port or mqtts://host:port")
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port, or an IPv6 address, that is none
+        raise wanted from None
+    if "@" in parts.netloc:
+        raise ValueError("a user and a password do not belong in the url, which logs show; set username and password_file")
+    beyond = parts.path + parts.query + parts.fragment
+    if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0 or beyond not in ("", "/"):
+        raise wanted
     tls = parts.scheme == "mqtts"
-    return Address(parts.hostname, port or (8883 if tls else 1883), tls)
+    return Address(host, port or (8883 if tls else 1883), tls)

@@ -6,6 +6,7 @@ input that both give the same verdict. It differs in one thing only: it tells a 
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -19,6 +20,9 @@ MAX_RECORDS = 500
 MAX_BYTES = 64 * 1024
 MAX_TIME_US = 2**53 - 1
 MAX_REASON = 200
+
+Version = Annotated[int, Field(strict=True, ge=VERSION, le=VERSION)]
+"""1, and not true or 1.0 either, which a Literal would let through."""
 
 TimeUs = Annotated[int, Field(strict=True, ge=0, le=MAX_TIME_US)]
 """UTC in µs since 1970, or µs since boot, as the field says."""
@@ -43,7 +47,7 @@ class Batch(BaseModel):
 
     model_config = _strict
 
-    v: Literal[1]
+    v: Version
     epoch: Hex16
     boot: Hex16
     clock: Clock
@@ -97,7 +101,7 @@ class Birth(BaseModel):
 
     model_config = _strict
 
-    v: Literal[1] = 1
+    v: Version = VERSION
     epoch: Hex16
     session: Hex16
     boot: Hex16
@@ -121,7 +125,7 @@ class State(BaseModel):
 
     model_config = _strict
 
-    v: Literal[1] = 1
+    v: Version = VERSION
     session: Hex16
     online: bool
     reason: Literal["clean", "lost", "sleeping"] | None = None
@@ -132,7 +136,7 @@ class Ack(BaseModel):
 
     model_config = _strict
 
-    v: Literal[1] = 1
+    v: Version = VERSION
     epoch: Hex16
     upto: Annotated[int, Field(ge=0, le=MAX_SEQ)] = Field(description="All of 1..upto is durable.")
     ranges: list[Annotated[tuple[Seq, Seq], Field(strict=False)]] = Field([], description="Durable above `upto`.")
@@ -143,6 +147,13 @@ class Ack(BaseModel):
     wait_s: Annotated[int, Field(ge=0, le=3600)] = Field(
         0, description="The series store is down: hold readings back this long. Events never wait."
     )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Ack":
+        for low, high in (*self.ranges, *self.missing):
+            if low > high:
+                raise ValueError(f"range {low}..{high} is empty")
+        return self
 
 
 SEQ_REUSED = "seq reused with other content"
@@ -185,6 +196,16 @@ _FIELDS = frozenset(Batch.model_fields)
 _CLOCKS = frozenset(("sync", "holdover", "unsync"))
 
 
+_is_id = lru_cache(maxsize=10_000)(is_hex16)
+
+
+@lru_cache(maxsize=10_000)
+def _span(device: str, metric: str) -> tuple[float, float] | None:
+    """What is possible of a metric; None where the device is no name or the metric not in the table."""
+    row = METRICS.get(metric)
+    return (row.low, row.high) if row is not None and is_name(device) else None
+
+
 def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the hot path: one flat loop
     """The verdict of `Batch` on decoded JSON, record by record.
 
@@ -194,12 +215,12 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     if type(message) is not dict:
         raise ValueError(f"message is no object: {_short(message)}")
     if message.keys() != _FIELDS:
-        odd = sorted(map(str, message.keys() - _FIELDS))[:5]
-        raise ValueError(f"unknown fields {odd}" if odd else f"fields missing: {sorted(_FIELDS - message.keys())}")
+        odd = sorted(map(str, message.keys() - _FIELDS))
+        raise ValueError(f"unknown fields {_short(odd)}" if odd else f"fields missing: {sorted(_FIELDS - message.keys())}")
     if type(message["v"]) is not int or message["v"] != VERSION:
         raise ValueError(f"message version {_short(message['v'])}, this gateway speaks {VERSION}")
     for name in ("epoch", "boot"):
-        if not is_hex16(message[name]):
+        if type(message[name]) is not str or not _is_id(message[name]):
             raise ValueError(f"{name} is not 16 hex digits: {_short(message[name])}")
     clock = message["clock"]
     if type(clock) is not str or clock not in _CLOCKS:
@@ -221,12 +242,19 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     for row in readings:
         if type(row) is not list or len(row) != 5:
             raise ValueError(f"a reading is not [seq, dt, device, metric, value]: {_short(row)}")
-        seq = row[0]
+        seq, dt, device, metric, value = row
         if type(seq) is not int or not 1 <= seq <= MAX_SEQ:
             raise ValueError(f"a reading has no usable seq: {_short(seq)}")
         seqs.add(seq)
-        fault = reading_fault(row[1], row[2], row[3], row[4])
-        if fault is None:
+        # What `reading_fault` asks, with its answers on names remembered; whatever is odd here is asked there again.
+        span = _span(device, metric) if type(device) is str and type(metric) is str else None
+        if (
+            span is not None
+            and type(dt) is int
+            and -MAX_DT_US <= dt <= MAX_DT_US
+            and (type(value) is float or type(value) is int)
+            and span[0] <= value <= span[1]
+        ) or (fault := reading_fault(dt, device, metric, value)) is None:
             good.append(row)
         else:
             rejected.append((seq, fault[:MAX_REASON], row))
@@ -256,8 +284,10 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     )
 
 
-def parse_event(raw: dict[str, Any]) -> AnyEvent:
+def parse_event(raw: object) -> AnyEvent:
     """One event from decoded JSON. ValueError whose text is one readable line."""
+    if type(raw) is not dict:
+        raise ValueError(f"an event is no object: {_short(raw)}")
     kind = raw.get("type")
     model = EVENTS.get(kind) if type(kind) is str else None
     if model is None:
@@ -269,6 +299,7 @@ def parse_event(raw: dict[str, Any]) -> AnyEvent:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "event"
+        where = where if where.isidentifier() else _short(where)  # a field that is not ours may be called anything
         raise ValueError(f"{kind}: {where}: {first['msg']}") from None
 
 

@@ -45,6 +45,14 @@ class Ranges:
         at = bisect_right(self._low, seq) - 1
         return at >= 0 and seq <= highs[at]
 
+    def meets(self, low: int, high: int) -> bool:
+        """Whether any of `low..high` is in the set."""
+        highs = self._high
+        if not highs or low > highs[-1]:
+            return False
+        at = bisect_right(self._low, high) - 1
+        return at >= 0 and highs[at] >= low
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._low, self._high, strict=True)
 
@@ -101,9 +109,11 @@ class Ranges:
     def parse(cls, text: str) -> "Ranges":
         """The inverse of `text`. ValueError for anything else."""
         ranges = cls()
-        for part in filter(None, text.split(",")):
+        for part in text.split(",") if text else ():
             low, _, high = part.partition("-")
             ranges.add(int(low), int(high or low))
+        if ranges.text() != text:  # `int` is generous, and ranges may be written in more ways than one
+            raise ValueError(f"not ranges as this program writes them: {text[:60]!r}")
         return ranges
 
     def copy(self) -> "Ranges":

@@ -90,7 +90,6 @@ class Lines:
         if self._dropping:
             return
         if len(self._begun) + len(part) > MAX_LINE:
-            self._begun.clear()
             self._dropping = True
             self.too_long += 1
         else:

@@ -4,9 +4,11 @@ verdict \\ state   none/resolved     pending            firing            acknow
 ok                -                 resolved           resolved          resolved
 pending           new, pending      -                  -                 -
 firing            new, firing *     firing *           -                 -
+another opening   -                 resolved, and then as with none
 
 * and only here a message goes out: one a life, whatever is delivered, repeated or replayed afterwards.
-A person acknowledges a firing alert; nothing else does.
+A person acknowledges a firing alert; nothing else does. Another opening is another thing: a trap that sprang again while its
+reset was still on the way.
 """
 
 import uuid
@@ -68,12 +70,14 @@ def alert_id(subject: Subject, opening: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{subject.rule}/{subject.node}/{subject.device}/{opening}"))
 
 
-def advance(current: Alert | None, verdict: Verdict, subject: Subject, now_us: int) -> Move | None:
-    """What the verdict does to the device's open alert (None: none is open). None when it does nothing."""
+def advance(current: Alert | None, verdict: Verdict, subject: Subject, now_us: int) -> list[Move]:
+    """What the verdict does to the device's open alert (None: none is open), in order; an empty list where it does nothing."""
+    if current is not None and (verdict.level == "ok" or verdict.opening != current.opening):
+        why = verdict.reason if verdict.level == "ok" else f"{verdict.reason} again"
+        over = Move(_next(current, state="resolved", resolved_us=now_us), current.state, why, tell=False)
+        return [over, *advance(None, verdict, subject, now_us)]
     if verdict.level == "ok":
-        if current is None:
-            return None
-        return Move(_next(current, state="resolved", resolved_us=now_us), current.state, verdict.reason, tell=False)
+        return []
     if current is None:
         firing = verdict.level == "firing"
         alert = Alert(
@@ -90,10 +94,10 @@ def advance(current: Alert | None, verdict: Verdict, subject: Subject, now_us: i
             verdict.reason,
             fired_us=now_us if firing else None,
         )
-        return Move(alert, None, verdict.reason, tell=firing)
+        return [Move(alert, None, verdict.reason, tell=firing)]
     if current.state == "pending" and verdict.level == "firing":
-        return Move(_next(current, state="firing", fired_us=now_us), "pending", verdict.reason, tell=True)
-    return None
+        return [Move(_next(current, state="firing", fired_us=now_us), "pending", verdict.reason, tell=True)]
+    return []
 
 
 def acknowledge(current: Alert, who: str, now_us: int) -> Alert | None:

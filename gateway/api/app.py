@@ -11,8 +11,6 @@ from gateway.api.deps import Deps
 from gateway.api.gate import Gate
 from gateway.api.problems import add_problem_handlers
 
-MAX_BODY = 64 * 1024  # of everything but media
-
 
 def create_app(deps: Deps) -> FastAPI:
     """The gateway's web side, ready to be served."""
@@ -24,7 +22,6 @@ def create_app(deps: Deps) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=MAX_BODY,
     )
     add_problem_handlers(app)
     app.add_middleware(Gate, tokens=deps.tokens)

@@ -9,6 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api.problems import SECURITY_HEADERS, problem
 from gateway.api.tokens import Tokens
 
+MAX_BODY_BYTES = 64 * 1024
+MEDIA = "/api/v1/media/"
+"""Where longer bodies go in, piece by piece to the disk; everything else is read into memory."""
+
 OPEN = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health"})
 """What needs no token: the page's own files, which hold no data, and whether the gateway is well. Nothing else."""
 
@@ -33,13 +37,25 @@ class Gate:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        headers = Headers(scope=scope)
         if scope["path"] not in OPEN:
-            scheme, _, token = Headers(scope=scope).get("Authorization", "").partition(" ")
+            scheme, _, token = headers.get("Authorization", "").partition(" ")
             actor = self._tokens.actor(token.strip()) if scheme.lower() == "bearer" else None
             if actor is None:
                 said = "This token is not known." if token else "Say `Authorization: Bearer <token>`."
-                answer = problem(401, said, {"WWW-Authenticate": "Bearer"})
-                await answer(scope, receive, send_with_headers)
+                await problem(401, said, {"WWW-Authenticate": "Bearer"})(scope, receive, send_with_headers)
                 return
             scope.setdefault("state", {})["actor"] = actor
+        if not scope["path"].startswith(MEDIA) and (fault := _body_fault(headers)):
+            await problem(*fault)(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)
+
+
+def _body_fault(headers: Headers) -> tuple[int, str] | None:
+    if "Transfer-Encoding" in headers:
+        return 411, "Say how long the body is, in Content-Length."
+    length = headers.get("Content-Length", "0")
+    if not length.isdecimal() or int(length[:20]) > MAX_BODY_BYTES:
+        return 413, f"At most {MAX_BODY_BYTES} bytes."
+    return None

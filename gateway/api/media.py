@@ -42,7 +42,6 @@ def routes(deps: Deps) -> APIRouter:
         "/media/{sha256}",
         status_code=204,
         response_class=Response,
-        max_body_size=shelf.limit_bytes,
         openapi_extra={"requestBody": {"content": {kind: {} for kind in CONTENT_TYPES}}},
     )
     async def go_on(

@@ -23,7 +23,7 @@ from gateway.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 300.0
-ATTEMPTS = 60  # with the pauses above about five hours
+ATTEMPTS = 600  # with the pauses above about a day: longer than a night in which nobody repairs anything
 LOOK_S = 1.0
 WORKERS = 16
 
@@ -84,42 +84,62 @@ class Deliverer:
 
     def _due(self) -> list[Any]:
         """The oldest due notification of each contact that is not busy; marks them busy."""
+        # Asked before the database is: an attempt that ends in between has written its outcome first, and what is
+        # read here would be sent a second time.
+        with self._lock:
+            busy = set(self._busy)
+        place = func.row_number().over(
+            partition_by=notifications.c.contact, order_by=(notifications.c.created_us, notifications.c.id)
+        )
         with self._state.read() as connection:
-            waiting = connection.execute(
-                select(notifications)
+            due = (
+                select(notifications, place.label("place"))
                 .where(notifications.c.state == "queued", notifications.c.due_us <= self._now_us())
-                .order_by(notifications.c.created_us)
-                .limit(1000)
-            ).all()
+                .where(notifications.c.contact.not_in(busy))
+                .subquery()
+            )
+            rows = list(connection.execute(select(due).where(due.c.place == 1).order_by(due.c.created_us)))
             count = connection.scalar(select(func.count()).select_from(notifications).where(notifications.c.state == "queued"))
         self._telemetry.waiting.set(count or 0)
-        rows = []
         with self._lock:
-            for row in waiting:
-                if row.contact not in self._busy:
-                    self._busy.add(row.contact)
-                    rows.append(row)
+            self._busy.update(row.contact for row in rows)
         return rows
 
     def _attempt_in_pool(self, row: Any) -> None:
         try:
             self._attempt(row)
         except Exception:
-            log.exception("delivery %s to %s: its outcome could not be written; it will be attempted again", row.id, row.contact)
+            log.exception("delivery %s to %s: what came of it could not be written down", row.id, row.contact)
         self.ring()
 
     def _attempt(self, row: Any) -> None:
         try:
-            channel = self._channels.get(row.contact)
-            outcome: Outcome
-            if channel is None:
-                outcome = Refused(f"contact.{row.contact} is not configured any more")
-            else:
-                outcome = channel.send(row.id, row.body)
-            self._write(row, outcome)
+            outcome = self._send(row)
+            complained = False
+            while True:
+                try:
+                    self._write(row, outcome)
+                    return
+                except OperationalError as error:
+                    # Kept until it can be written: to send again would wake somebody twice.
+                    if not complained:
+                        complained = True
+                        log.error("delivery %s is %s; the state database can't be told: %s", row.id, outcome, error.orig)
+                    if self._stop.wait(LOOK_S):
+                        return
         finally:
             with self._lock:
                 self._busy.discard(row.contact)
+
+    def _send(self, row: Any) -> Outcome:
+        channel = self._channels.get(row.contact)
+        if channel is None:
+            return Refused(f"contact.{row.contact} is not configured any more")
+        try:
+            return channel.send(row.id, row.body)
+        except Exception as error:
+            log.exception("contact.%s: its channel failed", row.contact)
+            return Retry(f"its channel failed: {error!r}"[:300])
 
     def _write(self, row: Any, outcome: Outcome) -> None:
         now_us = self._now_us()
@@ -141,6 +161,6 @@ class Deliverer:
             case Retry(reason) | Refused(reason):
                 values |= {"state": "dead", "error": reason}
                 log.error("notification %s to %s is a dead letter: %s", row.id, row.contact, reason)
-        self._telemetry.deliveries.labels(row.contact, type(outcome).__name__.lower()).inc()
         with self._state.write() as connection:
             connection.execute(update(notifications).where(notifications.c.id == row.id).values(values))
+        self._telemetry.deliveries.labels(row.contact, type(outcome).__name__.lower()).inc()

@@ -19,13 +19,13 @@ class WebhookConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: Literal["webhook"]
+    type: Literal["webhook"] = Field(description="One HTTP POST of JSON a notification.")
     url: Annotated[HttpUrl, Field(description="Where the POST goes.")]
     timeout_s: Annotated[float, Field(gt=0, le=60, description="How long one attempt may take.")] = 10
 
 
 class Webhook:
-    """One receiver. Connections are kept open between messages."""
+    """One receiver."""
 
     def __init__(self, contact: str, config: WebhookConfig) -> None:
         self._contact, self._url = contact, str(config.url)

@@ -14,9 +14,9 @@ from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 class AbsenceConfig(RuleBase):
     """`type = "absence"`."""
 
-    type: Literal["absence"]
+    type: Literal["absence"] = Field(description="A device has been silent for too long.")
     of: str = Field(description="The metric or event type that should keep coming.")
-    for_s: Duration = Field(alias="for", description="Silence after which it fires.")
+    for_s: Duration = Field(alias="for", ge=1, description="Silence after which it fires.")
 
     @field_validator("of")
     @classmethod
@@ -35,8 +35,13 @@ class Absence:
         self.events = frozenset((config.of,)) & EVENTS.keys()
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
-        """The device spoke."""
-        memory["heard_us"] = max(fact.received_us, memory.get("heard_us", 0))
+        """The device spoke. A reading sent again, because the series store is down, is no new word."""
+        said_us = min(fact.time_us, fact.received_us)
+        if said_us <= memory.get("said_us", 0):
+            return None
+        memory["said_us"] = said_us
+        memory["heard_us"] = memory["listened_us"] = max(fact.received_us, memory.get("heard_us", 0))
+        memory["deaf_us"] = 0
         return Verdict("ok", fact.received_us, reason=fact.name)
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:
@@ -44,6 +49,10 @@ class Absence:
         heard_us = memory.get("heard_us")
         if heard_us is None or listening_since_us is None:
             return None
-        if now_us - max(heard_us, listening_since_us) < self._config.for_s * 1_000_000:
+        # Time in which nobody listened is taken off, not counted from: a gateway that starts anew each night would
+        # never get to the end of a day's silence.
+        memory["deaf_us"] += max(listening_since_us - memory["listened_us"], 0)
+        memory["listened_us"] = max(now_us, listening_since_us)
+        if now_us - heard_us - memory["deaf_us"] < self._config.for_s * 1_000_000:
             return None
         return Verdict("firing", heard_us, str(heard_us), reason=f"no {self._config.of}")

@@ -5,15 +5,17 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from edge.contract.events import EVENTS
+from gateway.rules.duration import Duration
 from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 
 
 class OccurrenceConfig(RuleBase):
     """`type = "occurrence"`."""
 
-    type: Literal["occurrence"]
+    type: Literal["occurrence"] = Field(description="An event has happened.")
     event: str = Field(description="The event type that fires.")
-    until: str | None = Field(None, description="The event type that ends it; absent: a person ends it.")
+    until: str | None = Field(None, description="The event type that ends it; absent: `hold` ends it.")
+    hold: Duration = Field(600, description="Without `until`: it ends so long after the last such event; told once.")
 
     @field_validator("event", "until")
     @classmethod
@@ -22,7 +24,11 @@ class OccurrenceConfig(RuleBase):
 
 
 class Occurrence:
-    """Fires from the event until its end."""
+    """Fires from the event until its end.
+
+    With `until`, a second event means that an end is on its way behind it: it is another thing, and told. Without, events that
+    follow each other within `hold` are one thing, and told once.
+    """
 
     metrics: frozenset[str] = frozenset()
 
@@ -38,12 +44,22 @@ class Occurrence:
             return Verdict("ok", fact.time_us, reason=fact.name) if fact.time_us >= memory.get("since_us", 0) else None
         if fact.time_us < memory.get("ended_us", 0) or (fact.late and fact.superseded):
             return None
+        if self._config.until is None:
+            memory["seen_us"] = max(fact.received_us, memory.get("seen_us", 0))
+            if "first" in memory:
+                return None
+            memory["first"] = fact.id
+        elif fact.time_us < memory.get("since_us", 0):
+            return None  # a newer one was told already, and an end that comes late must not end that
         memory["since_us"] = fact.time_us
         return Verdict("firing", fact.time_us, fact.id, fact.late, fact.name)
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002
-        """Time alone changes nothing."""
-        return None
+        """Without `until`, quiet for `hold` is the end."""
+        if "first" not in memory or now_us - memory["seen_us"] < self._config.hold * 1_000_000:
+            return None
+        del memory["first"]
+        return Verdict("ok", now_us, reason=f"no more {self._config.event}")
 
 
 def known(name: str | None, table: object, what: str) -> str | None:

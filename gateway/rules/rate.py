@@ -15,7 +15,7 @@ _SAMPLES = 60  # kept of a window: enough for its shape, and the memory stays sm
 class RateConfig(RuleBase):
     """`type = "rate"`."""
 
-    type: Literal["rate"]
+    type: Literal["rate"] = Field(description="A metric changes too fast.")
     metric: str = Field(description="The metric whose change is measured.")
     per: Duration = Field(60, ge=1, description="The unit of time of `above`: change per this long.")
     window: Duration = Field(300, ge=1, description="How far back the change is measured.")
@@ -56,7 +56,7 @@ class Rate:
         change = samples[-1][1] - samples[0][1]
         if span_s > 0 and change / span_s * self._config.per > self._config.above:
             since_us = memory.setdefault("since_us", fact.time_us)
-            return Verdict("firing", since_us, str(since_us), fact.late, f"{fact.name} +{change:g} / {span_s:g} s")
+            return Verdict("firing", since_us, str(since_us), fact.late, f"{fact.name} +{change:g} / {span_s:.0f} s")
         memory.pop("since_us", None)
         return Verdict("ok", fact.time_us, reason=f"{fact.name} +{change:g}")
 

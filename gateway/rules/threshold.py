@@ -13,7 +13,7 @@ from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 class ThresholdConfig(RuleBase):
     """`type = "threshold"`: exactly one of `above` and `below`."""
 
-    type: Literal["threshold"]
+    type: Literal["threshold"] = Field(description="A metric is beyond a limit.")
     metric: str = Field(description="The metric that is compared.")
     above: float | None = Field(None, description="Fires while the value is greater.")
     below: float | None = Field(None, description="Fires while the value is smaller.")

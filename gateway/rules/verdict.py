@@ -38,6 +38,7 @@ class Verdict(NamedTuple):
 class RuleBase(BaseModel):
     """The settings every rule has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
+    kind: str | None = Field(None, description="Only devices deployed as this kind (trap, camera, ...); absent: all.")
     severity: Severity = Field("warning", description="How urgent an alert of this rule is.")

@@ -47,16 +47,18 @@ devices = Table(
     Column("kind", Text, nullable=False),
 )
 
-# Which records of a node's epoch are durable, as text `1-500,502`: what dedupe and acks go by.
+# Which records of a node's epoch are durable, as text `1-500,502`: what dedupe and acks go by. `declared` are those of
+# them that will never come, as the node said; one that comes after all is taken.
 ranges = Table(
     "ranges",
     metadata,
     Column("node", Text, primary_key=True),
     Column("epoch", Text, primary_key=True),
     Column("body", Text, nullable=False),
+    Column("declared", Text, nullable=False),
 )
 
-# Where a boot's zero lies, for boots whose clock is not trusted: UTC µs of mono 0. Set once, so that resends agree.
+# Where a boot's zero lies, for records whose clock is not trusted: UTC µs of mono 0. Set once, so that resends agree.
 boots = Table(
     "boots",
     metadata,

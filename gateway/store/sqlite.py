@@ -24,6 +24,10 @@ VERSION = 1
 APPLICATION_ID = int.from_bytes(b"smts", "big")
 """PRAGMA application_id: tells a series file from any other database, our state database included."""
 
+CACHE_KIB = 16 * 1024
+CHECKPOINT_PAGES = 4000
+"""Of 4 KiB: the size to which the write-ahead log grows."""
+
 BUSY_S = 2.0
 """How long to wait for another program's lock before saying StoreDown."""
 
@@ -197,6 +201,10 @@ def _prepare(writer: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StoreRefused(f"{path} is on a file system where SQLite can't use WAL ({mode}): put it on a local disk")
     writer.execute("PRAGMA synchronous = FULL")
+    # Each series grows at a page of its own: a thousand of them are more than the default cache of 2 MB and than the 4 MB of
+    # log after which SQLite copies every page home.
+    writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     writer.execute("BEGIN IMMEDIATE")
     if not _check_ours(writer, path):  # asked again under the lock: another process may have made it meanwhile
         for statement in _SCHEMA:

@@ -14,6 +14,7 @@ from pathlib import Path
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.pipeline import Message
 from gateway.store import SqliteStore, SqliteStoreConfig
+from gateway.store.sqlite import CACHE_KIB, CHECKPOINT_PAGES
 from simulators.bench.figures import Figure
 from simulators.bench.ours import Parts
 from simulators.fleet import FleetNode, make_nodes
@@ -110,6 +111,8 @@ def _raw(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(_RAW)
     return db
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def test_pyserial_reads_every_byte_value_unchanged(tmp_path: Path) -> None:
     with SerialPort(tmp_path / "counter") as port, serial.Serial(str(port.path), 9600, timeout=5) as opened:
         assert port.write(bytes(range(256))) == 256
         assert opened.read(256) == bytes(range(256))
+
+
+def test_what_was_sent_before_anybody_listened_waits_unchanged(tmp_path: Path) -> None:
+    with SerialPort(tmp_path / "counter") as port:
+        port.write(b"\x03\r\n\x04\x7f\n")
+        opened = os.open(port.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            assert os.read(opened, 100) == b"\x03\r\n\x04\x7f\n"
+        finally:
+            os.close(opened)
 
 
 def test_a_listener_feels_the_plug_being_pulled(tmp_path: Path) -> None:

@@ -181,6 +181,21 @@ def test_every_sprung_trap_holds_an_animal_that_the_camera_beside_it_saw(seed: i
             assert town.trap_is_sprung(sprung.node, sprung.device, t_us) is closed
 
 
+def test_a_caught_animal_goes_no_further() -> None:
+    both_caught = 0
+    for day in range(100):
+        noon_us = JUNE_US + day * DAY_US + DAY_US // 2
+        night = TOWN.happenings(noon_us, noon_us + DAY_US)
+        for animal in ("wild-boar", "deer"):  # of which there are two each
+            caught_us = [h.t_us for h in night if (h.kind, h.what) == ("trap_sprung", animal)]
+            assert len(caught_us) <= 2
+            if len(caught_us) == 2:
+                both_caught += 1
+                last_us = max(h.t_us for h in night if (h.kind, h.what) == ("picture", animal))
+                assert last_us < max(caught_us) + MINUTE_US
+    assert both_caught > 5
+
+
 @given(seeds, st.sampled_from(TRAPS), times)
 def test_a_trap_never_springs_by_day(seed: int, at: tuple[str, str], t_us: int) -> None:
     time_of_day_us = (t_us + JST_US) % DAY_US
@@ -192,6 +207,12 @@ def test_most_nights_a_trap_springs_somewhere() -> None:
     sprung = [h for h in TOWN.happenings(JUNE_US, JUNE_US + 30 * DAY_US) if h.kind == "trap_sprung"]
     assert 20 < len(sprung) < 120
     assert {(h.node, h.device) for h in sprung} == set(TRAPS)
+
+
+def test_a_picture_belongs_to_the_span_that_begins_with_it() -> None:
+    (first, *_) = whole = TOWN.pictures_between("kitaone", "cam-1", JUNE_US, JUNE_US + 3 * DAY_US)
+    assert TOWN.pictures_between("kitaone", "cam-1", JUNE_US, first[0]) == []
+    assert TOWN.pictures_between("kitaone", "cam-1", first[0], JUNE_US + 3 * DAY_US) == whole
 
 
 @given(seeds, st.sampled_from(CAMERAS), st.lists(times, min_size=3, max_size=3))

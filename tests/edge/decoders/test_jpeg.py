@@ -123,6 +123,6 @@ def test_exif_that_leads_in_circles_is_given_up_soon() -> None:
 
 def test_a_picture_of_nothing_but_segments_is_given_up_soon() -> None:
     begun = time.process_time()
-    assert jpeg_fault(b"\xff\xd8" + b"\xff" * 8_000_000) is not None
-    assert jpeg_fault(b"\xff\xd8" + b"\xff\xe5\x00\x02" * 2_000_000) is not None
-    assert time.process_time() - begun < 5
+    assert jpeg_fault(b"\xff\xd8" + b"\xff" * 2**25) is not None
+    assert jpeg_fault(b"\xff\xd8" + b"\xff\xe5\x00\x02" * 2**23) is not None
+    assert time.process_time() - begun < 1

@@ -14,7 +14,7 @@ from gateway.api.authorize import Actor
 from gateway.deployments import Deployment, Deployments
 from gateway.feed import Feed
 from gateway.media import MediaShelf
-from gateway.state import State, open_state, tables
+from gateway.state import State, open_state
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
 

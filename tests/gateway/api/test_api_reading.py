@@ -238,8 +238,8 @@ def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     for parse in (parse_instant_ms, parse_duration_ms):
         try:
             assert parse(text) >= 0
-        except ValueError as error:
-            assert str(error)
+        except ValueError:
+            pass
 
 
 @given(st.datetimes(timezones=st.timezones()))

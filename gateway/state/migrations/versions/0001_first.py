@@ -135,6 +135,7 @@ def upgrade() -> None:
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("epoch", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("declared", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("node", "epoch"),
     )
     op.create_table(

@@ -1,0 +1,132 @@
+"""What one group of messages wants to change: data that gateway.intake fills in and gateway.pipeline makes durable."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from edge.contract.messages import SEQ_REUSED, Birth, State
+from edge.contract.ranges import Ranges
+from edge.contract.topics import parse
+from gateway.rules import Fact
+
+QUARANTINE_BYTES = 4096
+
+SeriesKey = tuple[str, str, str]  # node, device, metric
+EpochKey = tuple[str, str]  # node, epoch
+
+
+class Message(NamedTuple):
+    """One MQTT message as it came."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    """The broker had kept it: it says nothing of whether its sender is there now."""
+
+
+@dataclass(slots=True, eq=False)
+class Latest:
+    """The newest reading of a series. One object a series, changed in place: the hot loop makes none."""
+
+    key: SeriesKey
+    time_us: int
+    received_us: int
+    seq: int
+    value: float
+
+
+@dataclass(slots=True)
+class Settled:
+    """What is known of an epoch's numbers, as committed; never changed, only replaced."""
+
+    durable: Ranges
+    """Stored, refused or declared: nobody needs to send them any more."""
+    declared: Ranges
+    """Those of them that the node said will never come. One that comes after all is taken as if nothing had been said."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What one flush does for one node's epoch: what becomes durable, and what its ack will say."""
+
+    settled: Settled
+    given_out: int  # the highest number that is settled: what this epoch gave to a record, as far as we know
+    facts: list[tuple[int, int]] = field(default_factory=list)  # become durable in step 3
+    declared: list[tuple[int, int]] = field(default_factory=list)  # those of them that will never come
+    readings: list[int] = field(default_factory=list)  # become durable in step 6
+    staged: set[int] = field(default_factory=set)  # records of both, and what is refused
+    seqs: list[int] = field(default_factory=list)  # everything the messages held: what the ack is about
+    lost: list[tuple[int, int, str]] = field(default_factory=list)  # as the node said; see Intake._record_losses
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    reused: bool = False  # a number came with other content: nothing that this outbox calls by number is sure
+
+    def knows(self, seq: int) -> bool:
+        """Whether this record is durable, or about to be."""
+        settled = self.settled
+        return seq in self.staged or (seq in settled.durable and seq not in settled.declared)
+
+    def reuse(self, seq: int) -> None:
+        """Says that a known number came with other content."""
+        self.reused = True
+        self.rejected.append((seq, SEQ_REUSED))
+
+
+class Content(NamedTuple):
+    """What makes an event this one: an equal event under the same number is the same event sent again."""
+
+    device: str
+    type: str
+    node_time_us: int
+    body: str
+
+
+@dataclass(slots=True)
+class Flush:
+    """Everything one group of messages wants to change."""
+
+    now_us: int
+    away_since_us: int | None = None
+    work: dict[EpochKey, Work] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    contents: dict[tuple[str, str, int], Content] = field(default_factory=dict)  # of the events, by identity
+    points: list[tuple[SeriesKey, int, float]] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    lost: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    boots: dict[tuple[str, str], int] = field(default_factory=dict)
+    births: dict[str, Birth] = field(default_factory=dict)
+    born: set[str] = field(default_factory=set)  # nodes whose birth is news, not the broker's memory
+    states: dict[str, State] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)  # nodes that have just spoken themselves
+    duplicates: int = 0
+
+    def refuse(self, message: Message, reason: str, seq: int | None = None) -> None:
+        """Keeps the beginning of what is refused, with the reason. `seq` None: the whole message."""
+        try:
+            node = parse(message.topic).node
+        except ValueError:
+            node = None
+        self.quarantine.append(
+            {
+                "received_us": self.now_us,
+                "node": node,
+                "seq": seq,
+                "topic": message.topic[:256],
+                "reason": reason,
+                "size": len(message.payload),
+                "payload": message.payload[:QUARANTINE_BYTES],
+            }
+        )
+
+
+def runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Numbers as closed ranges, in the order in which they came."""
+    if seqs and seqs[-1] - seqs[0] == len(seqs) - 1 and seqs == list(range(seqs[0], seqs[-1] + 1)):
+        yield seqs[0], seqs[-1]  # what a healthy agent sends, without a step of Python a number
+        return
+    start = 0
+    for i in range(1, len(seqs) + 1):
+        if i == len(seqs) or seqs[i] != seqs[i - 1] + 1:
+            yield seqs[start], seqs[i - 1]
+            start = i

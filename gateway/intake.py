@@ -1,0 +1,421 @@
+"""From messages to a `Flush`, which is all that a group of them wants to change: steps 1 and 2 of gateway.pipeline.
+
+It reads the state database and never writes it, and what it remembers of the database is only what was committed. Whatever
+a message holds, the work it makes here is bounded.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import bindparam, select
+
+from edge.contract.events import AnyEvent
+from edge.contract.messages import MAX_BYTES, SEQ_REUSED, Birth, CheckedBatch, State, check_batch
+from edge.contract.ranges import Ranges
+from edge.contract.topics import Channel, Topic, parse
+from gateway.flush import Content, EpochKey, Flush, Latest, Message, Settled, Work, runs
+from gateway.rules import Fact
+from gateway.state import State as Database
+from gateway.state.tables import boots, devices, events, latest, nodes, ranges
+
+_Wire = TypeVar("_Wire", bound=BaseModel)
+
+LATE_US = 5 * 60 * 1_000_000
+"""An event that arrives this long after it happened is late; a clock that is off by more is not trusted."""
+
+EARLIEST_US = 1_577_836_800_000_000  # 2020-01-01: nothing of ours is older
+FUTURE_US = 24 * 3600 * 1_000_000  # of a boot whose zero we had to guess; a trusted clock is never so far ahead
+LONGEST_WAIT_US = 90 * 86_400 * 1_000_000  # a record that waited longer by a clock never set: that clock was set meanwhile
+MAX_DEVICES = 1000  # of one node, as in its Birth: the flood of names of a broken one must not fill memory and disk
+MAX_RANGES = 50_000  # pieces that one epoch's numbers lie in; a week of events while the series store is down
+MAX_UNHEARD = 10_000_000  # numbers a node may have given up before we heard of them: more than an outbox holds
+_REMEMBERED = 100_000  # topics, boots and epochs kept in memory; a flood of names must not fill it
+_PIECES = 1_000_000  # of all remembered epochs together
+
+# Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
+_RANGES = select(ranges.c.body, ranges.c.declared).where(ranges.c.node == bindparam("node"), ranges.c.epoch == bindparam("epoch"))
+_BOOT = select(boots.c.zero_us).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
+
+
+class Intake:
+    """Reads groups of messages; `committed` tells it what came of them."""
+
+    def __init__(self, database: Database, wanted: frozenset[str]) -> None:
+        """`wanted`: the metrics that rules want facts of."""
+        self._database, self._wanted = database, wanted
+        self.unsaved: set[Latest] = set()
+        """Of which series a newer reading came since somebody cleared this."""
+        self._latest: dict[str, dict[tuple[str, str], Latest]] = defaultdict(dict)  # by node, then by device and metric
+        self._topics: dict[str, Topic] = {}
+        self._settled: dict[EpochKey, Settled] = {}
+        self._pieces = 0
+        self._next: dict[EpochKey, int] = {}  # the next seq a node said it will give out
+        self._boots: dict[tuple[str, str], int] = {}
+        self._devices: dict[str, set[str]] = defaultdict(set)
+        with database.read() as connection:
+            for row in connection.execute(select(latest)):
+                key = (row.node, row.device, row.metric)
+                self._latest[row.node][row.device, row.metric] = Latest(key, row.time_us, row.received_us, row.seq, row.value)
+                self._devices[row.node].add(row.device)
+            for row in connection.execute(select(devices.c.node, devices.c.device)):
+                self._devices[row.node].add(row.device)
+
+    def read(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> Flush:
+        """What the messages want to change; what can't be used of them stands in its quarantine."""
+        flush = Flush(now_us, away_since_us)
+        for message in messages:
+            try:
+                self._read(flush, message)
+            except ValueError as error:
+                flush.refuse(message, str(error))
+        for key, work in flush.work.items():
+            if work.lost:
+                self._record_losses(flush, key, work)
+        return flush
+
+    def committed(self, flush: Flush, after: dict[EpochKey, Settled]) -> None:
+        """Remembers what is durable now."""
+        for key, settled in after.items():
+            self._pieces += max(len(settled.durable) - len(flush.work[key].settled.durable), 0)
+            flush.work[key].settled = settled
+        if self._pieces > _PIECES:
+            self.forget()
+        self._settled.update(after)
+        if flush.boots:
+            _make_room(self._boots)
+            self._boots.update(flush.boots)
+
+    def forget(self) -> None:
+        """Lets go of what is remembered of epochs and boots: the database has it."""
+        self._settled.clear()
+        self._boots.clear()
+        self._pieces = 0
+
+    # 1 parse or quarantine
+
+    def _read(self, flush: Flush, message: Message) -> None:
+        """ValueError with the reason when the whole message is refused; nothing of it is in the flush then."""
+        topic = self._topics.get(message.topic)
+        if topic is None:
+            topic = parse(message.topic)
+            _make_room(self._topics)
+            self._topics[message.topic] = topic
+        node, channel = topic.node, topic.channel
+        if len(message.payload) > MAX_BYTES:
+            raise ValueError(f"message of {len(message.payload)} bytes, at most {MAX_BYTES}")
+        spoke = not message.retained
+        if channel is Channel.LIVE or channel is Channel.BACKLOG:
+            try:
+                decoded = orjson.loads(message.payload)
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"no JSON: {error}") from None
+            self._batch(flush, message, node, check_batch(decoded))
+        elif channel is Channel.BIRTH:
+            self._birth(flush, node, _model(Birth, message.payload), news=spoke)
+        elif channel is Channel.STATE:
+            state = _model(State, message.payload)
+            spoke = spoke and state.reason != "lost"  # those are the broker's words
+            self._state(flush, node, state)
+        else:
+            raise ValueError(f"{channel} is not something this gateway takes")
+        if spoke:
+            flush.seen.add(node)
+
+    def _birth(self, flush: Flush, node: str, birth: Birth, *, news: bool) -> None:
+        """Notes what the node says of itself; asks for what it no longer has and we never saw."""
+        flush.births[node] = birth
+        if news:
+            flush.born.add(node)
+        work = self._work(flush, node, birth.epoch)
+        _make_room(self._next)
+        self._next[node, birth.epoch] = birth.next
+        durable = work.settled.durable
+        if birth.first > 1 and durable.holes(birth.first):
+            earlier = (1, birth.first - 1)  # numbers of an earlier epoch: not this one's to miss
+            work.facts.append(earlier)
+            work.declared += durable.holes(birth.first)
+        holes = ((max(low, birth.first), high) for low, high in durable.holes(birth.oldest) if high >= birth.first)
+        work.missing += list(holes)[: max(100 - len(work.missing), 0)]
+
+    def _state(self, flush: Flush, node: str, state: State) -> None:
+        """Notes whether the node is there. The last will of a session that another has followed says nothing."""
+        born = flush.births.get(node)
+        session = born.session if born else None
+        if not state.online and session is None:
+            with self._database.read() as connection:
+                session = connection.scalar(select(nodes.c.session).where(nodes.c.node == node))
+        if state.online or session in (None, state.session):
+            flush.states[node] = state
+
+    # 2 dedupe
+
+    def _batch(self, flush: Flush, message: Message, node: str, batch: CheckedBatch) -> None:
+        work = self._work(flush, node, batch.epoch)
+        self._check_size((node, batch.epoch), work, batch)
+        trusted = _trusted(batch, flush)
+        if trusted:
+            zero_us = batch.t0
+            self._learn_zero(flush, node, batch)
+        else:
+            zero_us = self._boot_zero(flush, node, batch) + batch.mono0
+        self._take_readings(flush, work, node, batch, zero_us, trusted=trusted)
+        if batch.events:
+            self._take_events(flush, work, message, node, batch, zero_us, trusted=trusted)
+        for seq, reason, record in batch.rejected:
+            if work.knows(seq):
+                work.seqs.append(seq)
+                flush.duplicates += 1
+            else:
+                work.staged.add(seq)
+                work.facts.append((seq, seq))
+                work.rejected.append((seq, reason))
+                flush.refuse(message._replace(payload=orjson.dumps(record, default=str)), reason, seq)
+        work.lost += batch.lost
+
+    def _check_size(self, key: EpochKey, work: Work, batch: CheckedBatch) -> None:
+        """ValueError for a batch that scatters this epoch's numbers too far, or gives up what nobody can have had."""
+        durable = work.settled.durable
+        if len(durable) >= MAX_RANGES:
+            after = durable.copy()
+            for seq in _seqs(batch):
+                after.add(seq)
+            if len(after) > len(durable):
+                raise ValueError(f"this epoch's numbers lie in {len(durable)} pieces already: only what fills gaps is taken")
+        if batch.lost:
+            high = max(row[1] for row in batch.lost)
+            top = max(work.given_out, self._next.get(key, 1) - 1, max(_seqs(batch), default=0))
+            if high > top + MAX_UNHEARD:
+                raise ValueError(f"gives up numbers to {high}, but no record above {top} was ever heard of")
+
+    def _take_readings(self, flush: Flush, work: Work, node: str, batch: CheckedBatch, zero_us: int, *, trusted: bool) -> None:
+        """The hot loop: once a reading. What can be done once a batch is done there."""
+        rows = batch.readings
+        if not rows:
+            return
+        seqs = [row[0] for row in rows]
+        if not work.staged.isdisjoint(seqs) or work.settled.durable.meets(min(seqs), max(seqs)):
+            known = {seq for seq in seqs if work.knows(seq)}
+            work.seqs += known
+            flush.duplicates += len(known)
+            rows = [row for row in rows if row[0] not in known]
+            seqs = [row[0] for row in rows]
+        series, epoch, wanted, now_us = self._latest[node], batch.epoch, self._wanted, flush.now_us
+        points, facts, unsaved = flush.points, flush.facts, self.unsaved
+        latest_us = now_us + (LATE_US if trusted else FUTURE_US)
+        refused: list[tuple[int, str, Any]] = []
+        for record in rows:
+            seq, dt, device, metric, value = record
+            time_us = zero_us + dt
+            if not EARLIEST_US <= time_us <= latest_us:
+                refused.append((seq, "time is out of range", record))
+                continue
+            last = series.get((device, metric))
+            if last is None:
+                if not self._has_room(node, device):
+                    refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
+                    continue
+                last = series[device, metric] = Latest((node, device, metric), time_us, now_us, seq, value)
+                unsaved.add(last)
+            elif time_us - last.time_us < 1000 and time_us // 1000 == last.time_us // 1000 and last.seq != seq:
+                refused.append((seq, "second reading of its series in one millisecond", record))
+                continue
+            elif time_us > last.time_us:
+                last.time_us, last.received_us, last.seq, last.value = time_us, now_us, seq, value
+                unsaved.add(last)
+            key = last.key
+            points.append((key, time_us // 1000, value))
+            if metric in wanted:
+                # Nothing is true in the future: a rule that believed it would be deaf until then. The names are those of the
+                # key, for their hashes are known: each fact is looked up by them several times.
+                at_us = min(time_us, now_us)
+                facts.append(Fact(*key, value, at_us, now_us, now_us - time_us > LATE_US, f"{epoch}:{seq}"))
+        if refused:
+            batch.rejected += refused
+            gone = {seq for seq, _, _ in refused}
+            seqs = [seq for seq in seqs if seq not in gone]
+        work.staged.update(seqs)
+        work.readings += seqs
+        work.seqs += seqs
+
+    def _take_events(
+        self, flush: Flush, work: Work, message: Message, node: str, batch: CheckedBatch, zero_us: int, *, trusted: bool
+    ) -> None:
+        epoch, now_us = batch.epoch, flush.now_us
+        stored = self._stored(work, node, batch)
+        for event in batch.events:
+            seq, time_us = event.seq, zero_us + event.dt
+            content = Content(event.device, event.type, batch.t0 + event.dt, _body(event))
+            known = stored.get(seq) or flush.contents.get((node, epoch, seq))
+            if not trusted and not EARLIEST_US <= time_us <= now_us:
+                time_us = now_us  # a clock that is wrong must not cost an alarm: it counts from when we heard of it
+            if known == content:
+                work.seqs.append(seq)
+                flush.duplicates += 1
+            elif known is None and not EARLIEST_US <= time_us <= now_us + LATE_US:
+                batch.rejected.append((seq, "time is out of range", event.model_dump(by_alias=True)))
+            elif known is not None or work.knows(seq):  # known as another event, or as a reading
+                work.reuse(seq)
+                flush.refuse(message._replace(payload=event.model_dump_json(by_alias=True).encode()), SEQ_REUSED, seq)
+            elif not self._has_room(node, event.device):
+                reason = f"this node has {MAX_DEVICES} devices already"
+                batch.rejected.append((seq, reason, event.model_dump(by_alias=True)))
+            else:
+                work.staged.add(seq)
+                work.facts.append((seq, seq))
+                work.seqs.append(seq)
+                flush.contents[node, epoch, seq] = content
+                flush.events.append(
+                    {
+                        "node": node,
+                        "epoch": epoch,
+                        "seq": seq,
+                        "device": event.device,
+                        "type": event.type,
+                        "class_": event.class_,
+                        "time_us": time_us,
+                        "node_time_us": content.node_time_us,
+                        "received_us": now_us,
+                        "late": now_us - time_us > LATE_US,
+                        "clock_trusted": trusted,
+                        "body": content.body,
+                    }
+                )
+
+    def _stored(self, work: Work, node: str, batch: CheckedBatch) -> dict[int, Content]:
+        """Those of the batch's events whose numbers are committed already, as they are stored."""
+        durable = work.settled.durable
+        seqs = [event.seq for event in batch.events if event.seq in durable]
+        if not seqs:
+            return {}
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(events.c.seq, events.c.device, events.c.type, events.c.node_time_us, events.c.body).where(
+                    events.c.node == node, events.c.epoch == batch.epoch, events.c.seq.in_(seqs)
+                )
+            )
+            return {row.seq: Content(row.device, row.type, row.node_time_us, row.body) for row in rows}
+
+    def _record_losses(self, flush: Flush, key: EpochKey, work: Work) -> None:
+        """Records what of the declared losses never came, and stops waiting for it.
+
+        Only numbers that were given out, as far as we know: an ack for more would free records that are yet to be made.
+        """
+        known = work.settled.durable.copy()
+        for low, high in runs(sorted(work.staged)):
+            known.add(low, high)
+        top = max(work.given_out, self._next.get(key, 1) - 1, max(work.staged, default=0))
+        wanted = sorted((low, min(high, top), reason) for low, high, reason in work.lost if low <= top)
+        holes = iter(known.holes(max((high for _, high, _ in wanted), default=0) + 1))
+        hole = next(holes, None)
+        recorded = 0  # losses may overlap
+        for low, high, reason in wanted:
+            work.seqs += (low, high)
+            while hole is not None and hole[0] <= high:
+                first, last = max(hole[0], low, recorded + 1), min(hole[1], high)
+                if first <= last:
+                    recorded = last
+                    work.facts.append((first, last))
+                    work.declared.append((first, last))
+                    flush.lost.append(
+                        {"node": key[0], "epoch": key[1], "low": first, "high": last, "reason": reason,
+                         "recorded_us": flush.now_us}
+                    )  # fmt: skip
+                if hole[1] > high:
+                    break
+                hole = next(holes, None)
+
+    # What is known of before
+
+    def _work(self, flush: Flush, node: str, epoch: str) -> Work:
+        """This flush's work for the node's epoch, with what is settled of it, from memory or from the database."""
+        key = (node, epoch)
+        work = flush.work.get(key)
+        if work is None:
+            settled = self._settled.get(key)
+            if settled is None:
+                with self._database.read() as connection:
+                    row = connection.execute(_RANGES, {"node": node, "epoch": epoch}).first()
+                settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared)) if row else Settled(Ranges(), Ranges())
+                _make_room(self._settled)
+                self._settled[key] = settled
+            work = flush.work[key] = Work(settled, max((high for _, high in settled.durable), default=0))
+        return work
+
+    def _has_room(self, node: str, device: str) -> bool:
+        """Whether the device is known, or may still become so."""
+        known = self._devices[node]
+        if device not in known:
+            if len(known) >= MAX_DEVICES:
+                return False
+            known.add(device)
+        return True
+
+    def _boot_zero(self, flush: Flush, node: str, batch: CheckedBatch) -> int:
+        """UTC µs of mono 0 of the batch's boot, by our clock: set once, then the same for ever, so that resends agree."""
+        zero_us = self._known_zero(flush, node, batch.boot)
+        if zero_us is None:
+            waited_us = batch.sent - batch.t0
+            if not 0 <= waited_us <= LONGEST_WAIT_US:
+                waited_us = 0
+            zero_us = flush.boots[node, batch.boot] = flush.now_us - waited_us - batch.mono0
+        return zero_us
+
+    def _learn_zero(self, flush: Flush, node: str, batch: CheckedBatch) -> None:
+        """Takes the zero of a boot from a clock that is right, for records of the same boot from before it was."""
+        key = (node, batch.boot)
+        if key in self._boots or batch.clock != "sync" or abs(batch.sent - flush.now_us) > LATE_US:
+            return
+        if self._known_zero(flush, node, batch.boot) is None:
+            flush.boots[key] = batch.t0 - batch.mono0
+
+    def _known_zero(self, flush: Flush, node: str, boot: str) -> int | None:
+        key = (node, boot)
+        zero_us = self._boots.get(key, flush.boots.get(key))
+        if zero_us is None:
+            with self._database.read() as connection:
+                zero_us = connection.scalar(_BOOT, {"node": node, "boot": boot})
+            if zero_us is not None:
+                _make_room(self._boots)
+                self._boots[key] = zero_us
+        return zero_us
+
+
+def _trusted(batch: CheckedBatch, flush: Flush) -> bool:
+    """Whether the node's clock can be believed: it says so, and it does not differ from ours.
+
+    `sent` was the node's time when the message left; it may have waited in the broker while this gateway was away.
+    """
+    if batch.clock == "unsync" or batch.sent > flush.now_us + LATE_US:
+        return False
+    earliest_us = flush.now_us if flush.away_since_us is None else min(flush.away_since_us, flush.now_us)
+    return batch.sent >= earliest_us - LATE_US
+
+
+def _seqs(batch: CheckedBatch) -> Iterator[int]:
+    yield from (row[0] for row in batch.readings)
+    yield from (event.seq for event in batch.events)
+    yield from (row[0] for row in batch.rejected)
+
+
+def _body(event: AnyEvent) -> str:
+    """An event's own fields as JSON, the same text for the same event."""
+    return event.model_dump_json(by_alias=True, exclude={"seq", "dt", "device", "type", "class_"})
+
+
+def _make_room(cache: dict[Any, Any]) -> None:
+    """Empties a cache that has grown too large; what it held is found again where it came from."""
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+
+
+def _model(model: type[_Wire], payload: bytes) -> _Wire:
+    """A message by its model. ValueError of one readable line."""
+    try:
+        return model.model_validate_json(payload)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "message"
+        raise ValueError(f"{where}: {fault['msg']}"[:300]) from None

@@ -1,0 +1,407 @@
+"""The outbox: what `put` returned for is there, whatever happens, until it is acknowledged, refused or declared lost."""
+
+import json
+import logging
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge import outbox as module
+from edge.clock import Instant
+from edge.contract.events import AnyEvent, DeviceUp, RecordClass, TagSeen, TrapSprung
+from edge.errors import OutboxError
+from edge.outbox import Outbox
+from edge.records import Happened, Reading, Record
+
+NOW = Instant(1_780_434_720_000_000, 90_000_000)
+BOOT = "00000000000000b0"
+RANKS = list(RecordClass)
+
+
+def after(us: int) -> Instant:
+    return Instant(NOW.utc_us + us, NOW.mono_us + us)
+
+
+def record(rank: RecordClass, us: int = 0) -> Record:
+    events: dict[RecordClass, AnyEvent] = {
+        RecordClass.ALARM: TrapSprung(device="trap-11"),
+        RecordClass.EVIDENCE: DeviceUp(device="cam-02"),
+        RecordClass.SIGHTING: TagSeen(device="gate-1", tag="ibeacon:0:1:2", rssi=-70, frames=3),
+    }
+    return Reading(after(us), "trap-11", "rssi", -70.5) if rank is RecordClass.READING else Happened(after(us), events[rank])
+
+
+def readings(count: int, first: int = 0) -> list[Record]:
+    return [record(RecordClass.READING, (first + number) * 1_000_000) for number in range(count)]
+
+
+def opened(folder: Path, machine: str = "pi-1", max_records: int = 3_000_000) -> Outbox:
+    return Outbox(folder / "outbox.db", machine=machine, boot=BOOT, max_records=max_records)
+
+
+def held(outbox: Outbox) -> dict[int, int]:
+    """seq -> rank of everything that waits, as the lanes see it."""
+    rows = outbox.events(1, 2**53, set(), 10**6) + outbox.readings(1, 2**53, 10**6)
+    assert outbox.waiting == len(rows)
+    return {row.seq: row.rank for row in rows}
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(opened(tmp_path)) as one:
+        yield one
+
+
+def test_put_hands_out_numbers_from_1_in_order_and_keeps_what_it_was_given(outbox: Outbox) -> None:
+    outbox.put([record(RecordClass.READING), record(RecordClass.ALARM)], "sync")
+    outbox.put([record(RecordClass.SIGHTING, 5)], "unsync")
+    reading, sprung, seen = outbox.rows([1, 2, 3])
+    assert reading == (1, 3, BOOT, "sync", *NOW, '"trap-11", "rssi", -70.5'.replace(" ", ""))
+    assert json.loads(sprung.body) == {"device": "trap-11", "type": "trap_sprung", "class": "alarm", "folded": 0}
+    assert (seen.rank, seen.clock, seen.utc_us, seen.mono_us) == (2, "unsync", *after(5))
+    assert (outbox.oldest_seq, outbox.next_seq, outbox.waiting) == (1, 4, 3)
+
+
+def test_the_next_process_finds_everything_and_goes_on_counting(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as first:
+        first.put(readings(3), "sync")
+        first.ack(1, [])
+        first.reject([(2, "no")])
+    with closing(opened(tmp_path)) as second:
+        assert (second.epoch, second.first_seq, second.next_seq, second.waiting) == (first.epoch, 1, 4, 1)
+        assert [seq for seq, _, _ in second.quarantined()] == [2]
+        second.put(readings(1), "sync")
+        assert list(held(second)) == [3, 4]
+
+
+def test_an_emptied_outbox_never_gives_out_a_number_again(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as first:
+        first.put(readings(5), "sync")
+        first.ack(5, [])
+    with closing(opened(tmp_path)) as second:
+        assert (second.oldest_seq, second.next_seq) == (6, 6)
+
+
+# SIGKILL
+
+PRODUCER = """
+import random, sys
+from pathlib import Path
+from edge.clock import Instant
+from edge.contract.events import TrapSprung
+from edge.outbox import Outbox
+from edge.records import Happened, Reading
+run, rng = int(sys.argv[2]), random.Random(int(sys.argv[2]))
+outbox = Outbox(Path(sys.argv[1]), machine="pi-1", boot="00000000000000b0")
+number = 0
+while True:
+    batch = []
+    for _ in range(rng.choice((1, 3, 200))):
+        number += 1
+        at = Instant(1_780_434_720_000_000 + run * 10**9 + number * 5_000, number * 5_000)
+        alarm = Happened(at, TrapSprung(device="trap-11", folded=run * 10**6 + number))
+        batch.append(alarm if number % 7 == 0 else Reading(at, "trap-11", "heartbeat", run * 10**6 + number))
+    first = outbox.next_seq
+    outbox.put(batch, "sync")
+    for row in outbox.rows(range(first, outbox.next_seq)):
+        print(row.seq, row.body)
+    print("committed", flush=True)
+"""
+
+
+def test_after_sigkill_at_any_moment_nothing_reported_is_missing_and_no_number_is_used_twice(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    rng = random.Random(20260603)
+    reported: dict[int, str] = {}
+    for run in range(10):
+        argv = [sys.executable, "-c", PRODUCER, str(path), str(run)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+            assert child.stdout is not None
+            fresh: list[str] = []
+            commits, wanted = 0, rng.randrange(1, 40)
+            for line in child.stdout:
+                fresh.append(line)
+                commits += line == "committed\n"
+                if commits == wanted:
+                    child.kill()  # amid what it does next; what it still said before comes through the pipe
+                    wanted = -1
+            assert child.wait() == -signal.SIGKILL
+        whole = "".join(fresh).rpartition("committed\n")[0]
+        for line in whole.splitlines():
+            if line != "committed":
+                seq, _, body = line.partition(" ")
+                assert int(seq) not in reported, "a number was used twice"
+                reported[int(seq)] = body
+    with closing(Outbox(path, machine="pi-1", boot=BOOT)) as outbox:
+        kept = {row.seq: row.body for row in outbox.rows(range(1, outbox.next_seq))}
+        assert sorted(kept) == list(range(1, outbox.next_seq))
+        assert kept.items() >= reported.items()
+        assert len(reported) > 100
+
+
+# Acks, refusals, losses
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 30), st.lists(st.tuples(st.integers(1, 30), st.integers(0, 6)), max_size=6))
+def test_an_ack_forgets_exactly_what_it_names(upto: int, spans: list[tuple[int, int]]) -> None:
+    outbox = Outbox(Path(":memory:"), machine="pi-1", boot=BOOT)
+    outbox.put([record(RANKS[number % 4], number * 10_000) for number in range(25)], "sync")
+    outbox.ack(upto, [(low, low + more) for low, more in spans])
+    gone = set(range(1, upto + 1)).union(*(range(low, low + more + 1) for low, more in spans))
+    assert set(held(outbox)) == set(range(1, 26)) - gone
+    outbox.close()
+
+
+def test_a_refused_record_moves_to_the_quarantine_with_the_reason(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    outbox.put(readings(3), "sync")
+    outbox.reject([(2, "time is out of range"), (99, "never was here")])
+    assert outbox.quarantined() == [(2, "time is out of range", '"trap-11","rssi",-70.5')]
+    assert list(held(outbox)) == [1, 3]
+    assert "refused record 2: time is out of range" in caplog.text
+
+
+def test_the_quarantine_keeps_the_newest(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUARANTINE_ROWS", 3)
+    outbox.put(readings(5), "sync")
+    for seq in range(1, 6):
+        outbox.reject([(seq, "no")])
+    assert [seq for seq, _, _ in outbox.quarantined()] == [3, 4, 5]
+
+
+def test_what_the_gateway_misses_is_declared_lost_unless_it_is_here(outbox: Outbox) -> None:
+    outbox.put(readings(9), "sync")
+    outbox.ack(5, [])
+    outbox.declare_missing([(2, 2), (4, 7), (9, 9)])
+    assert [(low, high) for low, high, _ in outbox.lost(10)] == [(2, 2), (4, 5)]
+    assert list(held(outbox)) == [6, 7, 8, 9]
+    outbox.ack(2, [])
+    assert [(low, high) for low, high, _ in outbox.lost(10)] == [(4, 5)]
+    outbox.ack(5, [])
+    assert outbox.lost(10) == []
+
+
+def test_a_loss_that_grows_is_declared_whole(outbox: Outbox) -> None:
+    outbox.put(readings(9), "sync")
+    outbox.ack(3, [])
+    outbox.declare_missing([(2, 9)])
+    outbox.ack(0, [(4, 7)])
+    outbox.declare_missing([(2, 9)])
+    assert [(low, high) for low, high, _ in outbox.lost(10)] == [(2, 7)]
+
+
+# Full
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(st.sampled_from(RANKS), min_size=1, max_size=8), max_size=12), st.integers(1, 20))
+def test_a_full_outbox_drops_the_oldest_of_the_least_class_declares_it_and_never_drops_an_alarm(
+    puts: Sequence[Sequence[RecordClass]], most: int
+) -> None:
+    outbox = Outbox(Path(":memory:"), machine="pi-1", boot=BOOT, max_records=most)
+    ranks: dict[int, int] = {}
+    for batch in puts:
+        before = {**held(outbox), **{outbox.next_seq + number: int(rank) for number, rank in enumerate(batch)}}
+        ranks |= before
+        outbox.put([record(rank, (len(ranks) + number) * 10_000) for number, rank in enumerate(batch)], "sync")
+        kept = held(outbox)
+        for seq in before.keys() - kept.keys():
+            assert ranks[seq] != RecordClass.ALARM
+            assert all(rank < ranks[seq] or (rank == ranks[seq] and other > seq) for other, rank in kept.items())
+        assert len(kept) <= max(most, sum(rank == RecordClass.ALARM for rank in kept.values()))
+        assert len(kept) == min(most, len(before)) or set(kept.values()) == {RecordClass.ALARM}
+        declared = [seq for low, high, reason in outbox.lost(1000) for seq in range(low, high + 1) if reason == "outbox full"]
+        assert sorted(declared) == sorted(ranks.keys() - kept.keys())
+    outbox.close()
+
+
+def test_losses_side_by_side_are_one_loss(outbox: Outbox, tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "small.db", machine="pi-1", boot=BOOT, max_records=2)) as small:
+        for number in range(50):
+            small.put(readings(1, number), "sync")
+        assert small.lost(10) == [(1, 48, "outbox full")]
+
+
+# Epochs
+
+
+def test_an_outbox_from_another_machine_begins_a_new_epoch_and_still_sends_what_waits(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as first:
+        first.put(readings(5), "sync")
+        first.ack(2, [])
+    with closing(opened(tmp_path, machine="pi-2")) as second:
+        assert second.epoch != first.epoch
+        assert (second.first_seq, second.oldest_seq, second.next_seq) == (3, 3, 6)
+        assert list(held(second)) == [3, 4, 5]
+    with closing(opened(tmp_path, machine="pi-2")) as third:
+        assert third.epoch == second.epoch
+
+
+def test_each_new_outbox_has_its_own_epoch(tmp_path: Path) -> None:
+    epochs = set()
+    for name in "abc":
+        with closing(opened(tmp_path / name)) as one:
+            epochs.add(one.epoch)
+    assert len(epochs) == 3
+
+
+def test_a_new_epoch_says_in_the_log_what_was_lost_and_never_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(opened(tmp_path, max_records=2)) as outbox:
+        outbox.put(readings(4), "sync")
+        outbox.renew_epoch()
+        assert (outbox.first_seq, outbox.lost(10)) == (3, [])
+    assert "records 1 to 2 were lost (outbox full)" in caplog.text
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+
+
+def spoil_inside(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("how", [spoil, spoil_inside])
+def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(
+    how: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert callable(how)
+    with closing(opened(tmp_path)) as first:
+        first.put(readings(200), "sync")
+    how(tmp_path / "outbox.db")
+    damaged = (tmp_path / "outbox.db").read_bytes()
+    with closing(opened(tmp_path)) as second:
+        assert second.epoch != first.epoch
+        assert (second.next_seq, second.waiting) == (1, 0)
+        second.put(readings(1), "sync")
+    (aside,) = tmp_path.glob("outbox.db.damaged-????????")
+    assert aside.read_bytes() == damaged
+    assert aside.name in caplog.text
+
+
+def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as db:
+        db.execute("PRAGMA user_version = 7")
+    with pytest.raises(OutboxError, match=r"outbox.db.*another version.*schema 7"):
+        opened(tmp_path)
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_folder_that_cannot_be_had_is_an_error_that_says_what_to_look_at(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutboxError, match=r"file/outbox.db can't be opened.*Is the disk full or read-only"):
+        opened(tmp_path / "file")
+
+
+# A disk that takes no more
+
+
+def test_a_put_that_fails_leaves_nothing_behind_and_the_next_one_goes_on(outbox: Outbox) -> None:
+    outbox.put(readings(10), "sync")
+    (pages,) = outbox._db.execute("PRAGMA page_count").fetchone()
+    outbox._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    bulk = [record(RANKS[number % 4], 10**9 + number * 10_000) for number in range(1000)]
+    with pytest.raises(OutboxError, match=r"can't be written: database or disk is full"):
+        outbox.put(bulk, "sync")
+    assert (outbox.next_seq, list(held(outbox))) == (11, list(range(1, 11)))
+    outbox._db.execute("PRAGMA max_page_count = 100000")
+    outbox.put(bulk, "sync")
+    assert sorted(held(outbox)) == list(range(1, 1011))
+    assert outbox.rows([14])[0].utc_us == bulk[3].at.utc_us  # no reading was moved by the attempt before
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda one: one.put(readings(1), "sync"),
+        lambda one: one.ack(3, [(5, 5)]),
+        lambda one: one.reject([(1, "no")]),
+        lambda one: one.declare_missing([(1, 1)]),
+        lambda one: one.renew_epoch(),
+    ],
+    ids=["put", "ack", "reject", "declare_missing", "renew_epoch"],
+)
+def test_no_write_error_passes_unseen_and_none_changes_anything(outbox: Outbox, write: object) -> None:
+    assert callable(write)
+    outbox.put(readings(6), "sync")
+    outbox.ack(1, [])
+    before = (outbox.epoch, outbox.first_seq, outbox.next_seq, held(outbox), outbox.lost(9))
+    outbox._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(OutboxError, match="outbox can't be written"):
+        write(outbox)
+    assert (outbox.epoch, outbox.first_seq, outbox.next_seq, held(outbox), outbox.lost(9)) == before
+
+
+def test_an_outbox_that_cannot_be_read_says_so(outbox: Outbox) -> None:
+    outbox._db.execute("DROP TABLE records")
+    for read in (lambda: outbox.oldest_seq, lambda: outbox.readings(1, 9, 9), lambda: outbox.events(1, 9, set(), 9)):
+        with pytest.raises(OutboxError, match="outbox can't be read"):
+            read()
+
+
+# One series, one millisecond
+
+STEPS_US = st.one_of(st.integers(0, 3000), st.integers(-999_999, 0), st.integers(-5_000_000, 5_000_000))
+
+
+@given(st.lists(st.lists(STEPS_US, max_size=8), max_size=5))
+def test_two_readings_of_a_series_never_share_a_millisecond(puts: list[list[int]]) -> None:
+    outbox = Outbox(Path(":memory:"), machine="pi-1", boot=BOOT)
+    said_us, said = NOW.utc_us, []
+    for steps in puts:
+        batch: list[Record] = []
+        for step in steps:
+            said_us += step
+            said.append(said_us)
+            batch.append(Reading(Instant(said_us, 5), "trap-11", "rssi", -70))
+        outbox.put(batch, "sync")
+    stored = [row.utc_us for row in outbox.readings(1, 2**53, 1000)]
+    for number in range(1, len(said)):
+        if said[number] > said[number - 1] - 1_000_000:
+            assert stored[number] // 1000 > stored[number - 1] // 1000
+        else:
+            assert stored[number] == said[number]  # the clock was set back: believed
+    assert all(late >= true for late, true in zip(stored, said, strict=True))
+    outbox.close()
+
+
+def test_not_even_thousands_at_one_instant_and_other_series_are_left_alone(outbox: Outbox) -> None:
+    outbox.put([*readings(1)] * 3000 + [Reading(NOW, "trap-11", "snr", 1), Reading(NOW, "trap-12", "rssi", 1)], "sync")
+    rows = outbox.readings(1, 2**53, 4000)
+    assert len({row.utc_us // 1000 for row in rows[:3000]}) == 3000
+    assert len({row.utc_us - row.mono_us for row in rows}) == 1  # moved by both clocks: no step of the clock
+    assert [row.utc_us for row in rows[3000:]] == [NOW.utc_us] * 2
+
+
+def test_a_million_losses_do_not_make_a_full_outbox_slow(outbox: Outbox) -> None:
+    plan = outbox._db.execute("EXPLAIN QUERY PLAN SELECT low FROM lost WHERE high = 5 AND reason = 'x'").fetchall()
+    assert "USING INDEX lost_by_high" in plan[0][3]
+
+
+def test_the_newest_events_are_found_without_reading_all_the_older_ones(outbox: Outbox) -> None:
+    outbox.put([record(RecordClass.ALARM)], "sync")
+    with_trace: list[str] = []
+    outbox._db.set_trace_callback(with_trace.append)
+    outbox.events(1, 9, set(), 9)
+    outbox._db.set_trace_callback(None)
+    plan = outbox._db.execute(f"EXPLAIN QUERY PLAN {with_trace[0]}").fetchall()
+    assert "events_by_rank (rank=? AND seq>? AND seq<?)" in plan[0][3]
+
+
+def test_nothing_of_a_record_is_logged(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    outbox.put([record(RecordClass.SIGHTING)], "sync")
+    outbox.reject([(1, "no")])
+    assert "ibeacon" not in caplog.text
