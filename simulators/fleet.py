@@ -319,7 +319,7 @@ class _Line:
         self._client_id, self._nodes, self._on_ack = client_id, nodes, on_ack
         self._by_topic = {topic_for(Topic(one.node.name, Channel.ACK)): one for one in nodes}
         self._client: mqtt.Client | None = None
-        self._connect_at = 0.0
+        self._connect_at = 0.0  # when the next attempt may be made
         self._misc_at = 0.0
         self._unsubscribed = 0
         self.up = False
@@ -328,6 +328,7 @@ class _Line:
 
     def connect(self) -> None:
         """OSError when nobody is there."""
+        self._connect_at = time.monotonic() + _RECONNECT_S
         client = mqtt.Client(CallbackAPIVersion.VERSION2, self._client_id, protocol=MQTTProtocolVersion.MQTTv311)
         client.max_inflight_messages_set(1000)
         client.connect_timeout = 5
@@ -364,8 +365,9 @@ class _Line:
             if now >= self._misc_at:
                 self._misc_at = now + 1.0
                 self._check(self._client.loop_misc())
+            if not self.up and now >= self._connect_at + _PATIENCE_S / 2:
+                self._check(MQTTErrorCode.MQTT_ERR_CONN_LOST)  # taken, and then not a word
         elif now >= self._connect_at:
-            self._connect_at = now + _RECONNECT_S
             try:
                 self.connect()
             except OSError:
@@ -389,6 +391,8 @@ class _Line:
 
     def _check(self, code: MQTTErrorCode) -> None:
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            if self._client is not None:
+                self._client.disconnect()
             self._client, self.up, self.up_since_s = None, False, 0.0
 
     def _connected(
@@ -397,16 +401,19 @@ class _Line:
         if code.is_failure:
             client.disconnect()
             return
-        topics = [(topic, 1) for topic in self._by_topic]
+        # QoS 0: NATS has room for only seven subscriptions of QoS 1 in a session. An ack that is lost is asked for again.
+        topics = [(topic, 0) for topic in self._by_topic]
         parts = [topics[start : start + _SUBSCRIBE_AT_ONCE] for start in range(0, len(topics), _SUBSCRIBE_AT_ONCE)]
         self._unsubscribed = len(parts)
         for part in parts:
             client.subscribe(part)
 
-    def _subscribed(self, _client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
-        if not any(code.is_failure for code in codes):
-            self._unsubscribed -= 1
-            self.up = self._unsubscribed == 0
+    def _subscribed(self, client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        if any(code.is_failure for code in codes):  # a broker that has only just started may do that
+            client.disconnect()
+            return
+        self._unsubscribed -= 1
+        self.up = self._unsubscribed == 0
 
     def _message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self._on_ack(self._by_topic[message.topic], bytes(message.payload))

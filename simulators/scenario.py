@@ -178,7 +178,7 @@ class Story:
         self._script = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
         self._home = home
         self._start_us = _time_us(self._script.get("start", "2026-06-03T05:00:00+09:00"))
-        self._mono_us = 1_000_000_000  # a node that booted some while ago
+        self._mono_us = 10 * 86_400 * 1_000_000  # every node booted ten days ago
         self._clock = VirtualClock(self._start_us, self._mono_us)
         self._wire = Wire()
         self._transcript: list[dict[str, Any]] = []
@@ -425,7 +425,7 @@ class Story:
         """So many readings at once in the node's outbox, as after days without a link."""
         one = self._nodes[node]
         now = one.clock.now()
-        ago = [now._replace(utc_us=now.utc_us - i * 1_000_000, mono_us=now.mono_us - i * 1000) for i in range(count, 0, -1)]
+        ago = [now._replace(utc_us=now.utc_us - i * 1_000_000, mono_us=now.mono_us - i * 1_000_000) for i in range(count, 0, -1)]
         one.outbox.put([Reading(at, device, "rssi", -float(i % 90)) for i, at in enumerate(ago)], "sync")
 
     def _do_send_bad_messages(self, node: str, count: int) -> None:

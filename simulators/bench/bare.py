@@ -13,6 +13,7 @@ import select
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Sink:
         self.known: dict[tuple[str, str, int], None] = {}
         self.ids: dict[tuple[str, str, str], int] = {}
 
-    def put(self, messages: list[tuple[str, bytes | bytearray]]) -> None:
+    def put(self, messages: Sequence[tuple[str, bytes | bytearray]]) -> None:
         """(node, payload) of a group, in one transaction."""
         known, ids = self.known, self.ids
         points: list[tuple[int, int, float]] = []

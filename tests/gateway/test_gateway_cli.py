@@ -1,0 +1,111 @@
+"""satomori-gateway as an operator meets it: exit codes 0, 1, 2, one line for people or one object for programs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+from simulators.broker import Broker, nats
+from tests.services import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with nats(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+def written(folder: Path, broker_url: str, more: str = 'route = [{ to = ["office"] }]') -> Path:
+    tokens = folder / "tokens"
+    tokens.write_text("tanaka operator invented-operator-token\n")
+    tokens.chmod(0o600)
+    path = folder / "gateway.toml"
+    path.write_text(
+        f"""
+broker = {{ url = "{broker_url}" }}
+state = {{ url = "sqlite:///{folder}/state.db" }}
+store = {{ type = "sqlite", path = "{folder}/series.db" }}
+api = {{ tokens_file = "{tokens}", port = 0 }}
+media = {{ folder = "{folder}/media" }}
+{more}
+[rule]
+sprung = {{ type = "occurrence", event = "trap_sprung" }}
+[contact]
+office = {{ type = "webhook", url = "http://127.0.0.1:9/" }}
+"""
+    )
+    return path
+
+
+def test_check_of_a_good_configuration(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(written(tmp_path, broker.url))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["OK"] * 6
+
+
+def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, f"mqtt://127.0.0.1:{free_port()}", 'route = [{ match = { kind = "trap" }, to = ["office"] }]')
+    (tmp_path / "tokens").chmod(0o644)
+    (tmp_path / "series.db").write_text("no series at all" * 100)
+    assert main(["check", str(path), "--json"]) == 1
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert said["ok"] is False
+    assert sorted(said["faults"]) == ["api.tokens_file", "broker", "route", "store"]
+    assert "broker.url: 127.0.0.1" in said["faults"]["broker"]
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr().out.count("NG  ") == 4
+
+
+def test_check_of_something_that_is_no_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from simulators.phone import Phone  # an HTTP server, which closes on MQTT
+
+    with Phone() as phone:
+        assert main(["check", str(written(tmp_path, phone.url.replace("http", "mqtt"))), "--json"]) == 1
+    assert "broker" in json.loads(capsys.readouterr().out)["faults"]
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_wrong_configuration_is_exit_code_2(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "mqtt://127.0.0.1:1", "rout = []")
+    assert main([command, str(path), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] is False
+    assert "rout: " in json.loads(out)["error"]
+    assert "rout: " in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["go"], ["run"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_run_says_where_the_page_is_and_ends_cleanly_when_asked(broker: Broker, tmp_path: Path) -> None:
+    path = written(tmp_path, broker.url)
+    gateway = subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", "run", str(path), "--json"] if (ROOT / "gateway/__main__.py").exists() else
+        [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())", "run", str(path), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert gateway.stdout is not None
+        said = json.loads(gateway.stdout.readline())
+        assert said["ok"] is True
+        assert said["url"].startswith("http://127.0.0.1:")
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
+    finally:
+        gateway.kill()
+        gateway.wait()
+        if gateway.stdout:
+            gateway.stdout.close()

@@ -1,0 +1,125 @@
+"""gateway.toml: every fault names its setting, every setting says what it is for."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from gateway.config import GatewayConfig, load
+from gateway.errors import ConfigError
+
+GOOD = """
+broker = { url = "mqtt://127.0.0.1:1883" }
+state = { url = "sqlite:////var/lib/example/state.db" }
+store = { type = "sqlite", path = "/var/lib/example/series.db" }
+api = { tokens_file = "/etc/example/tokens" }
+media = { folder = "/var/lib/example/media" }
+route = [{ match = { kind = "trap" }, to = ["farmers"] }, { to = ["office"] }]
+
+[[deployment]]
+node = "kitayama-03"
+device = "trap-11"
+kind = "trap"
+place = "北尾根"
+
+[rule]
+sprung = { type = "occurrence", event = "trap_sprung", until = "trap_reset", severity = "critical" }
+silent = { type = "absence", of = "heartbeat", for = "26h" }
+
+[contact]
+farmers = { type = "webhook", url = "http://127.0.0.1:9000/" }
+office = { type = "webhook", url = "http://127.0.0.1:9001/" }
+"""
+
+
+def loaded(text: str, tmp_path: Path) -> GatewayConfig:
+    path = tmp_path / "gateway.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path)
+
+
+def test_a_whole_configuration(tmp_path: Path) -> None:
+    config = loaded(GOOD, tmp_path)
+    assert (config.api.host, config.api.port, config.time_zone) == ("127.0.0.1", 8080, "Asia/Tokyo")
+    assert [route.to for route in config.route] == [["farmers"], ["office"]]
+    assert config.rule["silent"].severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "setting"),
+    [
+        ('url = "mqtt://127.0.0.1:1883"', 'url = "http://x"', "broker.url: "),
+        ('broker = { url = "mqtt://127.0.0.1:1883" }', "", "broker: "),
+        ('url = "mqtt://127.0.0.1:1883"', 'url = "mqtt://x", colour = 1', "broker.colour: "),
+        ('url = "sqlite:////var/lib/example/state.db"', 'url = "postgresql://db/x"', "state.url: "),
+        ('url = "sqlite:////var/lib/example/state.db"', 'url = "sqlite://"', "state.url: "),
+        ('type = "sqlite"', 'type = "influx"', "store: "),
+        ('path = "/var/lib/example/series.db"', "", "store.sqlite.path: "),
+        ('tokens_file = "/etc/example/tokens"', 'tokens_file = "/x", port = 99999', "api.port: "),
+        ('folder = "/var/lib/example/media"', 'folder = "/x", max_mib = 0', "media.max_mib: "),
+        ('event = "trap_sprung"', 'event = "trap_spring"', "rule.sprung.occurrence.event: "),
+        ('for = "26h"', 'for = "26 hours"', "rule.silent.absence.for: "),
+        ('type = "absence"', 'type = "absense"', "rule.silent: "),
+        ("silent = {", '"Silent!" = {', "rule.Silent!"),
+        ('url = "http://127.0.0.1:9000/"', 'url = "nowhere"', "contact.farmers.url: "),
+        ('to = ["farmers"]', 'to = ["farmer"]', "route.0.to: contact.farmer is not configured"),
+        ('to = ["office"]', "to = []", "route.1.to: "),
+        ('kind = "trap" }', 'rule = "sprang" }', "route.0.match.rule: rule.sprang is not configured"),
+        ('kind = "trap" }', 'knd = "trap" }', "route.0.match.knd: "),
+        ('place = "北尾根"', 'place = ""', "deployment.0.place: "),
+        ("[rule]", '[[deployment]]\nnode = "kitayama-03"\ndevice = "trap-11"\nkind = "camera"\nplace = "x"\n[rule]',
+         "deployment.1: kitayama-03/trap-11 is deployed already, by deployment.0"),
+        ("route =", 'time_zone = "Asia/Kitayama"\nroute =', "time_zone: "),
+        ("route =", "rout =", "rout: "),
+        ("route =", "route ==", "is no TOML"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_its_setting(wrong: str, right: str, setting: str, tmp_path: Path) -> None:
+    assert wrong in GOOD
+    with pytest.raises(ConfigError) as caught:
+        loaded(GOOD.replace(wrong, right, 1), tmp_path)
+    assert setting in str(caught.value)
+    assert str(tmp_path / "gateway.toml") in str(caught.value)
+
+
+def test_every_fault_has_a_line_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(GOOD.replace("mqtt://", "http://").replace("26h", "soon"), tmp_path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "can't be read"), (b"\xff\xfe", "is no TOML")])
+def test_a_file_that_cannot_be_read(content: bytes | None, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=reason):
+        load(path)
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models(field.annotation)
+    elif get_origin(annotation) is not None or isinstance(annotation, Union | Annotated):  # type: ignore[arg-type]
+        for part in get_args(annotation):
+            yield from models(part)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    silent = sorted(
+        f"{model.__name__}.{name}"
+        for model in set(models(GatewayConfig))
+        for name, field in model.model_fields.items()
+        if not field.description
+    )
+    assert silent == []
+
+
+def test_the_example_here_is_toml_and_complete() -> None:
+    assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone"}
