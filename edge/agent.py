@@ -124,6 +124,7 @@ class Agent(Listener):
     async def _send_last(self) -> None:
         """Before a clean end: sends what waits, for as long as acks keep coming. The rest stays in the outbox."""
         waiting = None
+        self._hear()
         while self._up and self._outbox.waiting and self._outbox.waiting != waiting:
             waiting = self._outbox.waiting
             self._wake.clear()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edge.contract.broker import parse_url
 from gateway.api.tokens import read_tokens
@@ -69,7 +69,8 @@ def _broker(config: GatewayConfig) -> None:
         raise ConfigError(f"broker.url: {host}:{port} can't be reached: {error}") from error
     until = time.monotonic() + TIMEOUT_S
     while not answers and time.monotonic() < until:
-        client.loop(0.2)
+        if client.loop(0.2) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            break
     client.disconnect()
     if not answers:
         raise ConfigError(f"broker.url: {host}:{port} accepts connections but does not answer in MQTT")

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.broker import BrokerConfig, parse_url
 from edge.contract.names import Name
 from edge.contract.topics import up_filters
-from gateway.buffered import BufferedClient
+from gateway.buffered import BufferedClient, Published
 from gateway.errors import ConfigError
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
@@ -126,6 +126,8 @@ class Ingest:
                 code = client.loop_write()
             if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 code = client.loop_misc()
+            if code == MQTTErrorCode.MQTT_ERR_NO_CONN:
+                break  # hung up by ourselves, and said why
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._down(mqtt.error_string(code))
                 break
@@ -238,6 +240,14 @@ class Ingest:
                 topic = repr(message._topic)
             self._arrived.append(_Arrived(Message(topic, bytes(message.payload), message.retain), message.mid, message.qos))
 
+        def published(message: Published) -> None:
+            try:
+                topic = message.topic.decode()
+            except UnicodeDecodeError:
+                topic = repr(message.topic)
+            self._arrived.append(_Arrived(Message(topic, message.payload, message.retain), message.mid, message.qos))
+
+        client.on_published = published
         client.on_connect = connected
         client.on_subscribe = subscribed
         client.on_message = message

@@ -103,9 +103,9 @@ def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, fold
                 _play(town, phone, tell, for_s, stop)
                 tell.say("the day is over: waiting until every record is acknowledged")
                 town.settle()
-                alerts = town.get("/api/v1/alerts?limit=1000")["alerts"]
                 for edge in town.edges:
                     edge.program.end()
+                alerts = town.get("/api/v1/alerts?limit=1000")["alerts"]
                 tell.phone(phone.received)
             result = _result(town, phone, alerts, devices)
     good = result["records_lost"] == 0 and result["duplicates_stored"] == 0

@@ -47,7 +47,9 @@ const TEXT = {
     silentAlert: "通信できません。今の様子は分かりません。",
     silentTrapAlert: "通信できません。作動しても知らせが届きません。見回りをお願いします。",
     heard: (age) => `最後の通信 ${age}`,
-    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", other: "お知らせ" },
+    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", home: "外出のお知らせ", other: "お知らせ" },
+    homeAlert: "タグの電波が減りました。どなたかがご自宅を離れた可能性があります。",
+    flowAlert: "設定した値より多くの人が通っています。",
     now: "たった今",
     ages: ["秒前", "分前", "時間前", "日前"],
     span: ["秒", "分", "時間", "日"],
@@ -97,7 +99,9 @@ const TEXT = {
     silentAlert: "It can't be reached. How it is now is not known.",
     silentTrapAlert: "It can't be reached. If it springs, no word of it will arrive. Please go and look.",
     heard: (age) => `Last heard ${age}`,
-    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", other: "Alert" },
+    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", home: "Away from home?", other: "Alert" },
+    homeAlert: "Fewer tags are heard than should be at home. Somebody may have left.",
+    flowAlert: "More people pass than the limit set for this place.",
     now: "just now",
     ages: [" s ago", " min ago", " h ago", " d ago"],
     span: [" s", " min", " h", " d"],
@@ -182,7 +186,7 @@ function alertKind(alert) {
   if (alert.summary === "trap_sprung") return "sprung";
   if (alert.summary.startsWith("no ")) return "silent";
   if (alert.summary === "media_captured") return "media";
-  return alert.kind === "flow" ? "flow" : "other";
+  return ["flow", "home"].includes(alert.kind) ? alert.kind : "other";
 }
 
 // ---- What is shown -----------------------------------------------------------------------------------
@@ -220,7 +224,8 @@ function alertItem(alert) {
   item.append(element("p", "", `${moment(alert.since_us)}${alert.late ? t().late : ""}`));
   const said = {
     silent: alert.kind === "trap" ? t().silentTrapAlert : t().silentAlert,
-    flow: alert.summary,
+    flow: t().flowAlert,
+    home: t().homeAlert,
     other: alert.summary,
   }[alertKind(alert)];
   if (said) item.append(element("p", "", said));

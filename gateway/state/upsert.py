@@ -25,14 +25,18 @@ def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], 
 
     The values go to the driver as they are: for columns of text and numbers.
     """
-    connection.exec_driver_sql(_text(table, changed, connection.dialect), list(rows))
+    text, order = _statement(table, changed, connection.dialect)
+    if order is not None:
+        rows = [tuple(row[at] for at in order) for row in rows]
+    connection.exec_driver_sql(text, list(rows))
 
 
 @lru_cache(maxsize=100)
-def _text(table: Table, changed: tuple[str, ...], dialect: Dialect) -> str:
-    """The upsert as the driver takes it, with places for the columns in their order."""
+def _statement(table: Table, changed: tuple[str, ...], dialect: Dialect) -> tuple[str, list[int] | None]:
+    """The upsert as the driver takes it, and in which order it wants a row's values; None: as they are."""
     names = [*table.primary_key.columns.keys(), *changed]
     compiled = upsert(table, *changed).compile(dialect=dialect, column_keys=names)
-    if not compiled.positional or compiled.positiontup != names:
+    if compiled.positiontup is None:
         raise TypeError(f"upsert_rows knows drivers with places by number only, not {dialect.name}/{dialect.driver}")
-    return str(compiled)
+    order = [names.index(name) for name in compiled.positiontup]
+    return str(compiled), None if order == sorted(order) else order

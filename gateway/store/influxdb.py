@@ -31,9 +31,11 @@ class InfluxdbStoreConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["influxdb"]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+/?$", max_length=200)]
-    org: _Text
-    bucket: _Text
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+/?$", max_length=200)] = Field(
+        description="The server: http://host:port or https://host:port."
+    )
+    org: _Text = Field(description="The organisation that the bucket belongs to.")
+    bucket: _Text = Field(description="The bucket that is written.")
     token_file: Annotated[Path, Field(description="File with an API token that may write the bucket.")]
     timeout_s: Annotated[float, Field(ge=0.1, le=60, description="How long one write may wait for the server.")] = 10
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import StoreDown, StoreRefused
 from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
@@ -72,7 +72,7 @@ class SqliteStoreConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["sqlite"]
-    path: Path
+    path: Path = Field(description="The database's file; its folder must exist.")
 
 
 class SqliteStore:

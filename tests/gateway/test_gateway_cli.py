@@ -65,8 +65,11 @@ def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.count("NG  ") == 4
 
 
-def test_check_of_something_that_is_no_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from simulators.phone import Phone  # an HTTP server, which closes on MQTT
+def test_check_of_something_that_is_no_broker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.check.TIMEOUT_S", 0.5)
+    from simulators.phone import Phone  # an HTTP server, which waits for more
 
     with Phone() as phone:
         assert main(["check", str(written(tmp_path, phone.url.replace("http", "mqtt"))), "--json"]) == 1
@@ -107,5 +110,5 @@ def test_run_says_where_the_page_is_and_ends_cleanly_when_asked(broker: Broker, 
     finally:
         gateway.kill()
         gateway.wait()
-        if gateway.stdout:
-            gateway.stdout.close()
+        assert gateway.stdout is not None
+        gateway.stdout.close()

@@ -74,9 +74,13 @@ def test_an_address_that_is_none_is_refused_with_its_setting(url: str) -> None:
 
 
 def test_a_transaction_that_fails_leaves_nothing_behind(state: State) -> None:
-    with pytest.raises(RuntimeError), state.write() as connection:
-        connection.execute(insert(tables.cursors), {"name": "a", "value": 1})
-        raise RuntimeError
+    def half() -> None:
+        with state.write() as connection:
+            connection.execute(insert(tables.cursors), {"name": "a", "value": 1})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert values(state) == {}
     put(state, "b", 2)
     assert values(state) == {"b": 2}

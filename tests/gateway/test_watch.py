@@ -17,6 +17,7 @@ from gateway.alerting.route import Match, RouteConfig
 from gateway.rules import Fact, RuleConfig, Verdict
 from gateway.state import tables
 from gateway.watch import notification_id
+from gateway.words import words_for
 from tests.gateway.town import HOUR_US, MINUTE_US, NODE, NOW_US, SECOND_US, Town, batch, event, locked, reading
 
 ADAPTER: TypeAdapter[dict[str, RuleConfig]] = TypeAdapter(dict[str, RuleConfig])
@@ -104,7 +105,7 @@ def test_pictures_in_a_row_are_told_once_and_those_after_a_quiet_time_again(tmp_
         assert len(town.rows(tables.notifications)) == 4
 
 
-def test_the_same_opening_never_alerts_again_whatever_is_replayed(town: Town) -> None:
+def test_the_same_opening_never_alerts_again_whatever_is_replayed(town: Town, caplog: pytest.LogCaptureFixture) -> None:
     town.process(batch(events=[event(1), event(2, SECOND_US), event(3, 2 * SECOND_US, "trap_reset")]))
     before = town.rows(tables.alerts), town.rows(tables.notifications)
     with town.state.write() as connection:
@@ -112,12 +113,14 @@ def test_the_same_opening_never_alerts_again_whatever_is_replayed(town: Town) ->
     town.restart()
     town.tick()
     assert (town.rows(tables.alerts), town.rows(tables.notifications)) == before
+    assert caplog.records == []
     with town.state.write() as connection:  # not even when what the rules remember is lost with it
         connection.execute(delete(tables.cursors))
         connection.execute(delete(tables.rule_states))
     town.restart()
     town.tick()
     assert (town.rows(tables.alerts), town.rows(tables.notifications)) == before
+    assert caplog.records == []
 
 
 def test_a_late_event_that_was_reset_meanwhile_wakes_nobody(town: Town) -> None:
@@ -215,8 +218,8 @@ def test_a_rule_that_raises_does_not_stop_the_others(tmp_path: Path, caplog: pyt
         def fail(*_: Any) -> Verdict:
             raise ZeroDivisionError
 
-        town.watch._rules["broken"].rule.on_fact = fail  # type: ignore[method-assign]
-        town.watch._rules["broken"].rule.on_tick = fail  # type: ignore[method-assign]
+        town.watch._rules["broken"].rule.on_fact = fail  # type: ignore[method-assign, assignment]
+        town.watch._rules["broken"].rule.on_tick = fail  # type: ignore[method-assign, assignment]
         for seq in range(1, 4):
             town.process(batch(events=[event(seq, seq, "trap_reset" if seq % 2 == 0 else "trap_sprung")]))
             town.tick()
@@ -231,7 +234,7 @@ def test_an_alert_that_cannot_be_written_does_not_stop_the_others_and_is_tried_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Town(tmp_path, rules(a=SPRUNG, sprung=SPRUNG)) as town:
-        real = watch_module.words_for
+        real = words_for
 
         def words(alert: Alert, *rest: Any) -> Any:
             if alert.rule == "a":

@@ -1,4 +1,4 @@
-"""What the delivery outbox promises: everything queued gets there or stays to be seen, under one id, and nobody waits for others."""
+"""What the delivery outbox promises: what is queued gets there or stays to be seen, under one id; nobody waits for others."""
 
 import json
 import logging
@@ -221,7 +221,7 @@ def test_a_channel_that_raises_is_a_failed_attempt(state: State, caplog: pytest.
 
 
 def test_an_unreachable_contact_is_said_once_and_its_return_once(state: State, caplog: pytest.LogCaptureFixture) -> None:
-    answers = iter([Retry("away"), Retry("away"), Retry("away"), Delivered()])
+    answers: Iterator[Outcome] = iter([Retry("away"), Retry("away"), Retry("away"), Delivered()])
     desk = Desk(state, {"phone": Scripted(lambda _: next(answers))})
     desk.queue("n-1")
     for _ in range(4):

@@ -143,7 +143,7 @@ def silence(*ticks: tuple[float, float | None]) -> list[str | None]:
     memory: Memory = {}
     one = rule(**SILENT)
     one.on_fact(memory, fact("heartbeat", 0), T0)
-    said = []
+    said: list[str | None] = []
     for at_h, since_h in ticks:
         memory = json.loads(json.dumps(memory))
         since_us = None if since_h is None else T0 + int(since_h * H * S)

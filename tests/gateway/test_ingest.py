@@ -1,0 +1,377 @@
+"""Ingest over real brokers: nothing stalls, nothing is acknowledged before its time, every broken link is mended."""
+
+import contextlib
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.contract.topics import Channel, Topic, topic_for
+from gateway import ingest as ingest_module
+from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.pipeline import Message
+from gateway.telemetry import Telemetry
+from simulators.broker import Broker, BrokerMissingError, mosquitto, nats
+from tests.gateway.town import NODE, NOW_US, SECOND_US, locked
+
+UP = topic_for(Topic(NODE, Channel.LIVE))
+DOWN = topic_for(Topic(NODE, Channel.ACK))
+WAIT_S = 30
+
+
+def impatient_nats(folder: Path) -> Broker:
+    """It gives to a new connection what the last one did not acknowledge only after this long."""
+    return nats(folder, ack_wait_s=2)
+
+
+def quick_mosquitto(folder: Path) -> Broker:
+    """It saves nothing while it runs; no test here asks it to remember over a kill."""
+    return mosquitto(folder, save_every=0)
+
+
+@pytest.fixture(params=[impatient_nats, pytest.param(quick_mosquitto, marks=pytest.mark.services)], ids=["nats", "mosquitto"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    try:
+        running = request.param(tmp_path / "broker")
+    except BrokerMissingError as error:
+        if os.environ.get("SATOMORI_REQUIRE_SERVICES") == "1":
+            raise
+        pytest.skip(str(error))
+    with running:
+        yield running
+
+
+class Processor:
+    """What ingest hands its groups to: notes them, and does what the test says before it returns."""
+
+    def __init__(self, before: Callable[[list[Message]], None] = lambda _: None, *, answers: bool = False) -> None:
+        self._before, self._answers = before, answers
+        self._news = threading.Condition()
+        self.groups: list[list[Message]] = []
+        self.away: list[int | None] = []
+        self.ticks: list[int | None] = []
+
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+        self._before(messages)
+        with self._news:
+            self.groups.append(messages)
+            self.away.append(away_since_us)
+            self._news.notify_all()
+        return [(DOWN, b"ack of " + message.payload) for message in messages] if self._answers else []
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        with self._news:
+            self.ticks.append(listening_since_us)
+            self._news.notify_all()
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for group in self.groups for message in group]
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        with self._news:
+            assert self._news.wait_for(condition, WAIT_S), f"in vain; {len(self.payloads)} messages came"
+
+
+class Gateway:
+    """An Ingest in a thread of its own, its clock the test's."""
+
+    def __init__(self, broker: Broker, processor: Processor, listened_until_us: int | None = None) -> None:
+        self.now_us = NOW_US
+        config = GatewayBrokerConfig(url=broker.url, backoff_cap_s=0.2)
+        self.ingest = Ingest(config, processor, Telemetry(), random.Random(1), lambda: self.now_us, listened_until_us)
+        self.processor = processor
+        self._errors: list[SystemError] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.ingest.run()
+        except SystemError as error:
+            self._errors.append(error)
+
+    def __enter__(self) -> "Gateway":
+        self._thread.start()
+        self.processor.wait_for(lambda: any(since is not None for since in self.processor.ticks))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ingest.stop()
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+
+    def dies(self) -> SystemError:
+        """Waits for the error that ends it."""
+        self._thread.join(WAIT_S)
+        return self._errors[0]
+
+
+class Node:
+    """A client that publishes, each message with the broker's word that it has it, and hears what comes down."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.heard: list[bytes] = []
+        self._news = threading.Condition()
+        self._ready = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2, "node", clean_session=True, protocol=MQTTv311)
+        self._client.max_inflight_messages_set(2000)
+        self._client.on_connect = lambda client, *_: client.subscribe(DOWN, 1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = lambda _c, _u, message: self._hear(bytes(message.payload))
+        self._client.connect("127.0.0.1", broker.port)
+        self._client.loop_start()
+        assert self._ready.wait(WAIT_S)
+
+    def _hear(self, payload: bytes) -> None:
+        with self._news:
+            self.heard.append(payload)
+            self._news.notify_all()
+
+    def publish(self, *payloads: bytes, topic: str = UP, retain: bool = False) -> None:
+        for info in [self._client.publish(topic, payload, 1, retain) for payload in payloads]:
+            info.wait_for_publish(WAIT_S)
+
+    def wait_for(self, count: int) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: len(set(self.heard)) >= count, WAIT_S)
+
+    def __enter__(self) -> "Node":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b"%06d" % number for number in range(start, start + count)]
+
+
+def test_more_messages_in_flight_than_any_window_do_not_stall(broker: Broker) -> None:
+    """The first group waits until thousands lie in the broker; a gateway that waited for more before it acked would hang."""
+    go = threading.Event()
+
+    def wait(_: list[Message]) -> None:
+        go.wait(WAIT_S)
+
+    processor = Processor(wait, answers=True)
+    with Gateway(broker, processor), Node(broker) as node:
+        node.publish(*numbered(2500))
+        go.set()
+        processor.wait_for(lambda: len(set(processor.payloads)) == 2500)
+        node.wait_for(2500)
+        assert set(node.heard) == {b"ack of " + payload for payload in numbered(2500)}
+
+
+def test_what_was_not_processed_was_not_acknowledged(broker: Broker) -> None:
+    """The gateway dies between taking messages and being done with them: the next one gets them all."""
+
+    def die(_: list[Message]) -> None:
+        raise SystemError("the process ends here")
+
+    gateway = Gateway(broker, Processor(die))
+    with Node(broker) as node, gateway:
+        node.publish(*numbered(50))
+        assert isinstance(gateway.dies(), SystemError)
+        node.publish(*numbered(50, start=50))
+    survivor = Processor()
+    with Gateway(broker, survivor):
+        survivor.wait_for(lambda: set(survivor.payloads) == set(numbered(100)))
+
+
+def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
+    first, second = Processor(answers=True), Processor()
+    with Node(broker) as node:
+        with Gateway(broker, first):
+            node.publish(*numbered(200))
+            node.wait_for(200)
+        with Gateway(broker, second):
+            node.publish(b"last")
+            second.wait_for(lambda: b"last" in second.payloads)
+    assert second.payloads == [b"last"]
+
+
+def test_a_broker_killed_and_emptied_is_found_again_and_listened_to(broker: Broker) -> None:
+    processor = Processor()
+    with Gateway(broker, processor) as gateway:
+        with Node(broker) as node:
+            node.publish(b"before")
+            processor.wait_for(lambda: b"before" in processor.payloads)
+        gateway.now_us += 100 * SECOND_US
+        broker.wipe()
+        processor.wait_for(lambda: processor.ticks[-1] is None)
+        assert "broker not connected" in (gateway.ingest.fault or "")
+        gateway.now_us += 900 * SECOND_US
+        broker.start()
+        processor.wait_for(lambda: processor.ticks[-1] is not None)
+        assert gateway.ingest.fault is None
+        assert processor.ticks[-1] == NOW_US + 1000 * SECOND_US, "silence counts from now"
+        with Node(broker) as node:
+            node.publish(b"after")
+            processor.wait_for(lambda: b"after" in processor.payloads)
+        assert processor.away[-1] == NOW_US + 100 * SECOND_US, "messages may have waited since then"
+
+
+def test_time_passes_for_the_rules_without_a_broker(tmp_path: Path) -> None:
+    processor = Processor()
+    with nats(tmp_path) as broker:
+        pass
+    config = GatewayBrokerConfig(url=broker.url, backoff_cap_s=0.1)
+    ingest = Ingest(config, processor, Telemetry(), random.Random(1), lambda: NOW_US, None)
+    thread = threading.Thread(target=ingest.run)
+    thread.start()
+    try:
+        processor.wait_for(lambda: len(processor.ticks) >= 2)
+        assert set(processor.ticks) == {None}
+        assert ingest.fault is not None
+    finally:
+        ingest.stop()
+        thread.join(WAIT_S)
+
+
+def test_a_locked_database_holds_messages_and_loses_none(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "TICK_S", 0.02)
+    left = [5]
+    held = threading.Event()
+
+    def lock(messages: list[Message]) -> None:
+        if left[0]:
+            left[0] -= 1
+            held.set()
+            raise locked()
+
+    processor = Processor(lock, answers=True)
+    with Gateway(broker, processor) as gateway, Node(broker) as node:
+        node.publish(b"first")
+        assert held.wait(WAIT_S)
+        gateway.now_us += 3600 * SECOND_US
+        node.wait_for(1)
+        node.publish(b"second")
+        node.wait_for(2)
+        assert processor.payloads == [b"first", b"second"]
+        assert gateway.ingest.fault is None
+        assert processor.away[-1] == NOW_US, "the second may have waited in the broker as long as we did"
+
+
+def test_a_gateway_that_is_stopped_while_it_holds_messages_acknowledges_none(broker: Broker) -> None:
+    held = threading.Event()
+
+    def lock(_: list[Message]) -> None:
+        held.set()
+        raise locked()
+
+    with Node(broker) as node:
+        with Gateway(broker, Processor(lock)):
+            node.publish(b"held")
+            assert held.wait(WAIT_S)
+        after = Processor()
+        with Gateway(broker, after):
+            after.wait_for(lambda: after.payloads == [b"held"])
+
+
+def test_what_the_broker_remembers_is_told_from_what_is_said_now(broker: Broker) -> None:
+    processor = Processor()
+    birth = topic_for(Topic(NODE, Channel.BIRTH))
+    with Node(broker) as node:
+        node.publish(b"old", topic=birth, retain=True)
+        with Gateway(broker, processor):
+            node.publish(b"new", topic=birth, retain=True)
+            processor.wait_for(lambda: b"new" in processor.payloads)
+    said = {message.payload: message.retained for group in processor.groups for message in group}
+    assert said == {b"old": True, b"new": False}
+
+
+def publish_raw(port: int, topic: bytes, payload: bytes) -> None:
+    """One PUBLISH, QoS 0, from a client that checks nothing."""
+
+    def packet(kind: int, body: bytes) -> bytes:
+        assert len(body) < 128
+        return bytes([kind, len(body)]) + body
+
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as connection:
+        connection.sendall(packet(0x10, bytes.fromhex("0004 4d515454 04 02 003c 0003") + b"raw"))
+        assert connection.recv(4)[0] == 0x20
+        connection.sendall(packet(0x30, len(topic).to_bytes(2, "big") + topic + payload))
+        with contextlib.suppress(OSError):  # some brokers hang up on this
+            connection.sendall(b"\xe0\x00")
+            connection.recv(1)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [b"satomori/v1/29/\xff\xfe/up/live", b"satomori/v1/29/\xe5\x8c\x97/up/live", b"satomori/v1//" + b"x" * 60 + b"/up/live"],
+    ids=["no UTF-8", "Japanese", "long"],
+)
+def test_a_hostile_topic_is_handed_on_or_held_off_by_the_broker_and_stops_nothing(broker: Broker, topic: bytes) -> None:
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        publish_raw(broker.port, topic, b"hostile")
+        node.publish(b"honest")
+        processor.wait_for(lambda: b"honest" in processor.payloads)
+
+
+def test_a_topic_that_is_no_text_gets_a_name_that_can_be_written_down(tmp_path: Path) -> None:
+    """As a broker that checks nothing would deliver it."""
+    processor = Processor()
+    with nats(tmp_path) as broker:
+        gateway = Gateway(broker, processor)
+        client = gateway.ingest._new_client()
+
+    class Hostile:
+        payload, mid, qos, retain = b"x", 1, 1, False
+        _topic = b"satomori/\xff"
+
+        @property
+        def topic(self) -> str:
+            return self._topic.decode()
+
+    assert client.on_message is not None
+    client.on_message(client, None, Hostile())  # type: ignore[arg-type]
+    [arrived] = gateway.ingest._arrived
+    arrived.message.topic.encode()
+    assert "satomori" in arrived.message.topic
+
+
+def test_a_refused_subscription_is_asked_for_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that is short of something says so in the SUBACK; a gateway that stayed connected would be deaf for good."""
+    subscribed = threading.Semaphore(0)
+
+    def serve(listener: socket.socket, stop: threading.Event) -> None:
+        while not stop.is_set():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1000)
+                connection.sendall(bytes.fromhex("20 02 00 00"))
+                subscribe = connection.recv(1000)
+                if not subscribe:
+                    continue
+                connection.sendall(b"\x90\x03" + subscribe[2:4] + b"\x80")
+                subscribed.release()
+                connection.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stop = threading.Event()
+        server = threading.Thread(target=serve, args=(listener, stop), daemon=True)
+        server.start()
+        config = GatewayBrokerConfig(url=f"mqtt://127.0.0.1:{listener.getsockname()[1]}", backoff_cap_s=0.1)
+        ingest = Ingest(config, Processor(), Telemetry(), random.Random(1), lambda: NOW_US, None)
+        thread = threading.Thread(target=ingest.run)
+        thread.start()
+        try:
+            assert subscribed.acquire(timeout=WAIT_S)
+            assert subscribed.acquire(timeout=WAIT_S), "asked once and never again"
+            assert "refused the subscription" in (ingest.fault or "")
+        finally:
+            stop.set()
+            ingest.stop()
+            thread.join(WAIT_S)
+            with contextlib.suppress(OSError):
+                socket.create_connection(listener.getsockname()).close()
+            server.join(WAIT_S)
+    assert sum("broker is not connected" in record.message for record in caplog.records) == 1, "said once"
