@@ -64,6 +64,7 @@ class MqttLink:
         make_client(config, words.client_id)
         self._stop = threading.Event()
         self._client: mqtt.Client | None = None
+        self._last: mqtt.MQTTMessageInfo | None = None
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def start(self) -> None:
@@ -74,13 +75,19 @@ class MqttLink:
         """Hands a message to the client, QoS 1. Without a connection it is dropped: the outbox still has it."""
         client = self._client
         if client is not None:
-            client.publish(topic, payload, qos=1, retain=retain)
+            self._last = client.publish(topic, payload, qos=1, retain=retain)
 
     def stop(self, timeout_s: float = 5) -> None:
         """Sends what is queued (a clean farewell), disconnects, ends the thread."""
         self._stop.set()
-        client = self._client
+        client, last = self._client, self._last
         if client is not None:
+            if last is not None:
+                # A socket closed with PUBACKs unread in it is reset, and the broker would throw away what it had not read.
+                try:
+                    last.wait_for_publish(timeout_s)
+                except (ValueError, RuntimeError):  # it was not even queued
+                    pass
             client.disconnect()
         self._thread.join(timeout_s)
 
@@ -102,8 +109,9 @@ class MqttLink:
             code = MQTTErrorCode.MQTT_ERR_SUCCESS
             while code == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 code = client.loop(1.0)
-                if self._stop.is_set() and client.is_connected():
-                    client.disconnect()  # `stop` came before the broker had answered
+                if self._stop.is_set() and self._client is None:  # `stop` came before the broker had answered
+                    client.disconnect()
+                    break
             reason = mqtt.error_string(code)
         except (OSError, ValueError) as error:  # ConfigError too: a certificate may vanish while we run
             reason = f"{self._host}:{self._port}: {error}"
@@ -111,7 +119,7 @@ class MqttLink:
             # What a broken broker can do to paho is not listed anywhere; without this thread the node would be mute for ever.
             log.exception("the link failed; connecting anew")
             reason = f"the link failed: {error!r}"
-        self._client = None
+        self._client = self._last = None
         if not self._stop.is_set():
             self._listener.link_down(reason)
 
@@ -139,6 +147,8 @@ class MqttLink:
             else:
                 self._client = client
                 self._listener.link_up()
+                if self._stop.is_set():  # `stop` may just have looked, and seen no client
+                    client.disconnect()
 
         def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
             self._listener.received(message.topic, bytes(message.payload))

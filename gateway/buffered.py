@@ -105,8 +105,8 @@ class BufferedSocket:
             if byte < 0x80:
                 return (data[self._at], at, at + length) if at + length <= here else None
             shift += 7
-            if shift == 28:  # no length has a fifth byte: paho will say so
-                return data[self._at], at, at
+            if shift == 28:  # no length has a fifth byte: paho will say so when it sees it
+                return (data[self._at], at + 1, at + 1) if at < here else None
         return None
 
     def publish(self, first: int, begin: int, end: int) -> Published | None:
@@ -118,8 +118,8 @@ class BufferedSocket:
         body = topic_end + 2 * qos
         if body > end or topic_end == begin + 2:
             return None
-        self._at = end
         mid = data[topic_end] << 8 | data[topic_end + 1] if qos else 0
+        self._at = end
         return Published(bytes(data[begin + 2 : topic_end]), bytes(data[body:end]), mid, qos, bool(first & _RETAIN))
 
     def show(self, end: int) -> None:

@@ -1,0 +1,301 @@
+"""satomori-edge as a person or a service manager meets it: what it says on which fault, and how it ends."""
+
+import asyncio
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge import cli
+from edge.clock import Instant, boot_id, machine_id
+from edge.config import load
+from edge.contract.messages import State
+from edge.errors import ConfigError, DeviceError
+from edge.outbox import Outbox
+from edge.records import Reading, Record
+from simulators.broker import BrokerMissingError, nats
+from tests.services import REQUIRE
+
+ROOT = Path(__file__).parents[2]
+GOOD: dict[str, Any] = {
+    "node": {"name": "kitayama-03"},
+    "broker": {"url": "mqtt://127.0.0.1:1"},
+    "device": {"trap-11": {"type": "reed_trap", "pin": 17}},
+}
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """An edge.toml: the good one with some tables replaced; its state is in `folder`."""
+    document = GOOD | changes
+    if isinstance(document["node"], dict):
+        document["node"] = {"state": str(folder / "state"), **document["node"]}
+    path = folder / "edge.toml"
+    path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in document.items()), encoding="utf-8")
+    return path
+
+
+def trap(**fields: Any) -> dict[str, Any]:
+    return {"device": {"trap-11": {"type": "reed_trap", **fields}}}
+
+
+# Configuration
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    (trap(pin=99), "device.trap-11.reed_trap.pin: Input should be less than or equal to 27"),
+    (trap(pin="17"), "device.trap-11.reed_trap.pin"),
+    (trap(), "device.trap-11.reed_trap.pin: Field required"),
+    (trap(pin=17, bounce=3), "device.trap-11.reed_trap.bounce: Extra inputs are not permitted"),
+    ({"device": {"trap-11": {"type": "reed_trab", "pin": 17}}}, "device.trap-11: Input tag 'reed_trab'"),
+    ({"device": {"trap-11": {"pin": 17}}}, "device.trap-11: Unable to extract tag"),
+    ({"device": {"Trap 11": {"type": "reed_trap", "pin": 17}}}, "device.Trap 11"),
+    ({"device": {}}, "device: Dictionary should have at least 1 item"),
+    ({"node": {}}, "node.name: Field required"),
+    ({"node": {"name": "Kitayama"}}, "node.name: String should match"),
+    ({"node": {"name": "a", "stat": "x"}}, "node.stat: Extra inputs"),
+    ({"broker": {"url": "gateway.local"}}, "broker.url: Value error, 'gateway.local' is not mqtt://host:port"),
+    ({"broker": {"url": "mqtt://a", "ca_file": "ca.pem"}}, "broker.ca_file: Value error, is for TLS"),
+    ({"outbox": {"max_records": 10}}, "outbox.max_records"),
+    ({"media": {"url": "http://a"}}, "media.token_file: Field required"),
+    ({"devices": {}}, "devices: Extra inputs"),
+    (
+        {"device": {"trap-11": {"type": "reed_trap", "pin": 17}, "trap-12": {"type": "reed_trap", "pin": 17}}},
+        "device.trap-12.reed_trap.pin: 17 belongs to device.trap-11 already",
+    ),
+    (
+        {"device": {"a": {"type": "trail_camera", "folder": "/x"}, "b": {"type": "trail_camera", "folder": "/x"}}},
+        "device.b.trail_camera.folder: /x belongs to device.a already",
+    ),
+]
+
+
+def test_the_good_one_is_good(tmp_path: Path) -> None:
+    assert load(written(tmp_path)).device["trap-11"].type == "reed_trap"
+
+
+@pytest.mark.parametrize(("changes", "text"), FAULTS, ids=range(len(FAULTS)))
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_fault_ends_with_2_and_a_line_that_names_the_setting(
+    command: str, changes: dict[str, Any], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, str(written(tmp_path, **changes))]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"edge.toml: {text}" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_every_fault_has_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(written(tmp_path, node={}, broker={"url": "x"}))
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("content", "text"), [(None, "can't be read"), (b"node = {", "is no TOML"), (b"\xff", "is no TOML")])
+def test_a_file_that_is_no_configuration_says_which(
+    content: bytes | None, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "edge.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main(["run", str(path)]) == 2
+    assert f"{path} {text}" in capsys.readouterr().err
+
+
+def test_for_programs_the_fault_is_one_json_object_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "--json", str(written(tmp_path, **trap(pin=99)))]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert "device.trap-11.reed_trap.pin" in answer["error"]
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("setting", ["broker.ca_file", "broker.password_file"])
+def test_a_file_of_the_broker_that_is_missing_ends_with_2(
+    command: str, setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = {"url": "mqtts://127.0.0.1:1", "username": "x", setting.removeprefix("broker."): str(tmp_path / "none")}
+    assert cli.main([command, str(written(tmp_path, broker=broker))]) == 2
+    assert f"{setting}: {tmp_path / 'none'} can't be read: No such file" in capsys.readouterr().err
+
+
+def test_a_missing_token_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    media = {"url": "http://127.0.0.1:1", "token_file": str(tmp_path / "none")}
+    assert cli.main(["run", str(written(tmp_path, media=media))]) == 2
+    assert f"media.token_file: {tmp_path / 'none'} can't be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["walk"], ["run"]])
+def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    assert ended.value.code == 2
+    assert "usage: satomori-edge" in capsys.readouterr().err
+
+
+# check
+
+
+class Says:
+    """A driver of one record, or of one failure. `meets`: it speaks only while as many others are open."""
+
+    opened = 0
+
+    def __init__(self, what: Record | Exception | None, meets: int = 0) -> None:
+        self._what, self._meets = what, meets
+
+    async def records(self) -> AsyncIterator[Record]:
+        Says.opened += 1
+        while Says.opened < self._meets:
+            await asyncio.sleep(0)
+        if isinstance(self._what, Exception):
+            raise self._what
+        if self._what is None:
+            return
+        yield self._what
+
+
+READING = Reading(Instant(1, 1), "trap-11", "heartbeat", 1)
+
+
+def checked(drivers: dict[str, Says], folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    Says.opened = 0
+    monkeypatch.setattr(cli, "make_driver", lambda device, config, site: drivers[device])
+    device = {name: {"type": "reed_trap", "pin": pin} for pin, name in enumerate(drivers)}
+    return cli.main(["check", *options, str(written(folder, device=device))])
+
+
+def test_check_says_of_each_device_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drivers = {"a": Says(READING), "b": Says(DeviceError("no such port")), "c": Says(None), "d": Says(ValueError("bug"))}
+    assert checked(drivers, tmp_path, monkeypatch) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "OK  device.a",
+        "NG  device.b: no such port",
+        "NG  device.c: ended without a word",
+        "NG  device.d: its driver failed: ValueError('bug')",
+    ]
+
+
+def test_check_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked({"a": Says(READING), "b": Says(DeviceError("no such port"))}, tmp_path, monkeypatch, "--json") == 1
+    assert json.loads(capsys.readouterr().out) == {"ok": False, "faults": {"b": "no such port"}}
+    assert checked({"a": Says(READING)}, tmp_path, monkeypatch, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "faults": {}}
+
+
+def test_devices_are_checked_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checked({"a": Says(READING, meets=2), "b": Says(READING, meets=2)}, tmp_path, monkeypatch) == 0
+
+
+def test_a_silent_device_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "CHECK_S", 0.05)
+    assert checked({"a": Says(READING, meets=99)}, tmp_path, monkeypatch) == 1
+    assert "NG  device.a: said nothing for 0.05 s: is it switched on" in capsys.readouterr().out
+
+
+def test_check_leaves_what_a_running_agent_has_alone(tmp_path: Path) -> None:
+    """Real drivers, and a picture that the running agent is just putting on its shelf."""
+    card, shelf = tmp_path / "card", tmp_path / "state" / "media"
+    card.mkdir()
+    shelf.mkdir(parents=True)
+    (shelf / "half.part").touch()
+    device = {"cam-02": {"type": "trail_camera", "folder": str(card)}, "node": {"type": "node_health"}}
+    assert cli.main(["check", str(written(tmp_path, device=device))]) == 0
+    assert [path.name for path in (tmp_path / "state").rglob("*")] == ["media", "half.part"]
+
+
+# run
+
+
+def test_an_outbox_that_cannot_be_opened_ends_with_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state" / "outbox.db").mkdir(parents=True)
+    assert cli.main(["run", str(written(tmp_path))]) == 1
+    assert "outbox.db can't be opened" in capsys.readouterr().err
+
+
+def test_run_works_until_sigterm_and_ends_with_0_a_goodbye_and_everything_committed(tmp_path: Path) -> None:
+    try:
+        broker = nats(tmp_path / "broker")
+    except BrokerMissingError as error:
+        if os.environ.get(REQUIRE) == "1":
+            raise
+        pytest.skip(str(error))
+    states: queue.Queue[State] = queue.Queue()
+    config = written(tmp_path, broker={"url": broker.url}, device={"health": {"type": "node_health", "interval_s": 1}})
+    with broker:
+        client = Client(CallbackAPIVersion.VERSION2, "ear", protocol=MQTTv311)
+        heard = threading.Event()
+        client.on_connect = lambda client, *_: client.subscribe("satomori/v1/+/+/up/#", qos=1)
+        client.on_message = lambda _client, _data, message: (
+            states.put(State.model_validate_json(message.payload)) if message.topic.endswith("up/state") else heard.set()
+        )
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+        argv = [sys.executable, "-c", "import sys; from edge.cli import main; sys.exit(main())", "run", str(config)]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+            assert states.get(timeout=20).online
+            assert heard.wait(20)
+            child.send_signal(signal.SIGTERM)
+            _, log = child.communicate(timeout=20)
+        assert states.get(timeout=20).reason == "clean"
+        client.disconnect()
+        client.loop_stop()
+    assert child.returncode == 0, log
+    assert "Traceback" not in log
+    with closing(Outbox(tmp_path / "state" / "outbox.db", machine=machine_id(), boot=boot_id())) as outbox:
+        assert outbox.waiting >= 4
+
+
+def test_an_error_on_the_way_out_is_not_swallowed() -> None:
+    """SIGTERM, and then the last commit fails: that is no clean end."""
+
+    async def fails_at_the_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the last commit failed")
+
+    async def tale() -> None:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        await cli._until_stopped([fails_at_the_end(), asyncio.Event().wait()])  # type: ignore[list-item]
+
+    with pytest.raises(OSError, match="the last commit failed"):
+        asyncio.run(tale())
+
+
+def test_a_farewell_is_not_cut_short_by_the_end_of_the_others() -> None:
+    said = []
+
+    async def takes_its_time() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            said.append("goodbye")
+
+    async def tale() -> None:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        await cli._until_stopped([takes_its_time(), asyncio.Event().wait()])  # type: ignore[list-item]
+
+    asyncio.run(tale())
+    assert said == ["goodbye"]
