@@ -59,7 +59,7 @@ def trap(**fields: Any) -> dict[str, Any]:
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     (trap(pin=99), "device.trap-11.reed_trap.pin: Input should be less than or equal to 27"),
-    (trap(pin="17"), "device.trap-11.reed_trap.pin"),
+    (trap(pin="17a"), "device.trap-11.reed_trap.pin"),
     (trap(), "device.trap-11.reed_trap.pin: Field required"),
     (trap(pin=17, bounce=3), "device.trap-11.reed_trap.bounce: Extra inputs are not permitted"),
     ({"device": {"trap-11": {"type": "reed_trab", "pin": 17}}}, "device.trap-11: Input tag 'reed_trab'"),
@@ -92,8 +92,15 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "text"), FAULTS, ids=range(len(FAULTS)))
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_a_fault_ends_with_2_and_a_line_that_names_the_setting(
-    command: str, changes: dict[str, Any], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    changes: dict[str, Any],
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delattr(cli, "_run")
+    monkeypatch.delattr(cli, "_check")
     assert cli.main([command, str(written(tmp_path, **changes))]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -154,17 +161,14 @@ def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[
 
 
 class Says:
-    """A driver of one record, or of one failure. `meets`: it speaks only while as many others are open."""
+    """A driver of one record, or of one failure; with `meets`, only once the others are there too."""
 
-    opened = 0
-
-    def __init__(self, what: Record | Exception | None, meets: int = 0) -> None:
+    def __init__(self, what: Record | Exception | None, meets: asyncio.Barrier | None = None) -> None:
         self._what, self._meets = what, meets
 
     async def records(self) -> AsyncIterator[Record]:
-        Says.opened += 1
-        while Says.opened < self._meets:
-            await asyncio.sleep(0)
+        if self._meets is not None:
+            await self._meets.wait()
         if isinstance(self._what, Exception):
             raise self._what
         if self._what is None:
@@ -176,7 +180,6 @@ READING = Reading(Instant(1, 1), "trap-11", "heartbeat", 1)
 
 
 def checked(drivers: dict[str, Says], folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    Says.opened = 0
     monkeypatch.setattr(cli, "make_driver", lambda device, config, site: drivers[device])
     device = {name: {"type": "reed_trap", "pin": pin} for pin, name in enumerate(drivers)}
     return cli.main(["check", *options, str(written(folder, device=device))])
@@ -203,12 +206,13 @@ def test_check_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_devices_are_checked_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checked({"a": Says(READING, meets=2), "b": Says(READING, meets=2)}, tmp_path, monkeypatch) == 0
+    both = asyncio.Barrier(2)
+    assert checked({"a": Says(READING, both), "b": Says(READING, both)}, tmp_path, monkeypatch) == 0
 
 
 def test_a_silent_device_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cli, "CHECK_S", 0.05)
-    assert checked({"a": Says(READING, meets=99)}, tmp_path, monkeypatch) == 1
+    assert checked({"a": Says(READING, asyncio.Barrier(2))}, tmp_path, monkeypatch) == 1
     assert "NG  device.a: said nothing for 0.05 s: is it switched on" in capsys.readouterr().out
 
 
