@@ -103,6 +103,7 @@ class MqttLink:
 
     def _connection(self) -> None:
         """One connection from beginning to end; what ended it is told to the listener."""
+        client = None
         try:
             client = self._new_client()
             client.connect(self._host, self._port, keepalive=self._config.keepalive_s)
@@ -120,6 +121,8 @@ class MqttLink:
             log.exception("the link failed; connecting anew")
             reason = f"the link failed: {error!r}"
         self._client = self._last = None
+        if client is not None and (left_open := client.socket()) is not None:
+            left_open.close()
         if not self._stop.is_set():
             self._listener.link_down(reason)
 

@@ -366,6 +366,7 @@ async def test_an_outbox_that_takes_nothing_ends_the_agent(tmp_path: Path, caplo
         full(node.outbox)
         await node.give(device, node.sprung())
         assert isinstance(node.task.exception(), OutboxError)
+        assert told(caplog, "driver failed") == 0  # it is not the driver's fault
         assert node.link.state() == State(session=node.link.births()[0].session, online=False, reason="lost")
         assert node.link.stopped
         assert device.closed == 1

@@ -322,6 +322,16 @@ def test_a_put_that_fails_leaves_nothing_behind_and_the_next_one_goes_on(outbox:
     assert outbox.rows([14])[0].utc_us == bulk[3].at.utc_us  # no reading was moved by the attempt before
 
 
+def test_a_put_that_fails_half_way_is_taken_back_whole(outbox: Outbox) -> None:
+    outbox._db.execute("CREATE TRIGGER t BEFORE INSERT ON records WHEN new.seq = 3 BEGIN SELECT RAISE (ABORT, 'bad block'); END")
+    with pytest.raises(OutboxError, match="bad block"):
+        outbox.put(readings(5), "sync")
+    assert (outbox.next_seq, held(outbox)) == (1, {})
+    outbox._db.execute("DROP TRIGGER t")
+    outbox.put(readings(5), "sync")
+    assert list(held(outbox)) == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     "write",
     [

@@ -171,6 +171,8 @@ def test_the_broker_speaks_the_will_of_a_node_that_was_killed(broker: Broker) ->
         assert child.stdout.readline() == "up\n"
         child.send_signal(signal.SIGKILL)
         assert gateway.next()[:2] == (STATE, b"lost")
+    with Gateway(broker.port) as later:
+        assert later.next() == (STATE, b"lost", True)
 
 
 def test_it_comes_back_after_the_broker_was_killed_and_what_was_published_meanwhile_is_dropped(broker: Broker) -> None:
@@ -355,7 +357,7 @@ def refuses_everything(connection: socket.socket) -> None:
 
 def speaks_nonsense(connection: socket.socket) -> None:
     welcome(connection)
-    connection.sendall(b"\x32\x02\xff\xff" * 100)
+    connection.sendall(b"\x30\x03\x00\x01\xff")  # a topic that is no UTF-8
     packet(connection)
 
 
@@ -364,7 +366,7 @@ def speaks_nonsense(connection: socket.socket) -> None:
     [
         (refuses_listening, "does not let this node listen to satomori/v1/29/kitayama-03/down/ack"),
         (refuses_everything, "the broker refused: Not authorized"),
-        (speaks_nonsense, ""),
+        (speaks_nonsense, "can't decode byte 0xff"),
     ],
 )
 def test_a_broker_that_misbehaves_is_reported_and_tried_again(script: Callable[[socket.socket], None], reason: str) -> None:
@@ -372,6 +374,28 @@ def test_a_broker_that_misbehaves_is_reported_and_tried_again(script: Callable[[
         assert reason in ear.until("down")[1]
         ear.until("down")
         assert reason in ear.until("down")[1]
+
+
+def test_nothing_ends_the_links_thread_but_stop(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Ear):
+        def received(self, topic: str, payload: bytes) -> None:
+            raise LookupError
+
+    def says_something(connection: socket.socket) -> None:
+        welcome(connection)
+        connection.sendall(b"\x30\x03\x00\x01a")
+        packet(connection)
+
+    with Socket(says_something) as broker:
+        ear = Broken()
+        link = MqttLink(BrokerConfig(url=broker.url, backoff_cap_s=0.2), WORDS, ear, random.Random(1))
+        link.start()
+        try:
+            assert ear.until("down")[1] == "the link failed: LookupError()"
+            assert ear.until("up")
+        finally:
+            link.stop()
+    assert "the link failed; connecting anew" in caplog.text
 
 
 def test_it_ends_even_while_a_broker_says_nothing() -> None:
