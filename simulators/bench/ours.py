@@ -64,6 +64,10 @@ class Parts:
         )
         self.pipeline = Pipeline(self.state, self.store, watch, self.telemetry, feed.say)
 
+    def process(self, messages: list[Message]) -> None:
+        """A group of messages through the pipeline, now."""
+        self.pipeline.process(messages, time.time_ns() // 1000)
+
     def counts(self) -> dict[str, int]:
         """What became durable."""
         with self.state.read() as connection:

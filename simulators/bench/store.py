@@ -6,13 +6,15 @@ Raw is what no program can go below that keeps the same promise: the same rows, 
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.pipeline import Message
+from gateway.service import calm_collector
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.store.sqlite import CACHE_KIB, CHECKPOINT_PAGES
 from simulators.bench.figures import Figure
@@ -25,6 +27,9 @@ BATCHES = 400
 GROUP = 20
 """Batches that ingest hands over together under load; the pipeline alone is measured one by one, too."""
 
+TURN = 20
+"""Transactions of ours, then as many raw."""
+
 _Point = tuple[tuple[str, str, str], int, float]
 _SERIES = 10
 _RAW = """CREATE TABLE samples (series INTEGER NOT NULL, time_ms INTEGER NOT NULL, value REAL NOT NULL,
@@ -34,6 +39,7 @@ PRIMARY KEY (series, time_ms)) STRICT, WITHOUT ROWID"""
 def measure(folder: Path, rounds: int) -> list[Figure]:
     """Three figures, in readings a second. RuntimeError when not every reading arrived."""
     folder.mkdir(parents=True)
+    calm_collector()  # as the gateway does
     peer = "raw SQLite, same rows and pragmas"
     speeds: dict[str, tuple[list[float], list[float]]] = {
         f"readings into the store, {BATCH} a batch": ([], []),
@@ -43,9 +49,9 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
     names = list(speeds)
     with (
         closing(SqliteStore(SqliteStoreConfig(type="sqlite", path=folder / "store.db"))) as store,
-        closing(_raw(folder / "raw-store.db")) as raw_store,
-        closing(_raw(folder / "raw-single.db")) as raw_single,
-        closing(_raw(folder / "raw-group.db")) as raw_group,
+        closing(_Raw(folder / "raw-store.db")) as raw_store,
+        closing(_Raw(folder / "raw-single.db")) as raw_single,
+        closing(_Raw(folder / "raw-group.db")) as raw_group,
     ):
         for kind in ("single", "group"):
             (folder / kind).mkdir()
@@ -56,17 +62,20 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
             group = [list(chain.from_iterable(batches[n : n + GROUP])) for n in range(0, BATCHES, GROUP)]
             now_us = time.time_ns() // 1000
             messages = [_message(nodes[n % len(nodes)], now_us + n * 1000) for n in range(BATCHES)]
+            alone = [[message] for message in messages]
+            grouped = [messages[n : n + GROUP] for n in range(0, BATCHES, GROUP)]
             took = [
-                (_write(store, batches), _insert(raw_store, batches)),
-                (_process(singles, messages, 1), _insert(raw_single, batches)),
-                (_process(groups, messages, GROUP), _insert(raw_group, group)),
+                _in_turns(store.write, batches, raw_store, batches, TURN),
+                _in_turns(singles.process, alone, raw_single, batches, TURN),
+                _in_turns(groups.process, grouped, raw_group, group, 1),
             ]
             if number:  # the first round names the series and fills the caches
                 for name, (ours_s, raw_s) in zip(names, took, strict=True):
                     speeds[name][0].append(BATCHES * BATCH / ours_s)
                     speeds[name][1].append(BATCHES * BATCH / raw_s)
         wanted = (rounds + 1) * BATCHES * BATCH
-        for count in (store.count(), singles.store.count(), groups.store.count()):
+        for kept in (store, singles.store, groups.store, raw_store, raw_single, raw_group):
+            count = kept.count()
             if count != wanted:
                 raise RuntimeError(f"{count} readings arrived in a store, {wanted} were written")
         singles.close()
@@ -92,37 +101,54 @@ def _message(node: FleetNode, now_us: int) -> Message:
     return Message(topic_for(Topic(node.name, Channel.LIVE)), node.readings(now_us, BATCH).payload)
 
 
-def _write(store: SqliteStore, batches: Sequence[list[_Point]]) -> float:
-    begun = time.perf_counter()
-    for points in batches:
-        store.write(points)
-    return time.perf_counter() - begun
+_Part = TypeVar("_Part")
 
 
-def _process(parts: Parts, messages: Sequence[Message], group: int) -> float:
-    now_us = time.time_ns() // 1000
-    begun = time.perf_counter()
-    for start in range(0, len(messages), group):
-        parts.pipeline.process(messages[start : start + group], now_us)
-    return time.perf_counter() - begun
+def _in_turns(
+    ours: Callable[[_Part], object], parts: Sequence[_Part], raw: "_Raw", raw_parts: Sequence[list[_Point]], turn: int
+) -> tuple[float, float]:
+    """Seconds of ours and of raw for the same rows, `turn` transactions of one and then of the other: what else the machine
+    does meanwhile hits both."""
+    ours_s = raw_s = 0.0
+    prepared = [raw.prepare(points) for points in raw_parts]
+    for start in range(0, len(parts), turn):
+        begun = time.perf_counter()
+        for part in parts[start : start + turn]:
+            ours(part)
+        between = time.perf_counter()
+        for rows in prepared[start : start + turn]:
+            raw.insert(rows)
+        ours_s, raw_s = ours_s + between - begun, raw_s + time.perf_counter() - between
+    return ours_s, raw_s
 
 
-def _raw(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    db.execute(_RAW)
-    return db
+class _Raw:
+    """A table like the store's, and nothing around it."""
 
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._db.execute(_RAW)
+        self._ids: dict[tuple[str, str, str], int] = {}
 
-def _insert(db: sqlite3.Connection, batches: Sequence[list[_Point]]) -> float:
-    ids: dict[tuple[str, str, str], int] = {}
-    rows = [sorted((ids.setdefault(key, len(ids)), time_ms, value) for key, time_ms, value in points) for points in batches]
-    begun = time.perf_counter()
-    for some in rows:
-        db.execute("BEGIN IMMEDIATE")
-        db.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", some)
-        db.execute("COMMIT")
-    return time.perf_counter() - begun
+    def prepare(self, points: list[_Point]) -> list[tuple[int, int, float]]:
+        """The points as sorted rows."""
+        return sorted((self._ids.setdefault(key, len(self._ids)), time_ms, value) for key, time_ms, value in points)
+
+    def insert(self, rows: list[tuple[int, int, float]]) -> None:
+        """One transaction, on disk when it returns."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", rows)
+        self._db.execute("COMMIT")
+
+    def count(self) -> int:
+        """How many rows there are."""
+        (count,) = self._db.execute("SELECT count(*) FROM samples").fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._db.close()
