@@ -57,13 +57,15 @@ def _fail(text: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-def _drivers(config: EdgeConfig, clock: SystemClock, media: MediaFolder, state: Path) -> dict[str, tuple[str, Driver]]:
+def _drivers(
+    config: EdgeConfig, clock: SystemClock, media: MediaFolder, state: Path, epoch: str
+) -> dict[str, tuple[str, Driver]]:
     drivers: dict[str, tuple[str, Driver]] = {}
     for device, device_config in config.device.items():
         folder = state / "devices" / device
         folder.mkdir(parents=True, exist_ok=True)
         kind = device_config.type.replace("_", "-")
-        drivers[device] = (kind, make_driver(device, device_config, Site(clock, media, folder)))
+        drivers[device] = (kind, make_driver(device, device_config, Site(clock, media, folder, epoch)))
     return drivers
 
 
@@ -77,7 +79,7 @@ async def _run(config: EdgeConfig) -> int:
     try:
         agent = Agent(
             config.node.name,
-            _drivers(config, clock, media, state),
+            _drivers(config, clock, media, state, outbox.epoch),
             outbox,
             clock,
             lambda words, listener: MqttLink(config.broker, words, listener, rng),
@@ -129,7 +131,7 @@ async def _check(config: EdgeConfig, *, as_json: bool) -> int:
     make_client(config.broker, config.node.name)
     with tempfile.TemporaryDirectory(prefix="satomori-edge-check-") as state:
         media = MediaFolder(Path(state) / "media", reserve_bytes=0)
-        drivers = _drivers(config, clock, media, Path(state))
+        drivers = _drivers(config, clock, media, Path(state), epoch="")
         said = await asyncio.gather(*(_first_record(driver) for _, driver in drivers.values()))
     faults = dict(zip(drivers, said, strict=True))
     if as_json:

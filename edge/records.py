@@ -56,3 +56,5 @@ class Site(NamedTuple):
     media: MediaShelf
     state: Path
     """A folder of this device's own, e.g. `<state>/devices/cam-02`: made by the agent, kept over restarts."""
+    epoch: str = ""
+    """The outbox's epoch: what was told in another one may never have left the node."""

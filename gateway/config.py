@@ -97,6 +97,11 @@ class GatewayConfig(BaseModel):
                     raise ValueError(f"route.{number}.to: contact.{contact} is not configured")
             if route.match.rule is not None and route.match.rule not in self.rule:
                 raise ValueError(f"route.{number}.match.rule: rule.{route.match.rule} is not configured")
+        if self.rule and not any(not route.match.model_dump(exclude_none=True) for route in self.route):
+            raise ValueError(
+                "route: none is without a match, so an alert that fits none reaches nobody. "
+                'Add one at the end: [[route]] with to = ["<contact>"] only'
+            )
         return self
 
 

@@ -1,10 +1,13 @@
 """What one group of messages wants to change: data that gateway.intake fills in and gateway.pipeline makes durable."""
 
+import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from edge.contract.messages import SEQ_REUSED, Birth, State
+from edge.contract.messages import MAX_REASON, SEQ_REUSED, Birth, State
 from edge.contract.ranges import Ranges
 from edge.contract.topics import parse
 from gateway.rules import Fact
@@ -91,6 +94,7 @@ class Flush:
     events: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[tuple[str, str, int], Content] = field(default_factory=dict)  # of the events, by identity
     points: list[tuple[SeriesKey, int, float]] = field(default_factory=list)
+    origins: list[tuple[int, EpochKey, list[int]]] = field(default_factory=list)  # first point, epoch, numbers: once a batch
     facts: list[Fact] = field(default_factory=list)
     lost: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
@@ -118,6 +122,20 @@ class Flush:
                 "payload": message.payload[:QUARANTINE_BYTES],
             }
         )
+
+    def origin(self, index: int) -> tuple[EpochKey, int]:
+        """Whose record `points[index]` was made of, and its number."""
+        start, key, seqs = self.origins[bisect_right(self.origins, index, key=itemgetter(0)) - 1]
+        return key, seqs[index - start]
+
+    def give_up(self, index: int, reason: str) -> None:
+        """Has a point that the series store will never take kept like a refused record, and its node told."""
+        (node, epoch), seq = self.origin(index)
+        series, time_ms, value = self.points[index]
+        reason = reason[:MAX_REASON] or "refused by the series store"
+        self.refuse(Message("store", json.dumps([*series, time_ms, value]).encode()), reason, seq)
+        self.quarantine[-1]["node"] = node
+        self.work[node, epoch].rejected.append((seq, reason))
 
 
 def runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:

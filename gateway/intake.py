@@ -236,6 +236,8 @@ class Intake:
             batch.rejected += refused
             gone = {seq for seq, _, _ in refused}
             seqs = [seq for seq in seqs if seq not in gone]
+        if seqs:
+            flush.origins.append((len(points) - len(seqs), (node, epoch), seqs))
         work.staged.update(seqs)
         work.readings += seqs
         work.seqs += seqs
@@ -249,13 +251,12 @@ class Intake:
             seq, time_us = event.seq, zero_us + event.dt
             content = Content(event.device, event.type, batch.t0 + event.dt, _body(event))
             known = stored.get(seq) or flush.contents.get((node, epoch, seq))
-            if not trusted and not EARLIEST_US <= time_us <= now_us:
+            believed = trusted and EARLIEST_US <= time_us <= now_us + LATE_US
+            if not believed and not EARLIEST_US <= time_us <= now_us:
                 time_us = now_us  # a clock that is wrong must not cost an alarm: it counts from when we heard of it
             if known == content:
                 work.seqs.append(seq)
                 flush.duplicates += 1
-            elif known is None and not EARLIEST_US <= time_us <= now_us + LATE_US:
-                batch.rejected.append((seq, "time is out of range", event.model_dump(by_alias=True)))
             elif known is not None or work.knows(seq):  # known as another event, or as a reading
                 work.reuse(seq)
                 flush.refuse(message._replace(payload=event.model_dump_json(by_alias=True).encode()), SEQ_REUSED, seq)
@@ -279,7 +280,7 @@ class Intake:
                         "node_time_us": content.node_time_us,
                         "received_us": now_us,
                         "late": now_us - time_us > LATE_US,
-                        "clock_trusted": trusted,
+                        "clock_trusted": believed,
                         "body": content.body,
                     }
                 )

@@ -7,6 +7,7 @@ No state of an upload lives in memory: a restart keeps the offset, and two sende
 processes) meet at a lock on the part file, where the slower is told the offset the other has reached.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,7 @@ from sqlalchemy import insert, select
 from edge.contract.names import SHA256_PATTERN
 from gateway.errors import ConfigError
 from gateway.state import State, tables
+from gateway.store.disk import RESERVE_MIB, Reserve
 
 CONTENT_TYPES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 """What is taken and given back, and the ending it is saved under by who downloads it. Nothing a browser would run."""
@@ -60,10 +62,19 @@ class Kept(NamedTuple):
 class MediaShelf:
     """Thread-safe; every method does I/O and may block. `sha256` other than 64 lower-case hex digits: ValueError."""
 
-    def __init__(self, folder: Path, state: State, now_us: Callable[[], int], limit_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state: State,
+        now_us: Callable[[], int],
+        limit_bytes: int = 32 * 1024 * 1024,
+        reserve_mib: int = RESERVE_MIB,
+    ) -> None:
         """Makes the folder. ConfigError when it can't be used."""
         self._folder, self._state, self._now_us = folder, state, now_us
         self.limit_bytes = limit_bytes
+        self.disk = Reserve(folder, reserve_mib)
+        """The room it leaves to others."""
         try:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -105,9 +116,14 @@ class MediaShelf:
             raise WrongOffset(here)
 
     def append(self, sha256: str, offset: int, length: int, piece: bytes) -> int:
-        """Adds bytes at `offset`; returns the new offset. WrongOffset; TooLarge when it would outgrow `length`."""
+        """Adds bytes at `offset`; returns the new offset. WrongOffset; TooLarge when it would outgrow `length`.
+
+        OSError ENOSPC before the disk is full: what is left of it belongs to the state database.
+        """
         if offset + len(piece) > length:
             raise TooLarge(f"more bytes were sent than the {length} of Upload-Length")
+        if shortage := self.disk.shortage():
+            raise OSError(errno.ENOSPC, shortage)
         with self._locked(sha256) as part:
             here = self.offset(sha256)
             if here != offset:

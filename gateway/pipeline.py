@@ -14,6 +14,7 @@ unacknowledged at the edge. One thread; `now` is given; nothing here calls upstr
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 
 STORE_PAUSE_S = 5
 POINTS_AT_ONCE = 10_000
+# Of a store that is down it is asked only whether it still is: traps wait for the answer.
+PROBE_S, PROBE_POINTS = 0.5, 500
+# How many refused writes one group may cost: in search of the points that are at fault, and while nothing at all is taken.
+REFUSALS, REFUSALS_OF_ALL = 256, 64
 QUARANTINE_ROWS = 100_000  # the newest; a flood of bad messages must not fill the disk
 _LATEST = ("time_us", "received_us", "seq", "value")
 ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it too large
@@ -46,8 +51,8 @@ ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it t
 class Writer(Protocol):
     """What the pipeline needs of a series store; see gateway.store."""
 
-    def write(self, points: Sequence[tuple[SeriesKey, int, float]]) -> None:
-        """Returns when the points are durable. StoreDown when they can't be now."""
+    def write(self, points: Sequence[tuple[SeriesKey, int, float]], *, patience_s: float | None = None) -> None:
+        """Returns when the points are durable. StoreDown when they can't be now, StoreRefused when never."""
         ...
 
 
@@ -68,6 +73,7 @@ class Pipeline:
         """Whether the series store took no points when it was last asked."""
         self._store_try_us = 0
         self._intake = Intake(database, watch.metrics)
+        self._deaf_until_us = 0
         self._seen: dict[str, int] = {}  # when nodes spoke last, not saved yet
         # Events may be committed that no rule has seen: after a crash, and when the watch could not commit.
         self._unjudged = True
@@ -114,6 +120,11 @@ class Pipeline:
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         """Lets time pass: rules that wait for it, and the newest readings saved for the next start."""
         self._judge_rest(now_us)
+        if self.store_down:
+            # We asked the edges to hold their readings back: that is no silence of theirs.
+            self._deaf_until_us, listening_since_us = now_us, None
+        elif listening_since_us is not None:
+            listening_since_us = max(listening_since_us, self._deaf_until_us)
         self._watch.tick(now_us, listening_since_us)
         unsaved = self._intake.unsaved
         if unsaved or self._seen:
@@ -148,9 +159,7 @@ class Pipeline:
             if flush.lost:
                 connection.execute(insert(losses), flush.lost)
             if flush.quarantine:
-                connection.execute(insert(quarantine), flush.quarantine)
-                newest = select(func.max(quarantine.c.id)).scalar_subquery()
-                connection.execute(delete(quarantine).where(quarantine.c.id <= newest - QUARANTINE_ROWS))
+                _commit_refused(connection, flush.quarantine)
             if flush.boots:
                 rows = [{"node": node, "boot": boot, "zero_us": zero} for (node, boot), zero in flush.boots.items()]
                 connection.execute(upsert(boots), rows)
@@ -169,14 +178,16 @@ class Pipeline:
     # 5 series store, 6 one transaction for its ranges
 
     def _store_readings(self, flush: Flush) -> int:
-        """Writes the points and, once they are durable, their ranges. Seconds to wait when the store is down, else 0."""
+        """Writes the points and, once they are durable, their ranges. Seconds to hold readings back, 0 when all is settled.
+
+        Points that the store will never take are given up: quarantined, and their numbers settled with the others'.
+        """
         # Only what is left of the pause: an event's ack must not put off the readings by which we see that it is over.
         left_s = -((flush.now_us - self._store_try_us) // 1_000_000) if self.store_down else 0
         if not flush.points or left_s > 0:
             return min(max(left_s, 0), STORE_PAUSE_S)
         try:
-            for start in range(0, len(flush.points), POINTS_AT_ONCE):
-                self._store.write(flush.points[start : start + POINTS_AT_ONCE])
+            refused, left = self._write(flush.points)
         except (StoreDown, StoreRefused) as error:
             if not self.store_down:
                 log.error("the series store takes no points (%s); readings wait at the edge, events go on", error)
@@ -188,25 +199,75 @@ class Pipeline:
             log.warning("the series store takes points again")
             self.store_down = False
             self._telemetry.store_down.set(0)
-        stored: dict[EpochKey, tuple[Work, _Pieces, _Pieces]] = {
-            key: (work, list(runs(work.readings)), []) for key, work in flush.work.items() if work.readings
-        }
+        told = len(flush.quarantine)
+        for index, reason in refused.items():
+            flush.give_up(index, reason)
+        # Memory and disk hold ranges, and `left` is rare: for it alone the numbers are looked through one by one.
+        waiting = {flush.origin(index) for index in left}
+        stored: dict[EpochKey, tuple[Work, _Pieces, _Pieces]] = {}
+        for key, work in flush.work.items():
+            seqs = [seq for seq in work.readings if (key, seq) not in waiting] if waiting else work.readings
+            if seqs:
+                stored[key] = (work, list(runs(seqs)), [])
         with self._database.write() as connection:
+            if refused:
+                _commit_refused(connection, flush.quarantine[told:])
             after = _commit_ranges(connection, stored)
         self._intake.committed(flush, after)
-        return 0
+        self._telemetry.records.labels("reading").inc(len(flush.points) - len(refused) - len(left))
+        if refused:
+            log.error(
+                "the series store will never take %d points, now in quarantine: %s", len(refused), next(iter(refused.values()))
+            )
+        return STORE_PAUSE_S if left else 0
+
+    def _write(self, points: Sequence[tuple[SeriesKey, int, float]]) -> tuple[dict[int, str], list[int]]:
+        """Writes what the store takes: refused calls are halved until the single points that are at fault are found.
+
+        Returns these (index: reason), and the indexes of those that were not settled within REFUSALS. StoreDown, or
+        StoreRefused when the store takes nothing at all: then it is not the points' fault.
+        """
+        down = self.store_down
+        first = min(PROBE_POINTS if down else POINTS_AT_ONCE, len(points))
+        pieces = deque([(0, first)])
+        pieces += [(start, min(start + POINTS_AT_ONCE, len(points))) for start in range(first, len(points), POINTS_AT_ONCE)]
+        refused: dict[int, str] = {}
+        refusals, taken = 0, False
+        while pieces and refusals < REFUSALS:
+            # First the largest, for the fewest calls; where many points are at fault, single ones, so that some are settled.
+            start, end = pieces.popleft() if refusals < REFUSALS_OF_ALL // 2 else pieces.pop()
+            try:
+                self._store.write(points[start:end], patience_s=PROBE_S if down else None)
+            except StoreRefused as error:
+                refusals += 1
+                if end - start == 1:
+                    refused[start] = str(error)
+                else:
+                    half = (start + end) // 2
+                    pieces += [(start, half), (half, end)]
+                if not taken and (not pieces or refusals >= REFUSALS_OF_ALL):
+                    raise
+            else:
+                taken, down = True, False
+        return refused, [index for start, end in pieces for index in range(start, end)]
 
     def _count(self, flush: Flush, messages: int) -> None:
         telemetry = self._telemetry
         telemetry.messages.inc(messages)
         telemetry.records.labels("event").inc(len(flush.events))
-        telemetry.records.labels("reading").inc(0 if self.store_down else len(flush.points))
         telemetry.duplicates.inc(flush.duplicates)
         telemetry.quarantined.inc(len(flush.quarantine))
         telemetry.lost.inc(sum(row["high"] - row["low"] + 1 for row in flush.lost))
 
 
 _Pieces = list[tuple[int, int]]
+
+
+def _commit_refused(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """Writes them into quarantine, and lets go of its oldest."""
+    connection.execute(insert(quarantine), rows)
+    newest = select(func.max(quarantine.c.id)).scalar_subquery()
+    connection.execute(delete(quarantine).where(quarantine.c.id <= newest - QUARANTINE_ROWS))
 
 
 def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pieces, _Pieces]]) -> dict[EpochKey, Settled]:

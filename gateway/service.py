@@ -35,7 +35,7 @@ from gateway.rules import build_rule
 from gateway.state import State, open_state
 from gateway.state.tables import cursors
 from gateway.state.upsert import upsert
-from gateway.store import open_store, readable
+from gateway.store import SqliteStore, open_store, readable
 from gateway.telemetry import Telemetry
 from gateway.watch import Watch, WatchedRule
 
@@ -79,6 +79,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     state = open_state(config.state.url)
     store = open_store(config.store)
     media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
+    disks = [media.disk, *([store.disk] if isinstance(store, SqliteStore) else [])]
     channels = {name: build_channel(name, contact) for name, contact in config.contact.items()}
     deliverer = Deliverer(state, channels, telemetry, rng, now_us)
 
@@ -101,7 +102,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         telemetry=telemetry,
         now_us=now_us,
         health=lambda: {"broker": ingest.fault is None, "store": not pipeline.store_down, "ingest": threads[0].is_alive(),
-                        "deliver": threads[1].is_alive()},
+                        "deliver": threads[1].is_alive(), "dead_letters": deliverer.dead == 0,
+                        "disk": all(disk.shortage() is None for disk in disks)},
         deployments=deployments,
         stale_after_s=config.api.stale_after_s,
     )  # fmt: skip

@@ -19,6 +19,7 @@ class Telemetry:
         self.alerts = Counter("satomori_alerts", "Alerts that fired.", ["kind"], registry=registry)
         self.deliveries = Counter("satomori_deliveries", "Delivery attempts.", ["contact", "outcome"], registry=registry)
         self.waiting = Gauge("satomori_notifications_waiting", "Notifications not delivered yet.", registry=registry)
+        self.dead = Gauge("satomori_notifications_dead", "Notifications given up: dead letters.", registry=registry)
         self.flush_seconds = Histogram(
             "satomori_flush_seconds",
             "From taking a group of messages to having it durable.",

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.lifecycle import Alert, Move, Subject, advance, alert_id
@@ -158,13 +158,28 @@ class Watch:
                 connection.execute(
                     select(events.c.id)
                     .where(events.c.node == row.node, events.c.device == row.device)
-                    .where(events.c.time_us > row.time_us, events.c.type.in_(watched.rule.ends))
+                    .where(events.c.type.in_(watched.rule.ends))
+                    .where(
+                        or_(
+                            and_(events.c.epoch == row.epoch, events.c.seq > row.seq),
+                            and_(events.c.epoch != row.epoch, events.c.id > row.id),
+                        )
+                    )
                     .limit(1)
                 ).first()
                 is not None
             )
             fact = Fact(
-                row.node, row.device, row.type, 0, row.time_us, row.received_us, row.late, f"{row.epoch}:{row.seq}", superseded
+                row.node,
+                row.device,
+                row.type,
+                0,
+                row.time_us,
+                row.received_us,
+                row.late,
+                f"{row.epoch}:{row.seq}",
+                superseded,
+                '"found":true' in row.body,
             )
             if verdict := self._judge(watched, fact, now_us, self._urgent):
                 found.append((watched, row.node, row.device, verdict))
@@ -305,6 +320,7 @@ class Watch:
             connection.execute(
                 _ADD_NOTIFICATION,
                 {"id": id_, "alert": alert.id, "contact": contact, "state": "queued", "created_us": now_us, "due_us": now_us,
+                 "severity_rank": ("critical", "warning", "info").index(alert.severity),
                  "body": json.dumps(body, ensure_ascii=False), "attempts": 0},
             )  # fmt: skip
 

@@ -18,33 +18,45 @@ class Words(NamedTuple):
     body: str
 
 
-def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int) -> Words:
+def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int) -> Words:  # noqa: PLR0911 - one a sentence
     """What a person is told of an alert."""
     where = f"{deployment.place} {deployment.label}".strip()
     when = moment(alert.since_us, zone)
     late = f"（{span(now_us - alert.since_us)}遅れて届いた知らせです）" if alert.late else ""
     if alert.summary == "trap_sprung":
-        return Words("【わな作動】", f"{where}　{when}{late}。まだ誰も向かっていません。")
+        return Words("【わな作動】", f"{where}　{when}{late}。まだ誰も確認していません。")
     if alert.summary.startswith("no "):
         if deployment.kind == "trap":
             return Words(
                 "【通信なし】",
-                f"{where}のわなと{span(now_us - alert.since_us)} 通信できません。"
+                f"{where}のわなと{lasting(now_us - alert.since_us)} 通信できません。"
                 "作動しても知らせが届きません。見回りをお願いします。",
             )
         return Words(
             "【通信なし】",
-            f"{where}と{span(now_us - alert.since_us)} 通信できません（最後の通信 {when}）。今の様子は分かりません。",
+            f"{where}と{lasting(now_us - alert.since_us)} 通信できません（最後の通信 {when}）。今の様子は分かりません。",
         )
     if alert.summary == "media_captured":
         return Words("【撮影】", f"{where}　{when}{late}。カメラが写真を撮りました。")
-    if deployment.kind == "home":
+    measured = alert.summary.split(" ")[0]
+    if measured == "tags_near" and deployment.kind == "home":
         return Words(
-            "【外出のお知らせ】", f"{when}{late}　{where}でタグの電波が減りました。どなたかがご自宅を離れた可能性があります。"
+            "【外出のお知らせ】",
+            f"{when}{late}　{where}の近くにあるはずのタグが見つかりません。どなたかがご自宅を離れた可能性があります。",
         )
-    if deployment.kind == "flow":
-        return Words("【人の流れ】", f"{where}　{when}{late}。設定した値より多くの人が通っています。")
+    if measured in ("count_in", "count_out"):
+        return Words("【人の流れ】", f"{where}　{when}{late}。人が多くなっています。")
+    if measured == "battery_voltage":
+        return Words("【電池】", f"{where}　{when}{late}。電池が弱くなっています（{alert.summary.split(' ')[-1]} V）。")
+    if measured == "device_down":
+        return Words("【故障】", f"{where}　{when}{late}。機器を読み取れません。今の様子は分かりません。")
     return Words("【お知らせ】", f"{where}　{when}{late}。{alert.summary}")
+
+
+def over(title: str, body: str) -> Words:
+    """The same notification, where it is over before it could be delivered."""
+    stop = "" if body.endswith("。") else "。"
+    return Words(f"（解除済み）{title}", f"{body}{stop}この知らせはすでに終わっています。")
 
 
 def moment(time_us: int, zone: ZoneInfo) -> str:
@@ -61,3 +73,9 @@ def span(duration_us: int) -> str:
         return f"{minutes}分"
     hours = minutes // 60
     return f"{hours}時間" if hours < 72 else f"{hours // 24}日"
+
+
+def lasting(duration_us: int) -> str:
+    """45分間, 26時間, 3日間: for so long."""
+    text = span(duration_us)
+    return text if text.endswith("間") else f"{text}間"

@@ -62,13 +62,18 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _scenario(folder: Path, *, as_json: bool) -> int:
     """Prints the transcript; 1 and a comparison when it is not what the folder expects."""
-    from simulators.scenario import expected, told
+    from simulators.scenario import ScenarioError, expected, told
 
     if not (folder / "scenario.toml").is_file():
         print(f"satomori-sim: {folder} holds no scenario.toml", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="satomori-") as home:
-        lines = [json.dumps(line, ensure_ascii=False) for line in told(folder, Path(home))]
+        try:
+            transcript = told(folder, Path(home))
+        except ScenarioError as error:
+            print(f"satomori-sim: {folder / 'scenario.toml'}: {error}", file=sys.stderr)
+            return 2
+        lines = [json.dumps(line, ensure_ascii=False) for line in transcript]
     print("\n".join(lines))
     if as_json:
         return 0

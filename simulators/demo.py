@@ -44,7 +44,11 @@ def scenes(world: World) -> Iterator[Scene]:
         yield Scene("山の夜 — a night on the mountain", sprung - 2 * MINUTE_US)
         wanderers = {tag.name for tag in world.wanderers()}
         homes = {node for tag, node in world.residents() if tag.name in wanderers}
-        left = next(h.t_us for h in _days(world, sprung) if h.kind == "tag_left" and h.what in wanderers and h.node in homes)
+        left = next(
+            h.t_us
+            for h in _days(world, sprung)
+            if h.kind == "tag_left" and h.what in wanderers and h.node in homes and (h.t_us + 9 * HOUR_US) % DAY_US < 4 * HOUR_US
+        )
         yield Scene("午前二時半 — somebody leaves home", left - MINUTE_US)
         begin, end = world.festival(left)
         if begin < left:

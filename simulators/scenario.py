@@ -6,6 +6,7 @@ wire is a broker's persistent session: it keeps what is published while the gate
 """
 
 import asyncio
+import inspect
 import json
 import random
 import tomllib
@@ -54,6 +55,10 @@ RULES: dict[str, dict[str, Any]] = {
     "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
     "silent": {"type": "absence", "of": "heartbeat", "for": "26h", "severity": "warning"},
 }
+
+
+class ScenarioError(ValueError):
+    """The scenario is written wrongly; the text says what."""
 
 
 class CrashError(BaseException):
@@ -134,23 +139,23 @@ class _Store(SqliteStore):
 
     plugged = True
 
-    def write(self, points: Any) -> None:
+    def write(self, points: Any, *, patience_s: float | None = None) -> None:
         """As the real one, or StoreDown."""
         if not self.plugged:
             raise StoreDown("scenario: the store is down")
-        super().write(points)
+        super().write(points, patience_s=patience_s)
 
 
 class Skewed:
     """A node's clock (see edge.clock.Clock): the story's time, wrong by so much."""
 
     def __init__(self, true: VirtualClock, off_us: int) -> None:
-        self._true, self._off_us = true, off_us
+        self._true, self.off_us = true, off_us
 
     def now(self) -> Instant:
         """What the node believes."""
         true = self._true.now()
-        return true._replace(utc_us=true.utc_us + self._off_us)
+        return true._replace(utc_us=true.utc_us + self.off_us)
 
     async def sleep(self, seconds: float) -> None:
         """A wrong clock runs as fast as a right one."""
@@ -346,7 +351,8 @@ class Story:
                 cards[device].mkdir()
                 settings["folder"] = cards[device]
             config: Any = TypeAdapter(DeviceConfig).validate_python(settings)
-            drivers[device] = (config.type.replace("_", "-"), make_driver(device, config, Site(clock, media, folder / device)))
+            site = Site(clock, media, folder / device, outbox.epoch)
+            drivers[device] = (config.type.replace("_", "-"), make_driver(device, config, site))
             if config.type == "reed_trap":
                 pins[device] = config.pin
         agent = Agent(
@@ -365,8 +371,16 @@ class Story:
 
     def _do(self, step: dict[str, Any]) -> None:
         del step["at"]
-        action = step.pop("do")
-        getattr(self, f"_do_{action}")(**step)
+        name = step.pop("do", None)
+        action = getattr(self, f"_do_{name}", None)
+        if action is None:
+            there_are = sorted(known.removeprefix("_do_") for known in dir(self) if known.startswith("_do_"))
+            raise ScenarioError(f"do = {name!r} is no step; there are: {', '.join(there_are)}")
+        try:
+            inspect.signature(action).bind(**step)
+        except TypeError as error:
+            raise ScenarioError(f"step {name!r}: {error}") from error
+        action(**step)
 
     def _do_spring(self, node: str, device: str) -> None:
         self._pins.low(self._nodes[node].pins[device])
@@ -379,6 +393,10 @@ class Story:
         for number in range(count):
             at_us = self._now_us() + number * 1_000_000
             save_picture(self._nodes[node].cards[device], at_us, picture(at_us, "wild-boar", seed=1))
+
+    def _do_set_clock(self, node: str, off: str) -> None:
+        """Somebody, or NTP, sets the node's clock: wrong by so much from now on. It goes on saying that it is right."""
+        self._nodes[node].clock.off_us = int(_signed_s(off) * 1e6)
 
     def _do_cut(self, node: str) -> None:
         self._wire.links[node].allowed = False

@@ -70,7 +70,12 @@ class Program:
         """Starts it; returns at once."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,  # Ctrl-C is for who runs the town: it ends this one in its turn
             )
 
     def end(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 15) -> None:
@@ -266,7 +271,7 @@ class Town:
              "label": device.label.removeprefix(device.place).strip()}
             for node in nodes for device in node.devices
         ] + [
-            {"node": node.name, "device": "node", "kind": "node", "place": node.devices[0].place, "label": "中継器"}
+            {"node": node.name, "device": "node", "kind": "node", "place": node.devices[0].place, "label": "親機"}
             for node in nodes
         ]  # fmt: skip
         write_toml(
@@ -358,6 +363,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def ledger_count(edge: Edge) -> int:
+    """How many records an edge ever committed."""
+    return _count(edge.outbox_path, "sim_ledger")
 
 
 def _count(path: Path, table: str) -> int:

@@ -47,9 +47,11 @@ const TEXT = {
     silentAlert: "通信できません。今の様子は分かりません。",
     silentTrapAlert: "通信できません。作動しても知らせが届きません。見回りをお願いします。",
     heard: (age) => `最後の通信 ${age}`,
-    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", home: "外出のお知らせ", other: "お知らせ" },
-    homeAlert: "タグの電波が減りました。どなたかがご自宅を離れた可能性があります。",
-    flowAlert: "設定した値より多くの人が通っています。",
+    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", home: "外出のお知らせ", battery: "電池", down: "故障", other: "お知らせ" },
+    batteryAlert: "電池が弱くなっています。",
+    downAlert: "機器を読み取れません。今の様子は分かりません。",
+    homeAlert: "近くにあるはずのタグが見つかりません。どなたかがご自宅を離れた可能性があります。",
+    flowAlert: "人が多くなっています。",
     now: "たった今",
     ages: ["秒前", "分前", "時間前", "日前"],
     span: ["秒", "分", "時間", "日"],
@@ -99,7 +101,9 @@ const TEXT = {
     silentAlert: "It can't be reached. How it is now is not known.",
     silentTrapAlert: "It can't be reached. If it springs, no word of it will arrive. Please go and look.",
     heard: (age) => `Last heard ${age}`,
-    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", home: "Away from home?", other: "Alert" },
+    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", home: "Away from home?", battery: "Battery", down: "Broken", other: "Alert" },
+    batteryAlert: "The battery is getting weak.",
+    downAlert: "The device can't be read. How it is now is not known.",
     homeAlert: "Fewer tags are heard than should be at home. Somebody may have left.",
     flowAlert: "More people pass than the limit set for this place.",
     now: "just now",
@@ -186,7 +190,11 @@ function alertKind(alert) {
   if (alert.summary === "trap_sprung") return "sprung";
   if (alert.summary.startsWith("no ")) return "silent";
   if (alert.summary === "media_captured") return "media";
-  return ["flow", "home"].includes(alert.kind) ? alert.kind : "other";
+  const measured = alert.summary.split(" ")[0];
+  if (measured === "tags_near" && alert.kind === "home") return "home";
+  if (["count_in", "count_out"].includes(measured)) return "flow";
+  if (measured === "battery_voltage") return "battery";
+  return measured === "device_down" ? "down" : "other";
 }
 
 // ---- What is shown -----------------------------------------------------------------------------------
@@ -226,6 +234,8 @@ function alertItem(alert) {
     silent: alert.kind === "trap" ? t().silentTrapAlert : t().silentAlert,
     flow: t().flowAlert,
     home: t().homeAlert,
+    battery: t().batteryAlert,
+    down: t().downAlert,
     other: alert.summary,
   }[alertKind(alert)];
   if (said) item.append(element("p", "", said));

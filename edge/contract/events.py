@@ -6,7 +6,7 @@ The class decides what goes first over a thin link and what a full outbox may dr
 from enum import IntEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from edge.contract.names import Name, Sha256
 
@@ -47,6 +47,7 @@ class TrapSprung(_Event):
     type: Literal["trap_sprung"] = "trap_sprung"
     class_: Literal["alarm"] = Field("alarm", alias="class")
     folded: Count = Field(0, description="Further changes of a chattering switch that this event stands for.")
+    found: StrictBool = Field(False, description="The state was found so when the agent started; when it changed is not known.")
 
 
 class TrapReset(_Event):
@@ -56,6 +57,7 @@ class TrapReset(_Event):
     type: Literal["trap_reset"] = "trap_reset"
     class_: Literal["alarm"] = Field("alarm", alias="class")
     folded: Count = Field(0, description="Further changes of a chattering switch that this event stands for.")
+    found: StrictBool = Field(False, description="The state was found so when the agent started; when it changed is not known.")
 
 
 class MediaCaptured(_Event):

@@ -1,6 +1,7 @@
 """A box or snare trap with a reed or limit switch on a GPIO pin: trap_sprung, trap_reset, trap_closed, heartbeat."""
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -54,6 +55,7 @@ class _Change(NamedTuple):
     at: Instant
     quiet_since_us: int
     folded: int
+    found: bool = False
 
 
 class ReedTrap:
@@ -68,16 +70,18 @@ class ReedTrap:
         """Readings each heartbeat and at each change; an event when the settled state changes, at its first edge.
 
         The state found at the start is said as a reading, and as an event when it is not the one last told: a trap that sprang
-        while the node had no power must still ring, and one that was reset must be able to ring again. One event may be
-        repeated after a power cut; none is left out.
+        while the node had no power must still ring, and one that was reset must be able to ring again. Such an event is marked
+        `found`, for it may be one that was told already: after a power cut, or when the outbox was lost. None is left out.
         """
         clock, edges = self._site.clock, _Edges()
         loop = asyncio.get_running_loop()
         # gpiozero calls back from its own thread.
         with open_switch(self._config.pin, lambda: loop.call_soon_threadsafe(edges.add)) as closed:
-            started_us = beat_due_us = clock.now().mono_us
+            start = clock.now()
+            started_us = beat_due_us = start.mono_us
             settled = self._last_told()
-            change: _Change | None = None
+            sprung = closed() == (self._config.sprung_when == "closed")
+            change = _Change(start, started_us, 0, found=True) if sprung != settled else None
             said: deque[int] = deque(maxlen=BURST)
             while True:
                 now = clock.now()
@@ -91,12 +95,12 @@ class ReedTrap:
                     decide_us = max(min(quiet_us, patience_us), allowed_us)
                     if now.mono_us >= decide_us:
                         final = sprung or now.mono_us < quiet_us
-                        at, folded, change = change.at, change.folded, None
+                        at, folded, found, change = change.at, change.folded, change.found, None
                         if final != settled:
                             settled = final
                             said.append(now.mono_us)
                             kind = TrapSprung if settled else TrapReset
-                            yield Happened(at, kind(device=self._device, folded=folded))
+                            yield Happened(at, kind(device=self._device, folded=folded, found=found))
                             self._told(settled)  # the agent comes back for more only when the event is committed
                             yield Reading(at, self._device, "trap_closed", float(settled))
                         continue
@@ -109,16 +113,28 @@ class ReedTrap:
                 await woken_within(edges.wakeup, (due_us - now.mono_us) / 1e6, clock)
 
     def _last_told(self) -> bool:
-        """Whether the last event that was committed said sprung; a trap never heard of counts as set."""
+        """Whether the last event that was committed said sprung; a trap never heard of in this epoch counts as set."""
         try:
-            return (self._site.state / "told").read_text(encoding="ascii", errors="replace") == "sprung"
+            told = (self._site.state / "told").read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return False
+        # An outbox begun anew may have lost what the old one had not sent yet.
+        return told == f"{self._site.epoch} sprung"
 
     def _told(self, sprung: bool) -> None:
-        new = self._site.state / "told.new"
-        new.write_text("sprung" if sprung else "set", encoding="ascii")
-        new.replace(self._site.state / "told")
+        """Durable when it returns, as the event is: a power cut after this finds it."""
+        folder = self._site.state
+        new = folder / "told.new"
+        with new.open("w", encoding="ascii") as file:
+            file.write(f"{self._site.epoch} {'sprung' if sprung else 'set'}")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / "told")
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
     @staticmethod
     def _follow(change: _Change | None, differs: bool, edges: int, now: Instant) -> _Change | None:
@@ -127,5 +143,5 @@ class ReedTrap:
             # The first edge is the change itself; the others are chatter.
             return _Change(now, now.mono_us, max(edges - 1, 0)) if differs else None
         if edges:
-            return _Change(change.at, now.mono_us, change.folded + edges)
+            return change._replace(quiet_since_us=now.mono_us, folded=change.folded + edges)
         return change

@@ -1,10 +1,11 @@
 """The delivery outbox at work: takes what is due, attempts it, writes what came of it. Nothing is forgotten but by a person.
 
 A notification leaves `queued` only as delivered, or dead after the last attempt, and a dead letter stays to be seen. A crash
-between the attempt and its row repeats the attempt under the same id. One attempt at a time per contact, several contacts at
-once: a slow one delays nobody else.
+between the attempt and its row repeats the attempt under the same id. One attempt at a time per contact, the most severe first,
+then the oldest; several contacts at once: a slow one delays nobody else. What is over when it is sent says so.
 """
 
+import json
 import logging
 import random
 import threading
@@ -17,8 +18,9 @@ from sqlalchemy.exc import OperationalError
 
 from gateway.notify import Channel, Delivered, Outcome, Refused, Retry
 from gateway.state import State
-from gateway.state.tables import notifications
+from gateway.state.tables import alerts, notifications
 from gateway.telemetry import Telemetry
+from gateway.words import over
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +28,31 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 300.0
 ATTEMPTS = 600  # with the pauses above about a day: longer than a night in which nobody repairs anything
 LOOK_S = 1.0
 WORKERS = 16
+LATE_US = 5 * 60 * 1_000_000  # what is over, and fired longer ago than this, comes late
 
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
-_place = func.row_number().over(partition_by=notifications.c.contact, order_by=(notifications.c.created_us, notifications.c.id))
+_place = func.row_number().over(
+    partition_by=notifications.c.contact,
+    order_by=(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id),
+)
 _due = (
     select(notifications, _place.label("place"))
     .where(notifications.c.state == "queued", notifications.c.due_us <= bindparam("now_us"))
     .where(notifications.c.contact.not_in(bindparam("busy", expanding=True)))
     .subquery()
 )
-_OLDEST = select(_due).where(_due.c.place == 1).order_by(_due.c.created_us)
-_QUEUED = select(func.count()).select_from(notifications).where(notifications.c.state == "queued")
+_NEXT = (
+    select(_due, alerts.c.state.label("alert_state"), alerts.c.fired_us)
+    .join(alerts, alerts.c.id == _due.c.alert)
+    .where(_due.c.place == 1)
+    .order_by(_due.c.severity_rank, _due.c.created_us)
+)
+_UNDELIVERED = (
+    select(notifications.c.state, func.count().label("number"))
+    .where(notifications.c.state.in_(("queued", "dead")))
+    .group_by(notifications.c.state)
+)
 
 
 class Deliverer:
@@ -57,6 +72,8 @@ class Deliverer:
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._failing: set[str] = set()
+        self.dead = 0
+        """Dead letters at the last look, at most a moment ago while `run` runs."""
 
     def ring(self) -> None:
         """Something new is due: look now. Safe from any thread."""
@@ -95,15 +112,17 @@ class Deliverer:
         return done
 
     def _due(self) -> list[Any]:
-        """The oldest due notification of each contact that is not busy; marks them busy."""
+        """What each contact that is not busy should have next, of what is due; marks them busy."""
         # Asked before the database is: an attempt that ends in between has written its outcome first, and what is
         # read here would be sent a second time.
         with self._lock:
             busy = set(self._busy)
         with self._state.read() as connection:
-            rows = list(connection.execute(_OLDEST, {"now_us": self._now_us(), "busy": list(busy)}))
-            count = connection.scalar(_QUEUED)
-        self._telemetry.waiting.set(count or 0)
+            rows = list(connection.execute(_NEXT, {"now_us": self._now_us(), "busy": list(busy)}))
+            count = {row.state: row.number for row in connection.execute(_UNDELIVERED)}
+        self.dead = count.get("dead", 0)
+        self._telemetry.waiting.set(count.get("queued", 0))
+        self._telemetry.dead.set(self.dead)
         with self._lock:
             self._busy.update(row.contact for row in rows)
         return rows
@@ -139,7 +158,7 @@ class Deliverer:
         if channel is None:
             return Refused(f"contact.{row.contact} is not configured any more")
         try:
-            return channel.send(row.id, row.body)
+            return channel.send(row.id, _said_over(row, self._now_us()) if row.alert_state == "resolved" else row.body)
         except Exception as error:
             log.exception("contact.%s: its channel failed", row.contact)
             return Retry(f"its channel failed: {error!r}"[:300])
@@ -167,3 +186,12 @@ class Deliverer:
         with self._state.write() as connection:
             connection.execute(update(notifications).where(notifications.c.id == row.id).values(values))
         self._telemetry.deliveries.labels(row.contact, type(outcome).__name__.lower()).inc()
+
+
+def _said_over(row: Any, now_us: int) -> str:
+    """The body of a notification whose alert is resolved already: nobody should set out for it."""
+    body = json.loads(row.body)
+    body["title"], body["body"] = over(body["title"], body["body"])
+    body["late"] = body["late"] or (row.fired_us is not None and now_us - row.fired_us > LATE_US)
+    body["over"] = True
+    return json.dumps(body, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """webhook: a notification as one HTTP POST of JSON.
 
 The notification's id goes as `Idempotency-Key`, so that a receiver can tell a repetition; 409 says that it had it already.
+Few answers are final: a 404 or a 401 may come of a proxy that restarts or a token that is being replaced.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 
 from gateway.notify.outcome import Delivered, Outcome, Refused, Retry
 
-_RETRY_STATUS = frozenset((408, 425, 429))
+_BUSY = frozenset((408, 425, 429))  # nothing is wrong, it is only not now
+_FINAL = frozenset((410, 413, 422))  # said of this receiver or this very message
 _REASON = 300
 
 
@@ -32,7 +34,7 @@ class Webhook:
         self._client = httpx.Client(timeout=config.timeout_s, follow_redirects=False, trust_env=False)
 
     def send(self, id_: str, body: str) -> Outcome:
-        """One POST. 2xx and 409 are delivered; 4xx is refused for good; anything else is tried again."""
+        """One POST. 2xx and 409 are delivered; 410, 413 and 422 are refused for good; anything else is tried again."""
         headers = {"content-type": "application/json", "idempotency-key": id_}
         try:
             with self._client.stream("POST", self._url, content=body.encode(), headers=headers) as response:
@@ -41,9 +43,11 @@ class Webhook:
             return Retry(f"{type(error).__name__}: {error}"[:_REASON])
         if response.is_success or status == httpx.codes.CONFLICT:
             return Delivered()
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _RETRY_STATUS:
-            return Retry(f"answered {status}", min(float(after), 3600) if after.isascii() and after.isdigit() else None)
-        return Refused(f"answered {status}: check contact.{self._contact}.url")
+        is_theirs = status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _BUSY
+        reason = f"answered {status}" if is_theirs else f"answered {status}: check contact.{self._contact}.url"
+        if status in _FINAL:
+            return Refused(reason)
+        return Retry(reason, min(float(after), 3600) if after.isascii() and after.isdigit() else None)
 
     def close(self) -> None:
         """Closes the connections."""

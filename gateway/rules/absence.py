@@ -34,13 +34,13 @@ class Absence:
         self.metrics = frozenset((config.of,)) & METRICS.keys()
         self.events = frozenset((config.of,)) & EVENTS.keys()
 
-    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
+    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
         """The device spoke. A reading sent again, because the series store is down, is no new word."""
         said_us = min(fact.time_us, fact.received_us)
-        if said_us <= memory.get("said_us", 0):
+        if said_us <= memory.get("said_us", 0) <= now_us:
             return None
         memory["said_us"] = said_us
-        memory["heard_us"] = memory["listened_us"] = max(fact.received_us, memory.get("heard_us", 0))
+        memory["heard_us"] = memory["listened_us"] = fact.received_us
         memory["deaf_us"] = 0
         return Verdict("ok", fact.received_us, reason=fact.name)
 
@@ -49,6 +49,8 @@ class Absence:
         heard_us = memory.get("heard_us")
         if heard_us is None or listening_since_us is None:
             return None
+        if heard_us > now_us:  # our own clock was ahead then
+            heard_us = memory["heard_us"] = memory["listened_us"] = now_us
         # Time in which nobody listened is taken off, not counted from: a gateway that starts anew each night would
         # never get to the end of a day's silence.
         memory["deaf_us"] += max(listening_since_us - memory["listened_us"], 0)

@@ -38,27 +38,40 @@ class Occurrence:
         self.ends = frozenset(filter(None, (config.until,)))
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
-        """Firing at the event, ok at its end; nothing for an event that was over before it was known."""
+        """Firing at the event, ok at its end; nothing for an event that was over before it was known.
+
+        Order is that of the node's numbers, never of its clock: a clock that was wrong once must not make a trap deaf.
+        """
+        opened, ended = memory.get("opened"), memory.get("ended")
         if fact.name == self._config.until:
-            memory["ended_us"] = max(fact.time_us, memory.get("ended_us", 0))
-            return Verdict("ok", fact.time_us, reason=fact.name) if fact.time_us >= memory.get("since_us", 0) else None
-        if fact.time_us < memory.get("ended_us", 0) or (fact.late and fact.superseded):
+            if fact.is_newer_than(ended):
+                memory["ended"] = fact.id
+            if not fact.is_newer_than(opened):
+                return None  # it ended something that another event has followed
+            memory.pop("open", None)
+            return Verdict("ok", fact.time_us, reason=fact.name)
+        if not fact.is_newer_than(ended) or (fact.late and fact.superseded):
             return None
         if self._config.until is None:
             memory["seen_us"] = max(fact.received_us, memory.get("seen_us", 0))
-            if "first" in memory:
+            if "open" in memory:
                 return None
-            memory["first"] = fact.id
-        elif fact.time_us < memory.get("since_us", 0):
-            return None  # a newer one was told already, and an end that comes late must not end that
-        memory["since_us"] = fact.time_us
+        elif not fact.is_newer_than(opened):
+            return None  # a newer one was told already
+        elif fact.found and "open" in memory:
+            memory["opened"] = fact.id
+            return None  # told already: the agent only found it so when it started anew
+        memory["opened"], memory["open"] = fact.id, True
         return Verdict("firing", fact.time_us, fact.id, fact.late, fact.name)
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002
         """Without `until`, quiet for `hold` is the end."""
-        if "first" not in memory or now_us - memory["seen_us"] < self._config.hold * 1_000_000:
+        if self._config.until is not None or "open" not in memory:
             return None
-        del memory["first"]
+        memory["seen_us"] = min(memory["seen_us"], now_us)
+        if now_us - memory["seen_us"] < self._config.hold * 1_000_000:
+            return None
+        del memory["open"]
         return Verdict("ok", now_us, reason=f"no more {self._config.event}")
 
 

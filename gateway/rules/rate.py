@@ -38,9 +38,11 @@ class Rate:
         self.metrics = frozenset((config.metric,))
         self._total = METRICS[config.metric].kind is Kind.TOTAL
 
-    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
+    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
         """Adds a sample; samples that are older than the newest are not needed."""
         samples: list[list[float]] = memory.setdefault("samples", [])
+        if samples and samples[-1][0] > now_us:
+            samples.clear()  # our own clock was ahead then
         if samples and fact.time_us <= samples[-1][0]:
             return None
         if self._total and samples and fact.value < samples[-1][1]:

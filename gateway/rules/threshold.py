@@ -54,14 +54,15 @@ class Threshold:
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
         """Compares the newest value; older ones than the newest known change nothing."""
-        if fact.time_us < memory.get("time_us", 0):
+        if fact.time_us < memory.get("time_us", 0) <= now_us:  # a time to come is from when our own clock was ahead
             return None
         value = fact.value * self._sign
         memory["time_us"] = fact.time_us
         if "since_us" not in memory:
             if value <= self._limit:
                 return None
-            memory["since_us"], memory["late"], memory["reason"] = fact.time_us, fact.late, f"{fact.name} {fact.value:g}"
+            memory["since_us"], memory["began"] = fact.time_us, str(fact.time_us)
+            memory["late"], memory["reason"] = fact.late, f"{fact.name} {fact.value:g}"
         elif value <= self._clear:
             del memory["since_us"]
             return Verdict("ok", fact.time_us, reason=f"{fact.name} {fact.value:g}")
@@ -72,6 +73,6 @@ class Threshold:
         return self._level(memory, now_us) if "since_us" in memory else None
 
     def _level(self, memory: Memory, now_us: int) -> Verdict:
-        since_us = memory["since_us"]
+        since_us = memory["since_us"] = min(memory["since_us"], now_us)
         lasted = now_us - since_us >= self._config.for_s * 1_000_000
-        return Verdict("firing" if lasted else "pending", since_us, str(since_us), memory["late"], memory["reason"])
+        return Verdict("firing" if lasted else "pending", since_us, memory["began"], memory["late"], memory["reason"])

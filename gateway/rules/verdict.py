@@ -23,6 +23,18 @@ class Fact(NamedTuple):
     late: bool  # it arrived long after it was true
     id: str  # `epoch:seq`
     superseded: bool = False  # a later fact that ends this one is committed already
+    found: bool = False  # the state was found so when the agent started
+
+    def is_newer_than(self, remembered: str | None) -> bool:
+        """Whether this fact of a device came about after the one with the id `remembered`.
+
+        Within an epoch its numbers say so, whatever clocks said meanwhile; a new epoch comes after the old one.
+        """
+        if remembered is None:
+            return True
+        epoch, _, seq = self.id.rpartition(":")
+        old_epoch, _, old_seq = remembered.rpartition(":")
+        return epoch != old_epoch or int(seq) > int(old_seq)
 
 
 class Verdict(NamedTuple):

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -188,7 +189,8 @@ notifications = Table(
     Column("alert", Text, ForeignKey("alerts.id"), nullable=False, index=True),
     Column("contact", Text, nullable=False),
     Column("state", Text, nullable=False),  # queued, delivered, dead
-    Column("body", Text, nullable=False),  # JSON, as it is sent
+    Column("severity_rank", Integer, nullable=False, server_default=text("1")),  # 0 critical, 1 warning, 2 info: what goes first
+    Column("body", Text, nullable=False),  # JSON, as it is sent; `deliver` says so where the alert is over
     Column("created_us", BigInteger, nullable=False),
     Column("due_us", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),

@@ -37,7 +37,7 @@ class InfluxdbStoreConfig(BaseModel):
     org: _Text = Field(description="The organisation that the bucket belongs to.")
     bucket: _Text = Field(description="The bucket that is written.")
     token_file: Annotated[Path, Field(description="File with an API token that may write the bucket.")]
-    timeout_s: Annotated[float, Field(ge=0.1, le=60, description="How long one write may wait for the server.")] = 10
+    timeout_s: Annotated[float, Field(ge=0.1, le=5, description="How long one write may wait for the server.")] = 2
 
 
 class InfluxdbStore:
@@ -46,14 +46,12 @@ class InfluxdbStore:
     def __init__(self, config: InfluxdbStoreConfig) -> None:
         """ConfigError when the token can't be used."""
         self._config = config
-        self._client = InfluxDBClient(
-            config.url, token=_read_token(config.token_file), org=config.org, timeout=int(config.timeout_s * 1000)
-        )
+        self._client = InfluxDBClient(config.url, token=_read_token(config.token_file), org=config.org)
         # The generated service below WriteApi: WriteApi hides the status, and a 200 is not InfluxDB's "written".
         self._service = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]  # generated code
         self._heads: dict[Key, str] = {}
 
-    def write(self, points: Sequence[Point]) -> None:
+    def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:
         """See `SeriesWriter`."""
         if not points:
             return
@@ -64,17 +62,22 @@ class InfluxdbStore:
         # Always a float: InfluxDB fixes a field's type by its first value, and True would make it a boolean for good.
         # repr() is the shortest text that reads back as the same value.
         lines = [f"{heads[key]}{float(value)!r} {time_ms:d}" for key, time_ms, value in points]
-        self._post("\n".join(lines).encode())
+        self._post("\n".join(lines).encode(), self._config.timeout_s if patience_s is None else patience_s)
 
     def close(self) -> None:
         """See `SeriesWriter`."""
         self._client.close()  # type: ignore[no-untyped-call]
 
-    def _post(self, body: bytes) -> None:
+    def _post(self, body: bytes, timeout_s: float) -> None:
         where = f"InfluxDB at {self._config.url}"
         try:
             answer: tuple[Any, int, Any] = self._service.post_write_with_http_info(  # type: ignore[no-untyped-call]
-                self._config.org, self._config.bucket, body, precision="ms", content_type="text/plain; charset=utf-8"
+                self._config.org,
+                self._config.bucket,
+                body,
+                precision="ms",
+                content_type="text/plain; charset=utf-8",
+                _request_timeout=timeout_s * 1000,
             )
         except ApiException as error:
             raise _verdict(where, self._config, error) from error

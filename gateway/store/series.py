@@ -39,12 +39,13 @@ class Bucket(NamedTuple):
 class SeriesWriter(Protocol):
     """Takes points, durably. Used by one thread at a time."""
 
-    def write(self, points: Sequence[Point]) -> None:
+    def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:
         """Writes 1 to 10,000 points, all or none as far as anyone is told, and returns only when they are durable.
 
         Writing a point again changes nothing. Another value for the same series and time takes the old one's place; of
         two in one call the later counts. StoreDown: not now, the same call may succeed later. StoreRefused: never, as
-        it is.
+        it is. `patience_s`: how long a server may take to answer before it counts as down, where the caller can't wait for as
+        long as is configured.
         """
         ...
 

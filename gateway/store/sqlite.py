@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import StoreDown, StoreRefused
+from gateway.store.disk import RESERVE_MIB, Reserve
 from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
 
 VERSION = 1
@@ -28,8 +29,8 @@ CACHE_KIB = 16 * 1024
 CHECKPOINT_PAGES = 4000
 """Of 4 KiB: the size to which the write-ahead log grows."""
 
-BUSY_S = 2.0
-"""How long to wait for another program's lock before saying StoreDown."""
+BUSY_S = 1.0
+"""How long to wait for another program's lock before saying StoreDown: traps wait as long."""
 
 # STRICT, so that a time of 1.5 or a text value is refused and not quietly kept.
 _SCHEMA = (
@@ -73,6 +74,7 @@ class SqliteStoreConfig(BaseModel):
 
     type: Literal["sqlite"]
     path: Path = Field(description="The database's file; its folder must exist.")
+    reserve_mib: int = Field(RESERVE_MIB, ge=0, description="Free space on its disk below which it takes no points.")
 
 
 class SqliteStore:
@@ -85,14 +87,18 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         self._ids: dict[Key, int] = {}
         self._inode = (0, 0)
+        self.disk = Reserve(self._path.parent, config.reserve_mib)
+        """The room it leaves to others."""
         with _explained(self._path, "opened"):
             self._open("rwc")
 
-    def write(self, points: Sequence[Point]) -> None:
+    def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:  # noqa: ARG002 - there is no server
         """See `SeriesWriter`. One transaction, in key order: neighbours share pages of the tree."""
         if not points:
             return
         check_finite(points)
+        if shortage := self.disk.shortage():
+            raise StoreDown(shortage)
         with _explained(self._path, "written"):
             # Never "rwc" here: a file that is gone must not come back empty, on what may be a bare mount point.
             writer = self._writer or self._open("rw")

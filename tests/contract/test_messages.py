@@ -42,8 +42,8 @@ COUNT = st.integers(0, MAX_SEQ)
 REASON = st.text(min_size=1, max_size=MAX_REASON)
 
 FIELDS: dict[str, dict[str, st.SearchStrategy[Json]]] = {
-    "trap_sprung": {"folded": COUNT},
-    "trap_reset": {"folded": COUNT},
+    "trap_sprung": {"folded": COUNT, "found": st.booleans()},
+    "trap_reset": {"folded": COUNT, "found": st.booleans()},
     "media_captured": {
         "media": SHA256,
         "size": COUNT,
@@ -293,6 +293,7 @@ RECORDS: list[tuple[dict[str, Json], int, str]] = [
     ({"events": [EVENT | {"class": "reading"}]}, 8, "trap_sprung: class"),
     ({"events": [without(EVENT, "class")]}, 8, "trap_sprung needs class, seq and dt"),
     ({"events": [EVENT | {"folded": True}]}, 8, "trap_sprung: folded"),
+    ({"events": [EVENT | {"found": 1}]}, 8, "trap_sprung: found"),
     ({"events": [EVENT | {"bad\nname" * 90: 1}]}, 8, "trap_sprung: "),
 ]
 

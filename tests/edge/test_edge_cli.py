@@ -23,7 +23,7 @@ from edge.config import load
 from edge.contract.messages import State
 from edge.errors import ConfigError, DeviceError
 from edge.outbox import Outbox
-from edge.records import Reading, Record
+from edge.records import Reading, Record, Site
 from simulators.broker import BrokerMissingError, nats
 from tests.services import REQUIRE
 
@@ -234,6 +234,19 @@ def test_an_outbox_that_cannot_be_opened_ends_with_1_and_says_why(tmp_path: Path
     (tmp_path / "state" / "outbox.db").mkdir(parents=True)
     assert cli.main(["run", str(written(tmp_path))]) == 1
     assert "outbox.db can't be opened" in capsys.readouterr().err
+
+
+def test_drivers_are_told_which_outbox_this_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites: list[Site] = []
+
+    def make(_device: str, _config: object, site: Site) -> None:
+        sites.append(site)
+        raise OSError("that is enough")
+
+    monkeypatch.setattr(cli, "make_driver", make)
+    assert cli.main(["run", str(written(tmp_path))]) == 1
+    with closing(Outbox(tmp_path / "state" / "outbox.db", machine=machine_id(), boot=boot_id())) as outbox:
+        assert [site.epoch for site in sites] == [outbox.epoch]
 
 
 def test_run_works_until_sigterm_and_ends_with_0_a_goodbye_and_everything_committed(tmp_path: Path) -> None:

@@ -66,9 +66,17 @@ def test_put_hands_out_numbers_from_1_in_order_and_keeps_what_it_was_given(outbo
     outbox.put([record(RecordClass.SIGHTING, 5)], "unsync")
     reading, sprung, seen = outbox.rows([1, 2, 3])
     assert reading == (1, 3, BOOT, "sync", *NOW, '"trap-11", "rssi", -70.5'.replace(" ", ""))
-    assert json.loads(sprung.body) == {"device": "trap-11", "type": "trap_sprung", "class": "alarm", "folded": 0}
+    own = {"folded": 0, "found": False}
+    assert json.loads(sprung.body) == {"device": "trap-11", "type": "trap_sprung", "class": "alarm", **own}
     assert (seen.rank, seen.clock, seen.utc_us, seen.mono_us) == (2, "unsync", *after(5))
     assert (outbox.oldest_seq, outbox.next_seq, outbox.waiting) == (1, 4, 3)
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(outbox: Outbox) -> None:
+    """A process that is killed shows nothing of this: only a power cut would, so the settings themselves are looked at."""
+    (journal,) = outbox._db.execute("PRAGMA journal_mode").fetchone()
+    (synchronous,) = outbox._db.execute("PRAGMA synchronous").fetchone()
+    assert (journal, synchronous) == ("wal", 2)  # 2: FULL
 
 
 def test_the_next_process_finds_everything_and_goes_on_counting(tmp_path: Path) -> None:

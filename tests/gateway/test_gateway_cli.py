@@ -53,16 +53,16 @@ def test_check_of_a_good_configuration(broker: Broker, tmp_path: Path, capsys: p
 
 
 def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path, f"mqtt://127.0.0.1:{free_port()}", 'route = [{ match = { kind = "trap" }, to = ["office"] }]')
+    path = written(tmp_path, f"mqtt://127.0.0.1:{free_port()}")
     (tmp_path / "tokens").chmod(0o644)
     (tmp_path / "series.db").write_text("no series at all" * 100)
     assert main(["check", str(path), "--json"]) == 1
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert said["ok"] is False
-    assert sorted(said["faults"]) == ["api.tokens_file", "broker", "route", "store"]
+    assert sorted(said["faults"]) == ["api.tokens_file", "broker", "store"]
     assert "broker.url: 127.0.0.1" in said["faults"]["broker"]
     assert main(["check", str(path)]) == 1
-    assert capsys.readouterr().out.count("NG  ") == 4
+    assert capsys.readouterr().out.count("NG  ") == 3
 
 
 def test_check_of_something_that_is_no_broker(

@@ -72,6 +72,8 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('place = "北尾根"', 'place = ""', "deployment.0.place: "),
         ("[rule]", '[[deployment]]\nnode = "kitayama-03"\ndevice = "trap-11"\nkind = "camera"\nplace = "x"\n[rule]',
          "deployment.1: kitayama-03/trap-11 is deployed already, by deployment.0"),
+        (', { to = ["office"] }', "", "route: none is without a match"),
+        ('route = [{ match = { kind = "trap" }, to = ["farmers"] }, { to = ["office"] }]', "", "route: none is without a match"),
         ("route =", 'time_zone = "Asia/Kitayama"\nroute =', "time_zone: "),
         ("route =", "rout =", "rout: "),
         ("route =", "route ==", "is no TOML"),
@@ -83,6 +85,17 @@ def test_a_fault_names_its_setting(wrong: str, right: str, setting: str, tmp_pat
         loaded(GOOD.replace(wrong, right, 1), tmp_path)
     assert setting in str(caught.value)
     assert str(tmp_path / "gateway.toml") in str(caught.value)
+
+
+def test_without_rules_no_route_is_needed(tmp_path: Path) -> None:
+    text = GOOD.replace(', { to = ["office"] }', "")
+    bare = "\n".join(line for line in text.splitlines() if not line.startswith(("sprung", "silent")))
+    assert loaded(bare, tmp_path).rule == {}
+
+
+@pytest.mark.parametrize("match", ["", "match = {}, "])
+def test_a_route_that_fits_everything_may_be_written_both_ways(match: str, tmp_path: Path) -> None:
+    assert len(loaded(GOOD.replace('{ to = ["office"] }', f'{{ {match}to = ["office"] }}'), tmp_path).route) == 2
 
 
 def test_every_fault_has_a_line_of_its_own(tmp_path: Path) -> None:

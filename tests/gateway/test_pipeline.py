@@ -282,6 +282,95 @@ def test_a_week_of_events_during_an_outage_is_still_taken_and_heals(town: Town, 
     assert ack.ranges == [(30, 30)]
 
 
+def test_a_store_that_is_down_is_asked_shortly_and_for_little(town: Town) -> None:
+    messages = batch(readings(1, 300)), batch(readings(301, 600))
+    town.process(batch([reading(1001)]))
+    town.store.plugged = False
+    for _ in range(2):
+        town.process(*messages)
+        town.later(pipeline.STORE_PAUSE_S * SECOND_US)
+    town.store.plugged = True
+    town.process(*messages)
+    town.process(batch([reading(1002, SECOND_US)]))
+    assert town.store.patience == [(None, 1), (None, 600), (0.5, 500), (0.5, 500), (None, 100), (None, 1)]
+    assert len(town.points()) == 602
+
+
+# ---- the series store refuses ---------------------------------------------------------------------------
+
+
+def test_points_that_the_store_will_never_take_cost_no_others(town: Town) -> None:
+    first, second = batch(readings(1, 40)), batch(readings(41, 90), [event(91)], epoch=OTHER, t0=NOW_US + SECOND_US // 2)
+    never = {NOW_US // 1000 + 7, NOW_US // 1000 + 500 + 60}
+    town.store.refuses = lambda point: point[1] in never
+    one, other = town.process(first, second)
+    assert (one.upto, one.rejected, one.wait_s) == (40, [(7, "refused by the test")], 0)
+    assert (other.ranges, other.rejected) == ([(41, 91)], [(60, "refused by the test")])
+    assert len(town.points()) == 88
+    rows = town.rows(tables.quarantine)
+    assert [(row["seq"], row["node"], row["topic"], row["reason"]) for row in rows] == [
+        (seq, NODE, "store", "refused by the test") for seq in (7, 60)
+    ]
+    assert json.loads(rows[0]["payload"]) == [NODE, "trap-11", "heartbeat", NOW_US // 1000 + 7, 1.0]
+    assert not town.pipeline.store_down
+    assert (None, 40) not in town.store.patience, "the group was not taken apart as if a message had broken the pipeline"
+
+    town.restart()
+    again = town.process(first, second)
+    assert [(ack.upto, ack.rejected) for ack in again] == [(40, []), (0, [])]
+    assert len(town.rows(tables.quarantine)) == 2
+
+
+def test_a_point_is_named_rightly_beside_records_refused_before_it(town: Town) -> None:
+    records = [reading(1), reading(2, 1000, metric="mood"), reading(3, 1000), reading(4, YEAR_US), reading(5, 2000)]
+    town.store.refuses = lambda point: point[1] == NOW_US // 1000 + 2
+    [ack] = town.process(batch(records), batch(records[:1]))
+    assert dict(ack.rejected)[5] == "refused by the test"
+    assert sorted(seq for seq, _ in ack.rejected) == [2, 4, 5]
+    assert (ack.upto, len(town.points())) == (5, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 600])
+def test_a_store_that_refuses_everything_is_down_and_nothing_is_given_up(town: Town, count: int) -> None:
+    town.store.refuses = lambda _: True
+    messages = [batch(readings(low, min(low + 299, count))) for low in range(1, count + 1, 300)] + [batch(events=[event(1000)])]
+    for _ in range(2):
+        town.store.patience.clear()
+        [ack] = town.process(*messages)
+        assert (ack.upto, ack.ranges, ack.rejected, ack.wait_s) == (0, [(1000, 1000)], [], pipeline.STORE_PAUSE_S)
+        assert town.pipeline.store_down
+        assert len(town.store.patience) <= pipeline.REFUSALS_OF_ALL, "traps wait for every one of these calls"
+        town.later(pipeline.STORE_PAUSE_S * SECOND_US)
+    assert (town.points(), town.reasons()) == ([], [])
+
+    town.store.refuses = lambda _: False
+    town.process(*messages)
+    assert (len(town.points()), town.pipeline.store_down) == (count, False)
+
+
+def test_many_refused_points_are_given_up_little_by_little(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "REFUSALS", 40)
+    monkeypatch.setattr(pipeline, "REFUSALS_OF_ALL", 20)
+    message = batch(readings(1, 100))
+    town.store.refuses = lambda point: point[1] % 4 > 0
+    bad = [seq for seq in range(1, 101) if town.store.refuses((None, NOW_US // 1000 + seq, 1.0))]
+    rejected: list[int] = []
+    turns = 0
+    while turns < 30:
+        turns += 1
+        [ack] = town.process(message)
+        rejected += [seq for seq, _ in ack.rejected]
+        stored = {time_ms - NOW_US // 1000 for time_ms, _ in town.points()}
+        freed = {seq for low, high in covered([ack]) for seq in range(low, high + 1)}
+        assert freed <= stored | set(rejected), "freed before it was durable"
+        assert (ack.wait_s == 0) == (ack.upto == 100)
+        if ack.upto == 100:
+            break
+    assert turns > 1
+    assert sorted(rejected) == bad
+    assert len(town.points()) == 100 - len(bad)
+
+
 # ---- what can't be used ---------------------------------------------------------------------------------
 
 
@@ -614,10 +703,19 @@ def test_an_event_is_late_after_five_minutes(town: Town, age_us: int, late: bool
 
 
 @pytest.mark.parametrize("dt", [-7 * YEAR_US, 6 * MINUTE_US, 2 * 24 * HOUR_US, 2**53 - 1, -(2**53) + 1])
-def test_times_out_of_range_are_refused_and_not_written(town: Town, dt: int) -> None:
-    [ack] = town.process(batch([reading(1, dt)], [event(2, dt)]))
-    assert sorted(ack.rejected) == [(1, "time is out of range"), (2, "time is out of range")]
-    assert (town.seqs(), town.points(), ack.upto) == ([], [], 2)
+def test_a_reading_from_an_impossible_time_is_refused(town: Town, dt: int) -> None:
+    [ack] = town.process(batch([reading(1, dt)]))
+    assert ack.rejected == [(1, "time is out of range")]
+    assert (town.points(), ack.upto) == ([], 1)
+
+
+@pytest.mark.parametrize("dt", [-7 * YEAR_US, 6 * MINUTE_US, 2 * 24 * HOUR_US, 2**53 - 1, -(2**53) + 1])
+def test_an_alarm_is_never_refused_for_its_time_but_counts_from_when_it_was_heard(town: Town, dt: int) -> None:
+    [ack] = town.process(batch(events=[event(1, dt)]))
+    assert (ack.rejected, ack.upto) == ([], 1)
+    [row] = town.rows(tables.events)
+    assert (row["time_us"], row["clock_trusted"], row["late"]) == (NOW_US, False, False)
+    assert len(town.rows(tables.alerts)) == 1
 
 
 def test_two_readings_of_a_series_in_one_millisecond_are_not_written_over_each_other(town: Town) -> None:

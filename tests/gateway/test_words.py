@@ -24,15 +24,22 @@ def place(kind: str) -> Deployment:
 @pytest.mark.parametrize(
     ("told", "deployment", "title", "body"),
     [
-        (alert("trap_sprung"), TRAP, "【わな作動】", "北尾根 3番　6月3日 午前6時12分。まだ誰も向かっていません。"),
+        (alert("trap_sprung"), TRAP, "【わな作動】", "北尾根 3番　6月3日 午前6時12分。まだ誰も確認していません。"),
         (alert("trap_sprung", age_us=45 * MINUTE_US, late=True), TRAP, "【わな作動】",
-         "北尾根 3番　6月3日 午前5時27分（45分遅れて届いた知らせです）。まだ誰も向かっていません。"),
+         "北尾根 3番　6月3日 午前5時27分（45分遅れて届いた知らせです）。まだ誰も確認していません。"),
         (alert("no heartbeat", age_us=27 * HOUR_US), TRAP, "【通信なし】",
          "北尾根 3番のわなと27時間 通信できません。作動しても知らせが届きません。見回りをお願いします。"),
         (alert("no heartbeat", age_us=3 * HOUR_US), place("node"), "【通信なし】",
          "東口と3時間 通信できません（最後の通信 6月3日 午前3時12分）。今の様子は分かりません。"),
         (alert("media_captured"), place("camera"), "【撮影】", "東口　6月3日 午前6時12分。カメラが写真を撮りました。"),
-        (alert("battery_voltage 3.3"), place("node"), "【お知らせ】", "東口　6月3日 午前6時12分。battery_voltage 3.3"),
+        (alert("no heartbeat", age_us=50 * MINUTE_US), place("home"), "【通信なし】",
+         "東口と50分間 通信できません（最後の通信 6月3日 午前5時22分）。今の様子は分かりません。"),
+        (alert("battery_voltage 3.3"), place("flow"), "【電池】", "東口　6月3日 午前6時12分。電池が弱くなっています（3.3 V）。"),
+        (alert("device_down"), place("home"), "【故障】", "東口　6月3日 午前6時12分。機器を読み取れません。今の様子は分かりません。"),
+        (alert("count_in +60 / 60 s"), place("flow"), "【人の流れ】", "東口　6月3日 午前6時12分。人が多くなっています。"),
+        (alert("tags_near 1"), place("home"), "【外出のお知らせ】",
+         "6月3日 午前6時12分　東口の近くにあるはずのタグが見つかりません。どなたかがご自宅を離れた可能性があります。"),
+        (alert("cpu_load 9"), place("node"), "【お知らせ】", "東口　6月3日 午前6時12分。cpu_load 9"),
     ],
 )  # fmt: skip
 def test_what_is_told(told: Alert, deployment: Deployment, title: str, body: str) -> None:

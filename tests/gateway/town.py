@@ -4,7 +4,7 @@ It can be killed at any step, as by SIGKILL, and begun anew on the same files.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edge.contract.ranges import Ranges
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.alerting.route import RouteConfig
 from gateway.deployments import Deployment, Deployments
-from gateway.errors import StoreDown
+from gateway.errors import StoreDown, StoreRefused
 from gateway.pipeline import Message, Pipeline
 from gateway.rules import RuleConfig, build_rule
 from gateway.rules.occurrence import OccurrenceConfig
@@ -84,13 +84,18 @@ class Store(SqliteStore):
         super().__init__(config)
         self.plugged = True
         self.written: list[Any] = []
+        self.patience: list[tuple[float | None, int]] = []  # of each call, and how many points it was to write
+        self.refuses: Callable[[Any], bool] = lambda point: False
         self._steps = steps
 
-    def write(self, points: Sequence[Any]) -> None:
+    def write(self, points: Sequence[Any], *, patience_s: float | None = None) -> None:
+        self.patience.append((patience_s, len(points)))
         if not self.plugged:
             raise StoreDown("unplugged by the test")
+        if any(self.refuses(point) for point in points):
+            raise StoreRefused("refused by the test")
         self._steps.step("before the store's write")
-        super().write(points)
+        super().write(points, patience_s=patience_s)
         self.written += points
         self._steps.step("after the store's write")
 

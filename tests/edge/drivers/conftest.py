@@ -16,4 +16,4 @@ def clock() -> VirtualClock:
 def site(tmp_path: Path, clock: VirtualClock) -> Site:
     state = tmp_path / "state"
     state.mkdir()
-    return Site(clock, MediaFolder(tmp_path / "media", reserve_bytes=0), state)
+    return Site(clock, MediaFolder(tmp_path / "media", reserve_bytes=0), state, epoch="ab" * 8)

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gpiozero import Device, DigitalInputDevice
@@ -99,7 +100,7 @@ def test_a_trap_found_sprung_at_the_start_rings(pin: MockPin, site: Site, clock:
         async with trap(site, sprung_when="open") as heard:  # the pull-up alone: an open switch
             await clock.advance(0.2)
             records = heard.so_far()
-            assert Happened(start, TrapSprung(device="trap-11", folded=0)) in records
+            assert Happened(start, TrapSprung(device="trap-11", folded=0, found=True)) in records
             assert records[-1] == Reading(start, "trap-11", "trap_closed", 1.0)
 
     asyncio.run(play())
@@ -116,7 +117,41 @@ def test_a_trap_reset_while_the_node_had_no_power_says_so_and_can_ring_again(
         pin.drive_high()
         async with trap(site) as heard:
             await clock.advance(1)
-            assert [one.event for one in heard.so_far() if isinstance(one, Happened)] == [TrapReset(device="trap-11")]
+            assert [one.event for one in heard.so_far() if isinstance(one, Happened)] == [TrapReset(device="trap-11", found=True)]
+
+    asyncio.run(play())
+
+
+def test_only_the_state_at_the_start_was_found_so(pin: MockPin, site: Site, clock: VirtualClock) -> None:
+    """What changes afterwards is known to change, also in a run that began with a state found."""
+
+    async def play() -> None:
+        async with trap(site, sprung_when="open") as heard:  # the pull-up alone: an open switch
+            await clock.advance(1)
+            pin.drive_low()
+            await clock.advance(1)
+            pin.drive_high()
+            await clock.advance(1)
+            assert [happened.event for happened in heard.events()] == [
+                TrapSprung(device="trap-11", found=True),
+                TrapReset(device="trap-11"),
+                TrapSprung(device="trap-11"),
+            ]
+
+    asyncio.run(play())
+
+
+def test_a_change_that_is_read_before_its_edge_is_heard_was_not_found(pin: MockPin, site: Site, clock: VirtualClock) -> None:
+    """The edge comes from another thread, so that a heartbeat may look at the switch before it."""
+
+    async def play() -> None:
+        async with trap(site) as heard:
+            await clock.advance(1)
+            heard.so_far()
+            pin.when_changed = None  # the edge is never heard of: the longest delay there is
+            pin.drive_low()
+            await clock.advance(60)
+            assert [happened.event for happened in heard.events()] == [TrapSprung(device="trap-11")]
 
     asyncio.run(play())
 
@@ -131,6 +166,55 @@ def test_a_trap_that_was_told_to_be_sprung_is_not_told_again_after_a_restart(
                 assert sum(isinstance(one, Happened) for one in heard.so_far()) == told
 
     asyncio.run(play())
+
+
+def test_a_trap_that_was_told_to_be_sprung_rings_again_when_the_outbox_was_begun_anew(
+    pin: MockPin, site: Site, clock: VirtualClock
+) -> None:
+    async def play() -> None:
+        lost = site._replace(epoch="cd" * 8)
+        for one, told in ((lost, 1), (site, 1), (site, 0)):
+            async with trap(one, sprung_when="open") as heard:  # the pull-up alone: an open switch
+                await clock.advance(1)
+                assert [happened.event for happened in heard.events()] == [TrapSprung(device="trap-11", found=True)] * told
+
+    asyncio.run(play())
+
+
+def test_a_set_trap_says_nothing_when_the_outbox_was_begun_anew(pin: MockPin, site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        async with trap(site._replace(epoch="cd" * 8)) as heard:
+            pin.drive_low()
+            await clock.advance(1)
+            pin.drive_high()
+            await clock.advance(1)
+            assert len(heard.events()) == 2
+        async with trap(site) as heard:
+            await clock.advance(1)
+            assert heard.events() == []
+
+    asyncio.run(play())
+
+
+def test_what_was_told_is_on_the_disk_before_the_next_record(
+    pin: MockPin, site: Site, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the new file, then its place in the folder: after a power cut the old state is there or the new one, whole."""
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(number: int) -> None:
+        there = site.state / "told"
+        synced.append((Path(f"/proc/self/fd/{number}").readlink().name, there.exists()))
+
+    monkeypatch.setattr("edge.drivers.reed_trap.os.fsync", fsync)
+
+    async def play() -> None:
+        async with trap(site, sprung_when="open") as heard:  # the pull-up alone: an open switch
+            await clock.advance(1)
+            assert [happened.event.type for happened in heard.events()] == ["trap_sprung"]
+
+    asyncio.run(play())
+    assert synced == [("told.new", False), (site.state.name, True)]
 
 
 def test_a_switch_that_opens_when_the_trap_springs(pin: MockPin, site: Site, clock: VirtualClock) -> None:

@@ -126,6 +126,16 @@ def test_a_full_disk_is_said_as_such(gateway: Gateway, monkeypatch: pytest.Monke
     assert (answer.status_code, answer.headers["Retry-After"]) == (507, "600")
 
 
+def test_pictures_leave_the_disk_s_last_room_to_alarms(gateway: Gateway) -> None:
+    send(gateway.client("node"), 0, PICTURE[:50_000])
+    full = MediaShelf(gateway.deps.media._folder, gateway.state, lambda: NOW_US, reserve_mib=2**40)
+    answer = send(gateway.client("node", media=full), 50_000, PICTURE[50_000:])
+    assert (answer.status_code, answer.headers["Retry-After"]) == (507, "600")
+    assert full.offset(SHA) == 50_000
+    assert send(gateway.client("node"), 50_000, PICTURE[50_000:]).status_code == 200
+    assert send(gateway.client("node", media=full), 0, PICTURE).status_code == 200, "what is here already takes no room"
+
+
 def test_a_restart_keeps_the_offset(gateway: Gateway) -> None:
     send(gateway.client("node"), 0, PICTURE[:50_000])
     again = MediaShelf(gateway.deps.media._folder, gateway.state, lambda: NOW_US)

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from gateway.notify import Channel, Delivered, Outcome, Refused, Retry
 from gateway.notify import deliver as deliver_module
 from gateway.notify.deliver import ATTEMPTS, FIRST_RETRY_S, LONGEST_RETRY_S, Deliverer
 from gateway.notify.webhook import Webhook, WebhookConfig
+from gateway.rules.occurrence import OccurrenceConfig
 from gateway.state import State, open_state, tables
 from gateway.telemetry import Telemetry
+from gateway.words import over
 from simulators.phone import Phone, Received
-from tests.gateway.town import NOW_US, SECOND_US, locked
+from tests.gateway.town import MINUTE_US, NOW_US, SECOND_US, Town, batch, event, locked
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,14 +33,28 @@ class Desk:
 
     def __init__(self, state: State, channels: dict[str, Channel], seed: int = 1) -> None:
         self.state, self.now_us = state, NOW_US
-        self.deliverer = Deliverer(state, channels, Telemetry(), random.Random(seed), lambda: self.now_us)
+        self.telemetry = Telemetry()
+        self.deliverer = Deliverer(state, channels, self.telemetry, random.Random(seed), lambda: self.now_us)
 
-    def queue(self, id_: str, contact: str = "phone", created_us: int = NOW_US) -> None:
-        body = json.dumps({"id": id_, "title": "【わな作動】"}, ensure_ascii=False)
-        row = {"id": id_, "alert": "a-1", "contact": contact, "state": "queued", "body": body, "created_us": created_us,
-               "due_us": created_us, "attempts": 0}  # fmt: skip
+    def queue(
+        self,
+        id_: str,
+        contact: str = "phone",
+        created_us: int = NOW_US,
+        *,
+        rank: int = 0,
+        due_us: int | None = None,
+        late: bool = False,
+    ) -> None:
+        body = json.dumps({"id": id_, "title": "【わな作動】", "body": "北尾根 3番。", "late": late}, ensure_ascii=False)
+        row = {"id": id_, "alert": "a-1", "contact": contact, "state": "queued", "severity_rank": rank, "body": body,
+               "created_us": created_us, "due_us": created_us if due_us is None else due_us, "attempts": 0}  # fmt: skip
         with self.state.write() as connection:
             connection.execute(insert(tables.notifications), row)
+
+    def move_alert(self, to: str, fired_us: int) -> None:
+        with self.state.write() as connection:
+            connection.execute(update(tables.alerts).values(state=to, fired_us=fired_us))
 
     def rows(self) -> dict[str, dict[str, Any]]:
         with self.state.read() as connection:
@@ -107,10 +123,15 @@ def webhook(phone: Phone) -> Iterator[Webhook]:
         (lambda phone: phone.answer(500), Retry("answered 500")),
         (lambda phone: phone.answer(503), Retry("answered 503")),
         (lambda phone: phone.answer(429), Retry("answered 429")),
-        (lambda phone: phone.answer(404), Refused("answered 404: check contact.phone.url")),
-        (lambda phone: phone.answer(301), Refused("answered 301: check contact.phone.url")),
+        (lambda phone: phone.answer(301), Retry("answered 301: check contact.phone.url")),
+        (lambda phone: phone.answer(400), Retry("answered 400: check contact.phone.url")),
+        (lambda phone: phone.answer(401), Retry("answered 401: check contact.phone.url")),
+        (lambda phone: phone.answer(404), Retry("answered 404: check contact.phone.url")),
+        (lambda phone: phone.answer(410), Refused("answered 410: check contact.phone.url")),
+        (lambda phone: phone.answer(413), Refused("answered 413: check contact.phone.url")),
+        (lambda phone: phone.answer(422), Refused("answered 422: check contact.phone.url")),
     ],
-    ids=["204", "409 it had it", "500", "503", "429", "404", "301"],
+    ids=["204", "409 it had it", "500", "503", "429", "301", "400", "401", "404", "410", "413", "422"],
 )
 def test_what_an_answer_means(phone: Phone, webhook: Webhook, behave: Callable[[Phone], None], outcome: Outcome) -> None:
     behave(phone)
@@ -151,6 +172,85 @@ def test_the_oldest_goes_first(state: State) -> None:
         desk.queue(number, created_us=NOW_US - age)
     desk.deliverer.step()
     assert channel.sent == ["n-2", "n-3", "n-1"]
+
+
+def test_the_most_severe_goes_first_however_much_waits_before_it(state: State) -> None:
+    channel = Scripted(lambda _: Delivered())
+    desk = Desk(state, {"phone": channel})
+    for number, (rank, age) in enumerate([(2, 9), (1, 8), (0, 2), (2, 7), (0, 3), (1, 6)]):
+        desk.queue(f"n-{number}", created_us=NOW_US - age, rank=rank)
+    desk.deliverer.step()
+    assert channel.sent == ["n-4", "n-2", "n-1", "n-5", "n-0", "n-3"]
+
+
+def test_something_severe_that_waits_for_its_next_attempt_holds_nothing_up(state: State) -> None:
+    channel = Scripted(lambda _: Delivered())
+    desk = Desk(state, {"phone": channel})
+    desk.queue("n-1", rank=0, due_us=NOW_US + SECOND_US)
+    desk.queue("n-2", rank=2)
+    desk.deliverer.step()
+    assert channel.sent == ["n-2"]
+
+
+@pytest.mark.parametrize(("severity", "rank"), [("critical", 0), ("warning", 1), ("info", 2)])
+def test_an_alerts_severity_decides_on_its_place(tmp_path: Path, severity: Any, rank: int) -> None:
+    rule = OccurrenceConfig(type="occurrence", event="trap_sprung", until="trap_reset", severity=severity)
+    with Town(tmp_path, {"sprung": rule}) as town:
+        town.process(batch(events=[event(1)]))
+        assert [row["severity_rank"] for row in town.rows(tables.notifications)] == [rank, rank]
+
+
+@pytest.mark.parametrize("alert_state", ["firing", "acknowledged"])
+def test_what_is_not_over_is_sent_as_it_was_written(state: State, phone: Phone, webhook: Webhook, alert_state: str) -> None:
+    desk = Desk(state, {"phone": webhook})
+    desk.queue("n-1")
+    desk.move_alert(alert_state, NOW_US - 60 * MINUTE_US)
+    desk.deliverer.step()
+    [one] = phone.received
+    assert one.message == {"id": "n-1", "title": "【わな作動】", "body": "北尾根 3番。", "late": False}
+
+
+@pytest.mark.parametrize(
+    ("age_us", "late_before", "late"),
+    [(5 * MINUTE_US, False, False), (5 * MINUTE_US + 1, False, True), (MINUTE_US, True, True)],
+    ids=["fired just now", "fired long ago", "late already"],
+)
+def test_what_is_over_before_it_could_be_sent_says_so(
+    state: State, phone: Phone, webhook: Webhook, age_us: int, late_before: bool, late: bool
+) -> None:
+    desk = Desk(state, {"phone": webhook})
+    desk.queue("n-1", late=late_before)
+    desk.move_alert("resolved", NOW_US - age_us)
+    assert desk.deliverer.step() == 1
+    [one] = phone.received
+    assert one.message == {
+        "id": "n-1",
+        "title": "（解除済み）【わな作動】",
+        "body": "北尾根 3番。この知らせはすでに終わっています。",
+        "late": late,
+        "over": True,
+    }
+    assert one.key == "n-1", "the same id: a receiver that had it already shows it once"
+    assert desk.rows()["n-1"]["state"] == "delivered"
+
+
+def test_an_alert_that_ends_between_two_attempts_is_over_at_the_second(state: State, phone: Phone, webhook: Webhook) -> None:
+    desk = Desk(state, {"phone": webhook})
+    desk.queue("n-1")
+    phone.answer(503)
+    desk.deliverer.step()
+    desk.move_alert("resolved", NOW_US)
+    phone.answer(200)
+    desk.now_us += MINUTE_US
+    desk.deliverer.step()
+    assert [(one.id, one.message.get("over", False)) for one in phone.received] == [("n-1", False), ("n-1", True)]
+
+
+def test_the_sentence_that_says_so_stands_by_itself() -> None:
+    assert over("【お知らせ】", "東口　battery_voltage 3.3") == (
+        "（解除済み）【お知らせ】",
+        "東口　battery_voltage 3.3。この知らせはすでに終わっています。",
+    )
 
 
 def test_retries_wait_longer_and_longer_each_with_its_own_jitter(state: State) -> None:
@@ -200,12 +300,25 @@ def test_trying_goes_on_through_a_night() -> None:
     assert sum(pauses) > 12 * 3600
 
 
-@pytest.mark.parametrize("channels", [{}, {"phone": Scripted(lambda _: Refused("answered 404"))}], ids=["gone", "refused"])
+@pytest.mark.parametrize("channels", [{}, {"phone": Scripted(lambda _: Refused("answered 410"))}], ids=["gone", "refused"])
 def test_what_can_never_arrive_is_a_dead_letter_at_once(state: State, channels: dict[str, Channel]) -> None:
     desk = Desk(state, channels)
     desk.queue("n-1")
     desk.deliverer.step()
     assert desk.rows()["n-1"]["state"] == "dead"
+
+
+def test_dead_letters_are_counted_for_who_watches_the_gateway(state: State) -> None:
+    desk = Desk(state, {"phone": Scripted(lambda id_: Delivered() if id_ == "n-2" else Refused("answered 410"))})
+    desk.deliverer.step()
+    counted = [(desk.deliverer.dead, desk.telemetry.registry.get_sample_value("satomori_notifications_dead"))]
+    for number in (1, 2, 3):
+        desk.queue(f"n-{number}")
+    desk.queue("n-4", due_us=NOW_US + SECOND_US)
+    desk.deliverer.step()
+    counted.append((desk.deliverer.dead, desk.telemetry.registry.get_sample_value("satomori_notifications_dead")))
+    assert counted == [(0, 0), (2, 2)]
+    assert desk.telemetry.registry.get_sample_value("satomori_notifications_waiting") == 1
 
 
 def test_a_channel_that_raises_is_a_failed_attempt(state: State, caplog: pytest.LogCaptureFixture) -> None:

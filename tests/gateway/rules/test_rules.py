@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def rule(**config: Any) -> Rule:
 def fact(name: str, at_s: float, value: float = 0, *, late: bool = False, superseded: bool = False, heard_s: float = -1) -> Fact:
     """`at_s`: when it was true; heard at once where `heard_s` is not given."""
     received_us = T0 + int((at_s if heard_s < 0 else heard_s) * S)
-    return Fact("n", "d", name, value, T0 + int(at_s * S), received_us, late, f"e:{at_s:g}", superseded)
+    return Fact("n", "d", name, value, T0 + int(at_s * S), received_us, late, f"e:{round(at_s)}", superseded)
 
 
 def levels(one: Rule, *facts: Fact) -> list[str | None]:
@@ -127,9 +128,42 @@ def test_a_pending_threshold_fires_when_its_time_is_over_without_another_reading
 
 def test_an_older_reading_does_not_overrule_a_newer_one() -> None:
     one, memory = rule(type="threshold", metric="battery_voltage", below=3.4), dict[str, Any]()
-    one.on_fact(memory, fact("battery_voltage", 10, 3.3), T0)
-    assert one.on_fact(memory, fact("battery_voltage", 9, 4.0, late=True), T0) is None
+    one.on_fact(memory, fact("battery_voltage", 10, 3.3), T0 + 20 * S)
+    assert one.on_fact(memory, fact("battery_voltage", 9, 4.0, late=True), T0 + 20 * S) is None
     assert "since_us" in memory
+
+
+def test_a_clock_that_was_wrong_once_does_not_make_a_trap_deaf() -> None:
+    """The reset carries a time two hours ahead; the next catch, by the right clock, seems older and is not."""
+    one, memory = rule(**TRAP), dict[str, Any]()
+    wrong = Fact("n", "d", "trap_reset", 0, T0 + 7200 * S, T0 + 7200 * S, late=False, id="e:2")
+    again = Fact("n", "d", "trap_sprung", 0, T0 + 60 * S, T0 + 60 * S, late=False, id="e:3")
+    assert levels_of(one.on_fact(memory, fact("trap_sprung", 1), T0)) == "firing"
+    assert levels_of(one.on_fact(memory, wrong, T0 + 7200 * S)) == "ok"
+    assert levels_of(one.on_fact(memory, again, T0 + 60 * S)) == "firing"
+
+
+def test_a_catch_under_a_new_epoch_is_newer_than_any_end_of_the_old_one() -> None:
+    one, memory = rule(**TRAP), dict[str, Any]()
+    one.on_fact(memory, fact("trap_reset", 500), T0 + 500 * S)
+    assert levels_of(one.on_fact(memory, fact("trap_sprung", 1)._replace(id="f:1"), T0 + 501 * S)) == "firing"
+
+
+def test_a_trap_found_sprung_when_its_agent_starts_is_told_once() -> None:
+    one, memory = rule(**TRAP), dict[str, Any]()
+    found = fact("trap_sprung", 1)._replace(found=True)
+    assert levels_of(one.on_fact(memory, found, T0)) == "firing", "nobody knew of it"
+    assert one.on_fact(memory, found._replace(id="e:2"), T0) is None, "it was told, and the agent started anew"
+    assert levels_of(one.on_fact(memory, fact("trap_reset", 3), T0)) == "ok"
+    assert levels_of(one.on_fact(memory, found._replace(id="e:4"), T0)) == "firing"
+
+
+@pytest.mark.parametrize("kind", ["threshold", "rate"])
+def test_a_gateway_clock_that_was_ahead_does_not_make_a_rule_deaf(kind: str) -> None:
+    one, memory = rule(type=kind, metric="count_in", above=30), dict[str, Any]()
+    one.on_fact(memory, fact("count_in", 7200, 1), T0 + 7200 * S)
+    one.on_fact(memory, fact("count_in", 10, 2), T0 + 10 * S)
+    assert levels_of(one.on_fact(memory, fact("count_in", 60, 999), T0 + 60 * S)) == "firing"
 
 
 # ---- absence --------------------------------------------------------------------------------------------
@@ -203,7 +237,8 @@ def test_a_reading_sent_again_is_no_sign_of_life() -> None:
 
 def counted(*samples: tuple[float, float], **config: Any) -> list[str | None]:
     one = rule(**{"type": "rate", "metric": "count_in", "above": 30, "per": "60s", "window": "120s", **config})
-    return levels(one, *(fact("count_in", at_s, value) for at_s, value in samples))
+    heard = accumulate((at_s for at_s, _ in samples), max)
+    return levels(one, *(fact("count_in", at_s, value, heard_s=at) for (at_s, value), at in zip(samples, heard, strict=True)))
 
 
 @pytest.mark.parametrize(

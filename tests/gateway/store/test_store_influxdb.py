@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -159,6 +160,21 @@ def test_what_may_pass_is_an_outage_and_never_taken_for_written(
 def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(influxdb_config: MakeInfluxdbConfig) -> None:
     with answering(None) as server, pytest.raises(StoreDown, match=r"gives no answer: .*timed out"):
         write_to(influxdb_config(server.url, timeout_s=0.2))
+
+
+def test_a_caller_in_a_hurry_waits_only_as_long_as_it_says(influxdb_config: MakeInfluxdbConfig) -> None:
+    config = influxdb_config("http://127.0.0.1:1").model_dump() | {"timeout_s": 5}
+    with answering(None) as server, closing(InfluxdbStore(InfluxdbStoreConfig(**{**config, "url": server.url}))) as store:
+        began = time.monotonic()
+        with pytest.raises(StoreDown, match=r"gives no answer: .*timed out"):
+            store.write([(TRAP, 1, 1.0)], patience_s=0.2)
+        assert time.monotonic() - began < 2, "traps wait as long"
+
+
+def test_traps_never_wait_long_for_a_server(influxdb_config: MakeInfluxdbConfig) -> None:
+    assert InfluxdbStoreConfig.model_fields["timeout_s"].default == 2
+    with pytest.raises(ValidationError, match="timeout_s"):
+        influxdb_config("http://127.0.0.1:1", timeout_s=5.1)
 
 
 def test_a_server_that_is_not_there_is_an_outage_and_its_return_ends_it(influxdb_config: MakeInfluxdbConfig) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.errors import StoreDown, StoreRefused
-from gateway.store import Bucket, SeriesKey, SqliteStore, SqliteStoreConfig, StoreConfig, open_store, readable, sqlite
+from gateway.store import Bucket, SeriesKey, SqliteStore, SqliteStoreConfig, StoreConfig, disk, open_store, readable, sqlite
 from tests.gateway.store.series_writer_child import SERIES, batch
 
 TRAP = SeriesKey("kita-01", "trap-11", "trap_closed")
@@ -301,6 +302,42 @@ class TestOutages:
 
         store.write([(TRAP, 1, 1.0)])
         assert all_of(store) == [(1, 1.0)]
+
+    def test_what_is_left_of_a_filling_disk_belongs_to_others(
+        self, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        free_mib, now = 255, 0.0
+        asked: list[Path] = []
+
+        def usage(folder: Path) -> object:
+            asked.append(folder)
+            return SimpleNamespace(free=free_mib * 2**20)
+
+        monkeypatch.setattr(disk, "disk_usage", usage)
+        monkeypatch.setattr(disk, "monotonic", lambda: now)
+        with closing(SqliteStore(sqlite_config)) as store:
+            for _ in range(3):
+                with pytest.raises(StoreDown, match=rf"less than 256 MiB free on {sqlite_config.path.parent}: 255 MiB are left"):
+                    store.write([(TRAP, 1, 1.0)])
+            assert asked == [sqlite_config.path.parent], "once a second is enough"
+            free_mib, now = 256, 1.0
+            store.write([(TRAP, 1, 1.0)])
+            assert all_of(store) == [(1, 1.0)]
+
+    def test_how_much_belongs_to_others_is_a_setting(self, sqlite_config: SqliteStoreConfig) -> None:
+        more_than_any_disk_has = sqlite_config.model_copy(update={"reserve_mib": 2**40})
+        with closing(SqliteStore(more_than_any_disk_has)) as store, pytest.raises(StoreDown, match=r"less than .* MiB free"):
+            store.write([(TRAP, 1, 1.0)])
+        with closing(SqliteStore(sqlite_config.model_copy(update={"reserve_mib": 0}))) as store:
+            store.write([(TRAP, 1, 1.0)])
+
+    def test_a_disk_that_is_gone_has_no_room(self, tmp_path: Path) -> None:
+        said = disk.Reserve(tmp_path / "not-mounted", 1).shortage()
+        assert said is not None
+        assert "not-mounted" in said
+
+    def test_traps_wait_at_most_a_second_for_a_lock(self) -> None:
+        assert sqlite.BUSY_S <= 1
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "not-mounted" / "series.db"
