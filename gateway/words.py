@@ -18,13 +18,16 @@ class Words(NamedTuple):
     body: str
 
 
+_NOBODY_YET = "まだ誰も確認していません。"
+
+
 def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int) -> Words:  # noqa: PLR0911 - one a sentence
     """What a person is told of an alert."""
     where = f"{deployment.place} {deployment.label}".strip()
     when = moment(alert.since_us, zone)
     late = f"（{span(now_us - alert.since_us)}遅れて届いた知らせです）" if alert.late else ""
     if alert.summary == "trap_sprung":
-        return Words("【わな作動】", f"{where}　{when}{late}。まだ誰も確認していません。")
+        return Words("【わな作動】", f"{where}　{when}{late}。{_NOBODY_YET}")
     if alert.summary.startswith("no "):
         if deployment.kind == "trap":
             return Words(
@@ -55,6 +58,7 @@ def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int)
 
 def over(title: str, body: str) -> Words:
     """The same notification, where it is over before it could be delivered."""
+    body = body.removesuffix(_NOBODY_YET)  # what is over waits for nobody
     stop = "" if body.endswith("。") else "。"
     return Words(f"（解除済み）{title}", f"{body}{stop}この知らせはすでに終わっています。")
 

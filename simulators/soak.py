@@ -73,8 +73,10 @@ def storm(home: Path, broker: Broker, *, kills: int, seed: int, say: Callable[[s
             # Two traps: one moved twice within its debounce time has, rightly, not moved.
             # And none more often than a trap is believed (edge.drivers.reed_trap folds what is beyond).
             calm = [one for one in traps if sum(time.monotonic() - at < 70 for at in moved[one[0].node.name, one[1]]) < BURST - 1]
-            for moment, (edge, device) in zip(("before", "after"), rng.sample(calm, min(2, len(calm))), strict=False):
-                if edge is not dead:
+            chosen = rng.sample(calm, min(2, len(calm)))
+            for moment in ("before", "after"):
+                edge, device = chosen.pop() if chosen else (None, "")
+                if edge is not None and edge is not dead:
                     moved[edge.node.name, device].append(time.monotonic())
                     key = (edge.node.name, device)
                     sprung[key] = not sprung[key]
