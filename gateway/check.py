@@ -26,7 +26,6 @@ def check(config: GatewayConfig) -> dict[str, str | None]:
         "media": lambda: _media(config),
         "api.tokens_file": lambda: _tokens(config),
         "broker": lambda: _broker(config),
-        "route": lambda: _routes(config),
     }
     return {name: _fault(part) for name, part in parts.items()}
 
@@ -49,11 +48,6 @@ def _media(config: GatewayConfig) -> None:
 
 def _tokens(config: GatewayConfig) -> None:
     read_tokens(config.api.tokens_file)
-
-
-def _routes(config: GatewayConfig) -> None:
-    if config.rule and not any(not route.match.model_dump(exclude_none=True) for route in config.route):
-        raise ConfigError("no route without a match: an alert that fits none of them reaches nobody. Add one at the end.")
 
 
 def _broker(config: GatewayConfig) -> None:
