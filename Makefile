@@ -139,7 +139,7 @@ soak: ## run for long under faults, e.g. ARGS="--help"
 	$(call setup,demo)
 	exec $(BIN)/python -m simulators.soak $(ARGS)
 
-# dev first: the others take their versions from it, so that all four agree.
+# dev first: the others take their versions from it, so that all agree.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --system-certs \
 	--custom-compile-command "make lock" $(ARGS) pyproject.toml
@@ -150,6 +150,8 @@ lock: ## lock requirements/*.txt again from pyproject.toml, e.g. ARGS="--upgrade
 	$(UV_COMPILE) --extra sim --group build --constraint requirements/dev.txt --output-file requirements/demo.txt >&2
 	$(UV_COMPILE) --extra gateway --constraint requirements/dev.txt --output-file requirements/gateway.txt >&2
 	$(UV_COMPILE) --extra edge --constraint requirements/dev.txt --output-file requirements/edge.txt >&2
+	$(UV_COMPILE) --extra edge --extra ble --constraint requirements/dev.txt --output-file requirements/edge-ble.txt >&2
+	$(UV_COMPILE) --extra edge --extra classify --constraint requirements/dev.txt --output-file requirements/edge-classify.txt >&2
 	if grep -n '://' requirements/*.txt >&2; then echo 'satomori: an address got into requirements/' >&2; exit 1; fi
 
 clean: ## remove .venv, builds and caches (no recorded data)

@@ -91,7 +91,7 @@ class Lanes:
             self._lost_due_us = 0
             if lost := self._outbox.lost(MAX_RECORDS):
                 row = Row(0, 0, self._outbox.boot, "unsync", now.utc_us, now.mono_us, "")
-                out.append((Channel.BACKLOG, _message(self._outbox.epoch, row, now, [], [], lost)))
+                out.append((Channel.BACKLOG, _message(self._outbox.epoch, row.boot, row, now, [], [], lost)))
                 self._lost_due_us = now.mono_us + int(FIRST_TIMEOUT_S * 1e6)
         return out
 
@@ -149,11 +149,17 @@ class Lanes:
             if flight.attempts >= ATTEMPTS_TOGETHER and len(flight.seqs) > 1:
                 lane.alone.extend(flight.seqs)
             else:
-                self._send(lane, pack(self._outbox.epoch, self._outbox.rows(flight.seqs), now), now, flight.attempts, out)
+                self._send(
+                    lane,
+                    pack(self._outbox.epoch, self._outbox.boot, self._outbox.rows(flight.seqs), now),
+                    now,
+                    flight.attempts,
+                    out,
+                )
 
     def _fill(self, lane: _Lane, now: Instant, out: list[tuple[Channel, bytes]]) -> None:
         while lane.alone and len(lane.flights) < lane.window:
-            alone = pack(self._outbox.epoch, self._outbox.rows([lane.alone.popleft()]), now)
+            alone = pack(self._outbox.epoch, self._outbox.boot, self._outbox.rows([lane.alone.popleft()]), now)
             self._send(lane, alone, now, ATTEMPTS_TOGETHER, out)
         while len(lane.flights) < lane.window:
             if lane.events:
@@ -163,7 +169,7 @@ class Lanes:
                 rows = self._outbox.readings(lane.next, lane.high, MAX_RECORDS)
             if not rows:
                 return
-            batches = pack(self._outbox.epoch, rows, now, lane.window - len(lane.flights))
+            batches = pack(self._outbox.epoch, self._outbox.boot, rows, now, lane.window - len(lane.flights))
             if not lane.events:
                 lane.next = batches[-1][1][-1] + 1
             self._send(lane, batches, now, 0, out)
@@ -184,10 +190,11 @@ class Lanes:
             lane.flights.append(_Flight(seqs, attempts + 1, due_us))
 
 
-def pack(epoch: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> list[tuple[bytes, list[int]]]:
+def pack(epoch: str, boot: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> list[tuple[bytes, list[int]]]:
     """Rows as batches with their seqs: one boot, one clock state and no step of the clock in a batch, within the limits.
 
-    The first `most` batches; the rows of the others are left out. What was one batch stays one when some of its rows are gone.
+    `boot` is the one we are in, `now` its time. The first `most` batches; the rows of the others are left out. What was one
+    batch stays one when some of its rows are gone.
     """
     packed: list[tuple[bytes, list[int]]] = []
     readings: list[str] = []
@@ -200,7 +207,7 @@ def pack(epoch: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> 
     def close() -> None:
         nonlocal size, first
         if first is not None:
-            packed.append((_message(epoch, first, now, readings, events, []), seqs.copy()))
+            packed.append((_message(epoch, boot, first, now, readings, events, []), seqs.copy()))
         readings.clear()
         events.clear()
         seqs.clear()
@@ -233,11 +240,12 @@ def pack(epoch: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> 
 
 
 def _message(
-    epoch: str, first: Row, now: Instant, readings: list[str], events: list[str], lost: list[tuple[int, int, str]]
+    epoch: str, boot: str, first: Row, now: Instant, readings: list[str], events: list[str], lost: list[tuple[int, int, str]]
 ) -> bytes:
     losses = ",".join(f"[{low},{high},{json.dumps(reason)}]" for low, high, reason in lost)
     return (
         f'{{"v":{VERSION},"epoch":"{epoch}","boot":"{first.boot}","clock":"{first.clock}","t0":{first.utc_us},'
-        f'"mono0":{first.mono_us},"sent":{now.utc_us},"readings":[{",".join(readings)}],'
+        f'"mono0":{first.mono_us},"sent":{now.utc_us},'
+        f'"sent_mono":{now.mono_us if first.boot == boot else "null"},"readings":[{",".join(readings)}],'
         f'"events":[{",".join(events)}],"lost":[{losses}]}}'
     ).encode()

@@ -1,5 +1,6 @@
 """What a driver yields: readings and events with the instant they were true."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -58,3 +59,9 @@ class Site(NamedTuple):
     """A folder of this device's own, e.g. `<state>/devices/cam-02`: made by the agent, kept over restarts."""
     epoch: str = ""
     """The outbox's epoch: what was told in another one may never have left the node."""
+    waiting: Callable[[], int] = lambda: 0
+    """Records in the outbox that the gateway has not acknowledged."""
+    clock_state: Callable[[], str] = lambda: "sync"
+    """sync, holdover or unsync, as in `Batch.clock`."""
+    expected: Callable[[Instant], Mapping[bytes, str]] = lambda _: {}
+    """What rotating tags call themselves at an instant: Eddystone-EID (8 bytes) -> the tag's name. The gateway says it."""

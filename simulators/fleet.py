@@ -136,7 +136,8 @@ class FleetNode:
         self._boot_us = self._boot_us or now_us - 3_600_000_000
         return (
             f'{{"v":1,"epoch":"{self._epoch}","boot":"{self._boot}","clock":"sync","t0":{now_us},'
-            f'"mono0":{now_us - self._boot_us},"sent":{now_us},"readings":[{readings}],"events":[{events}],"lost":[]}}'
+            f'"mono0":{now_us - self._boot_us},"sent":{now_us},"sent_mono":{now_us - self._boot_us},'
+            f'"readings":[{readings}],"events":[{events}],"lost":[]}}'
         ).encode()
 
 

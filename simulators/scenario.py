@@ -451,7 +451,7 @@ class Story:
         assert is_name(node)
         good = topic_for(Topic(node, Channel.LIVE))
         batch = {"v": 1, "epoch": "ab" * 8, "boot": "0" * 16, "clock": "sync", "t0": self._now_us(), "mono0": 0,
-                 "sent": self._now_us(), "readings": [], "events": [], "lost": []}  # fmt: skip
+                 "sent": self._now_us(), "sent_mono": None, "readings": [], "events": [], "lost": []}  # fmt: skip
         bad: list[tuple[str, bytes]] = [
             (good, b"\xff\xfe not JSON"),
             (good, b"{}"),

@@ -54,6 +54,9 @@ class Batch(BaseModel):
     t0: TimeUs = Field(description="Zero of every `dt`, by the node's clock, UTC µs.")
     mono0: TimeUs = Field(description="The same instant in µs since boot.")
     sent: TimeUs = Field(description="The node's clock when this message was made, UTC µs: how the gateway sees its skew.")
+    sent_mono: TimeUs | None = Field(
+        description="When it was made, in µs since boot; null when the records are of an earlier boot, whose time has ended."
+    )
     readings: Annotated[list[Annotated[Reading, Field(strict=False)]], Field(max_length=MAX_RECORDS)]
     events: Annotated[list[Event], Field(max_length=MAX_RECORDS)]
     lost: Annotated[list[Annotated[Lost, Field(strict=False)]], Field(max_length=MAX_RECORDS)]
@@ -170,6 +173,7 @@ class CheckedBatch:
     t0: int
     mono0: int
     sent: int
+    sent_mono: int | None
     readings: list[list[Any]]
     events: list[AnyEvent]
     lost: list[tuple[int, int, str]]
@@ -229,6 +233,9 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
         time = message[name]
         if type(time) is not int or not 0 <= time <= MAX_TIME_US:
             raise ValueError(f"{name} is no time in µs: {_short(time)}")
+    sent_mono = message["sent_mono"]
+    if sent_mono is not None and (type(sent_mono) is not int or not 0 <= sent_mono <= MAX_TIME_US):
+        raise ValueError(f"sent_mono is no time in µs: {_short(sent_mono)}")
     readings, events, lost = message["readings"], message["events"], message["lost"]
     if type(readings) is not list or type(events) is not list or type(lost) is not list:
         raise ValueError("readings, events and lost must be lists")
@@ -277,6 +284,7 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
         message["t0"],
         message["mono0"],
         message["sent"],
+        sent_mono,
         good,
         checked_events,
         [_check_lost(row) for row in lost],

@@ -25,11 +25,11 @@ class Channel(StrEnum):
     BIRTH = "up/birth"
     STATE = "up/state"
     ACK = "down/ack"
-    # Reserved: remote configuration and commands. The gateway quarantines `up/reported` and `up/result` until then.
     DESIRED = "down/desired"
     REPORTED = "up/reported"
     COMMAND = "down/command"
     RESULT = "up/result"
+    EXPECTED = "down/expected"  # what rotating tags will call themselves in the coming hours
 
 
 WITH_ID = frozenset({Channel.COMMAND, Channel.RESULT})

@@ -44,7 +44,18 @@ REASON = st.text(min_size=1, max_size=MAX_REASON)
 FIELDS: dict[str, dict[str, st.SearchStrategy[Json]]] = {
     "trap_sprung": {"folded": COUNT, "found": st.booleans()},
     "trap_reset": {"folded": COUNT, "found": st.booleans()},
+    "trap_moved": {"how": st.sampled_from(["vibration", "tilt"]), "folded": COUNT},
+    "tamper_opened": {"folded": COUNT, "found": st.booleans()},
+    "tamper_closed": {"folded": COUNT, "found": st.booleans()},
+    "button_pressed": {"tag": st.just("bthome:ab"), "press": st.just("long_press"), "rssi": st.integers(-127, 20)},
+    "clock_synced": {"boot": HEX16, "zero": COUNT, "stepped": st.integers(-MAX_SEQ, MAX_SEQ)},
+    "tag_battery": {"tag": st.just("bthome:ab"), "voltage": st.none() | st.floats(0, 100), "level": st.integers(0, 100)},
     "media_captured": {
+        "camera_offset_s": st.none() | st.integers(-MAX_SEQ, MAX_SEQ),
+        "burst": st.none() | HEX16,
+        "content": st.sampled_from(["unclassified", "animal", "person_or_vehicle", "unsure"]),
+        "confidence": st.none() | st.floats(0, 1),
+        "withheld": st.booleans(),
         "media": SHA256,
         "size": COUNT,
         "content_type": st.just("image/jpeg"),
@@ -84,6 +95,7 @@ def batches(draw: st.DrawFn) -> dict[str, Json]:
         "t0": draw(TIME),
         "mono0": draw(TIME),
         "sent": draw(TIME),
+        "sent_mono": draw(st.none() | TIME),
         "readings": draw(st.lists(readings(), max_size=4)),
         "events": draw(st.lists(events(), max_size=4)),
         "lost": [
@@ -213,7 +225,8 @@ def test_an_event_is_read_or_refused_on_one_readable_line(raw: Json) -> None:
 
 GOOD: dict[str, Json] = {
     "v": 1, "epoch": "ab" * 8, "boot": "0" * 16, "clock": "sync", "t0": 1_780_434_720_000_000, "mono0": 90_000_000,
-    "sent": 1_780_434_720_500_000, "readings": [[7, 0, "trap-11", "rssi", -70]], "lost": [[1, 2, "outbox full"]],
+    "sent": 1_780_434_720_500_000, "sent_mono": 61_000_000,
+    "readings": [[7, 0, "trap-11", "rssi", -70]], "lost": [[1, 2, "outbox full"]],
     "events": [{"seq": 8, "dt": 5, "device": "trap-11", "type": "trap_sprung", "class": "alarm", "folded": 0}],
 }  # fmt: skip
 READING = GOOD["readings"][0]
@@ -228,6 +241,7 @@ def test_the_example_is_good() -> None:
         GOOD["t0"],
         GOOD["mono0"],
         GOOD["sent"],
+        GOOD["sent_mono"],
         [READING],
         [parse_event(EVENT)],
         [(1, 2, "outbox full")],

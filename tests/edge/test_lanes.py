@@ -341,7 +341,7 @@ def test_a_batch_has_one_boot_one_state_of_the_clock_and_no_step_of_it(edge: Edg
     edge.outbox.close()
     edge.open()
     put(6_000_000, 6_000_000, "unsync")
-    assert [seqs for _, seqs in pack(edge.outbox.epoch, edge.outbox.readings(1, 99, 99), START)] == [
+    assert [seqs for _, seqs in pack(edge.outbox.epoch, edge.outbox.boot, edge.outbox.readings(1, 99, 99), START)] == [
         [1, 2],
         [3],
         [4, 5],
@@ -354,7 +354,7 @@ def test_no_batch_is_larger_than_the_wire_allows(edge: Edge) -> None:
     edge.happen(*[DeviceDown(device="d" * 32, reason="山" * 300)] * 150)
     edge.outbox.put([Reading(START, "d" * 32, "frames_foreign", 2**53 - 1 - i) for i in range(1200)], "sync")
     rows = edge.outbox.events(1, 9999, set(), 9999) + edge.outbox.readings(1, 9999, 9999)
-    packed = pack(edge.outbox.epoch, rows, START)
+    packed = pack(edge.outbox.epoch, edge.outbox.boot, rows, START)
     assert all(len(payload) <= MAX_BYTES for payload, _ in packed)
     assert max(len(seqs) for _, seqs in packed) == MAX_RECORDS
     assert sorted(seq for payload, _ in packed for seq in seqs_of(payload)) == list(range(1, 1351))

@@ -59,7 +59,7 @@ def test_a_reading_is_refused_when_and_only_when_the_specification_finds_a_fault
     dt: object, device: object, metric: object, value: object
 ) -> None:
     batch = {
-        "v": 1, "epoch": EPOCH, "boot": EPOCH, "clock": "sync", "t0": 1, "mono0": 1, "sent": 1,
+        "v": 1, "epoch": EPOCH, "boot": EPOCH, "clock": "sync", "t0": 1, "mono0": 1, "sent": 1, "sent_mono": None,
         "readings": [[1, dt, device, metric, value]], "events": [], "lost": [],
     }  # fmt: skip
     fault = reading_fault(dt, device, metric, value)
@@ -73,7 +73,7 @@ def test_a_reading_is_refused_when_and_only_when_the_specification_finds_a_fault
 @pytest.mark.parametrize("wrong", ["0123456789ABCDEF", EPOCH + "\n", "", None, 7, [EPOCH], {"a": 1}])
 def test_an_epoch_or_boot_that_is_none_refuses_the_message(field: str, wrong: object) -> None:
     batch = {
-        "v": 1, "epoch": EPOCH, "boot": EPOCH, "clock": "sync", "t0": 1, "mono0": 1, "sent": 1,
+        "v": 1, "epoch": EPOCH, "boot": EPOCH, "clock": "sync", "t0": 1, "mono0": 1, "sent": 1, "sent_mono": None,
         "readings": [], "events": [], "lost": [],
     }  # fmt: skip
     Batch.model_validate(batch)

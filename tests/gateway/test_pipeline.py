@@ -422,7 +422,7 @@ def broken(field: str, value: object) -> bytes:
     return json.dumps(body | {field: value}).encode()
 
 
-FIELDS = st.sampled_from(["v", "epoch", "boot", "clock", "t0", "mono0", "sent", "readings", "events", "lost"])
+FIELDS = st.sampled_from(["v", "epoch", "boot", "clock", "t0", "mono0", "sent", "sent_mono", "readings", "events", "lost"])
 PAYLOADS = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | st.builds(broken, FIELDS, JSON)
 
 

@@ -212,6 +212,7 @@ def batch(
     """A batch's message. `sent` is its `t0` where not given; `changed` replaces fields, whatever they are then."""
     body = {
         "v": 1, "epoch": epoch, "boot": boot, "clock": clock, "t0": t0, "mono0": mono0, "sent": t0 if sent is None else sent,
+        "sent_mono": None,
         "readings": list(readings), "events": list(events), "lost": [list(row) for row in lost], **changed,
     }  # fmt: skip
     return Message(topic_for(Topic(node, channel)), json.dumps(body).encode())
