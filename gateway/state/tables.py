@@ -59,13 +59,15 @@ ranges = Table(
     Column("declared", Text, nullable=False),
 )
 
-# Where a boot's zero lies, for records whose clock is not trusted: UTC µs of mono 0. Set once, so that resends agree.
+# Where a boot's zero lies, for records whose clock is not trusted: UTC µs of mono 0. A guess is set once, so that resends
+# agree; what the node says when its clock has become right (`synced`) replaces it, once, and re-times the boot's events.
 boots = Table(
     "boots",
     metadata,
     Column("node", Text, primary_key=True),
     Column("boot", Text, primary_key=True),
     Column("zero_us", BigInteger, nullable=False),
+    Column("synced", Boolean, nullable=False, server_default=text("0")),
 )
 
 # `id` is the commit order, which rules follow.
@@ -84,6 +86,7 @@ events = Table(
     Column("received_us", BigInteger, nullable=False),
     Column("late", Boolean, nullable=False),
     Column("clock_trusted", Boolean, nullable=False),
+    Column("boot", Text),  # NULL: from before this was kept
     Column("body", Text, nullable=False),  # JSON of the event's own fields
     UniqueConstraint("node", "epoch", "seq", name="events_identity"),
     Index("events_device_time", "node", "device", "time_us"),
@@ -206,4 +209,101 @@ media = Table(
     Column("size", BigInteger, nullable=False),
     Column("content_type", Text, nullable=False),
     Column("received_us", BigInteger, nullable=False),
+)
+
+# What a picture shows, as its event said: who may open it. `cleared` by a person who saw that nobody is in it.
+pictures = Table(
+    "pictures",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("content", Text, nullable=False),  # unclassified, animal, person_or_vehicle, unsure
+    Column("withheld", Boolean, nullable=False),
+    Column("captured_us", BigInteger, nullable=False),
+    Column("cleared_us", BigInteger),
+    Column("cleared_by", Text),
+)
+
+# --- The nodes' identities and their remote care: gateway.nodes --------------------------------------
+
+# A code on a box, until it is used. `code` is the key both sides prove themselves with; it is forgotten with its use.
+claims = Table(
+    "claims",
+    metadata,
+    Column("id", Text, primary_key=True),  # the code's first 4 characters
+    Column("node", Text, nullable=False),
+    Column("code", Text),  # NULL once used, expired or guessed at too often
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Index("claims_node", "node"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", Text, primary_key=True),  # hex
+    Column("node", Text, nullable=False),
+    Column("issued_us", BigInteger, nullable=False),
+    Column("not_after_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+    Column("revoked_why", Text),
+    Index("certificates_node", "node"),
+)
+
+node_tokens = Table(
+    "node_tokens",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("issued_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+    Index("node_tokens_node", "node"),
+)
+
+# Each configuration a node was ever asked to run; the highest revision is what it should run now.
+desired = Table(
+    "desired",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("payload", Text, nullable=False),  # the Signed message, as it travels
+    Column("sha256", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("outcome", Text),  # NULL: not answered yet; applied, failed
+    Column("reason", Text),
+    Column("reported_us", BigInteger),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("device", Text),
+    Column("payload", Text, nullable=False),  # the Signed message, as it travels
+    Column("issued_us", BigInteger, nullable=False),
+    Column("issued_by", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, done, failed, refused, expired
+    Column("reason", Text),
+    Column("media", Text),
+    Column("answered_us", BigInteger),
+    Index("commands_node", "node", "issued_us"),
+    Index("commands_state", "state"),
+)
+
+# Tags that change what they call themselves (Eddystone-EID). The key stays here; nodes get the coming identifiers only.
+rotating_tags = Table(
+    "rotating_tags",
+    metadata,
+    Column("tag", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),  # 16 bytes
+    Column("exponent", Integer, nullable=False),  # the identifier changes every 2^exponent seconds
+    Column("zero_us", BigInteger, nullable=False),  # when the tag's own clock was 0
 )

@@ -1,0 +1,1 @@
+"""The nodes' identities and their remote care: authority, claims, renewals, desired documents, commands, expected tags."""
