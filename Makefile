@@ -102,11 +102,11 @@ export SETUP VENV
 export WANTED_PYTHON = $(PYTHON)
 
 # --- Targets ----------------------------------------------------------------------------------------
-.PHONY: help demo test check format bench soak lock clean
+.PHONY: help demo test check format bench bench-edge soak lock clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."] [PYTHON=python3.X]'
-	sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do \
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do \
 		printf '  %-10s %s\n' "$$name" "$$what"; done
 
 demo: ## set everything up and run the demo, e.g. ARGS="--for 30 --json"
@@ -135,6 +135,10 @@ bench: ## measure throughput and latency, e.g. ARGS="--help"
 	$(call setup,demo)
 	exec $(BIN)/python -m simulators.bench $(ARGS)
 
+bench-edge: ## measure what one agent costs a Pi, e.g. ARGS="--for 30"
+	$(call setup,demo)
+	exec $(BIN)/python -m simulators.bench.edge $(ARGS)
+
 soak: ## run for long under faults, e.g. ARGS="--help"
 	$(call setup,demo)
 	exec $(BIN)/python -m simulators.soak $(ARGS)
@@ -143,6 +147,9 @@ soak: ## run for long under faults, e.g. ARGS="--help"
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --system-certs \
 	--custom-compile-command "make lock" $(ARGS) pyproject.toml
+# ESPHome has an environment of its own (.ci/esphome).
+ESPHOME_COMPILE = $(subst pyproject.toml,firmware_configs/esphome/requirements.in,$(UV_COMPILE)) \
+	--output-file requirements/esphome.txt
 lock: ## lock requirements/*.txt again from pyproject.toml, e.g. ARGS="--upgrade"
 	$(call setup,demo)
 	$(BIN)/python -m pip install --quiet uv >&2
@@ -152,6 +159,7 @@ lock: ## lock requirements/*.txt again from pyproject.toml, e.g. ARGS="--upgrade
 	$(UV_COMPILE) --extra edge --constraint requirements/dev.txt --output-file requirements/edge.txt >&2
 	$(UV_COMPILE) --extra edge --extra ble --constraint requirements/dev.txt --output-file requirements/edge-ble.txt >&2
 	$(UV_COMPILE) --extra edge --extra classify --constraint requirements/dev.txt --output-file requirements/edge-classify.txt >&2
+	$(ESPHOME_COMPILE) >&2
 	if grep -n '://' requirements/*.txt >&2; then echo 'satomori: an address got into requirements/' >&2; exit 1; fi
 
 clean: ## remove .venv, builds and caches (no recorded data)

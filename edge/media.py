@@ -8,14 +8,23 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-EXTENSIONS = {"image/jpeg": "jpg"}
+EXTENSIONS = {
+    "image/jpeg": "jpg",
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/x-msvideo": "avi",
+    "application/gzip": "gz",
+}
 """Content type -> extension, the only types a shelf takes."""
 
 RESERVE_BYTES = 256 * 1024 * 1024
 """Free space that is left to the outbox."""
+
+_CHUNK_BYTES = 1024 * 1024
 
 _types = {extension: content_type for content_type, extension in EXTENSIONS.items()}
 _name = re.compile(r"([0-9a-f]{64})\.([a-z0-9]+)", re.ASCII)
@@ -45,15 +54,49 @@ class MediaFolder:
         ValueError for a content type that is not in EXTENSIONS; OSError when there is no room or the disk fails, and
         then nothing is left behind.
         """
+        sha256 = hashlib.sha256(content).hexdigest()
+        self._put(sha256, content_type, len(content), lambda file: file.write(content))
+        return sha256
+
+    def keep_file(self, source: Path, sha256: str, content_type: str) -> None:
+        """As `keep`, of a file that is too large for memory. `sha256` is what its bytes had when they were looked at.
+
+        OSError, too, when the file has other bytes by now.
+        """
+
+        def copy(file: BinaryIO) -> None:
+            digest = hashlib.sha256()
+            with source.open("rb") as opened:
+                for chunk in _chunks(opened):
+                    digest.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != sha256:
+                raise OSError(f"{source} was changed while it was copied")
+
+        self._put(sha256, content_type, source.stat().st_size, copy)
+
+    def withdraw(self, sha256: str, folder: Path) -> bool:
+        """Moves a file that waits into another folder of this disk, durably; False when it is not here any more."""
+        for extension in EXTENSIONS.values():
+            path = self._folder / f"{sha256}.{extension}"
+            try:
+                path.rename(folder / path.name)
+            except FileNotFoundError:
+                continue
+            _sync_folder(folder)
+            _sync_folder(self._folder)
+            return True
+        return False
+
+    def _put(self, sha256: str, content_type: str, size: int, write: Callable[[BinaryIO], object]) -> None:
         if content_type not in EXTENSIONS:
             raise ValueError(f"the media shelf takes {', '.join(EXTENSIONS)}, not {content_type!r}")
-        sha256 = hashlib.sha256(content).hexdigest()
         path = self._folder / f"{sha256}.{EXTENSIONS[content_type]}"
         if path.exists():
-            self._sync_folder()  # it may have been put there by a call that failed after the rename
-            return sha256
+            _sync_folder(self._folder)  # it may have been put there by a call that failed after the rename
+            return
         free = shutil.disk_usage(self._folder).free
-        if free - len(content) < self._reserve_bytes:
+        if free - size < self._reserve_bytes:
             raise OSError(
                 f"no room for media: {free // 2**20} MiB are free at {self._folder} and "
                 f"{self._reserve_bytes // 2**20} MiB are kept for alarms. Make room on the disk, or "
@@ -62,36 +105,44 @@ class MediaFolder:
         part = path.with_suffix(".part")
         try:
             with part.open("wb") as file:
-                file.write(content)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(path)
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        self._sync_folder()
-        return sha256
+        _sync_folder(self._folder)
 
     def waiting(self) -> list[Waiting]:
-        """What is on the shelf, the oldest first. Files with other names are not ours and left alone."""
-        found: list[tuple[int, Waiting]] = []
+        """What is on the shelf: pictures before videos, which are long on a thin link, and of each the oldest first.
+
+        Files with other names are not ours and left alone.
+        """
+        found: list[tuple[bool, int, Waiting]] = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 match = _name.fullmatch(entry.name)
                 if match is not None and match[2] in _types:
                     item = Waiting(match[1], self._folder / entry.name, _types[match[2]])
-                    found.append((entry.stat().st_mtime_ns, item))
-        return [item for _, item in sorted(found)]
+                    found.append((item.content_type.startswith("video/"), entry.stat().st_mtime_ns, item))
+        return [item for *_, item in sorted(found)]
 
     def done(self, sha256: str) -> None:
         """The gateway has all of it: removes the file. One that is not here is no error."""
         for extension in EXTENSIONS.values():
             (self._folder / f"{sha256}.{extension}").unlink(missing_ok=True)
-        self._sync_folder()
+        _sync_folder(self._folder)
 
-    def _sync_folder(self) -> None:
-        number = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk

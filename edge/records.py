@@ -49,6 +49,14 @@ class MediaShelf(Protocol):
         """Stores the bytes; returns their SHA-256 in hex. Storing the same bytes again changes nothing."""
         ...
 
+    def keep_file(self, source: Path, sha256: str, content_type: str) -> None:
+        """As `keep`, of a file that is too large for memory; OSError when its SHA-256 is another one."""
+        ...
+
+    def withdraw(self, sha256: str, folder: Path) -> bool:
+        """Takes a file that was kept out of the way to the gateway, into `folder`; False when it has gone already."""
+        ...
+
 
 class Site(NamedTuple):
     """What the agent hands to a driver, one Site for each device. Nothing else of the agent is a driver's business."""

@@ -81,6 +81,11 @@ def parse(text: str) -> Topic:
     return topic
 
 
+def down_filter(node: str, channel: Channel) -> str:
+    """The subscription by which a node hears one of its channels, whatever the id."""
+    return topic_for(Topic(node, channel, "x"))[:-1] + "+" if channel in WITH_ID else topic_for(Topic(node, channel))
+
+
 def up_filters(partition: int | None = None) -> list[str]:
     """The subscriptions that carry everything nodes say, of one partition or of all."""
     level = "+" if partition is None else f"{partition:02d}"

@@ -1,17 +1,18 @@
-"""A BLE advertisement: its AD structures, and what a receiver on a serial port prints of it.
+"""A BLE advertisement: its AD structures, what any receiver hands on of it, and the line that one on a serial port prints.
 
 Source: Bluetooth Core Specification Supplement, part A (AD types 0x16 and 0xFF), and Core Specification vol. 3 part C
 section 11: a row of (length, type, data), where `length` counts type and data; a zero length ends the row.
 """
 
+import binascii
 import re
 from typing import NamedTuple
 
 SERVICE_DATA_16 = 0x16
 MANUFACTURER_DATA = 0xFF
 
-MAX_LINE = 520
-"""Longest line of a receiver, in bytes: 255 bytes of advertising data in hex, the signal, and some room."""
+MAX_LINE = 540
+"""Longest line of a receiver, in bytes: 255 bytes of advertising data in hex, signal, address, checksum, and some room."""
 
 
 class Advertisement(NamedTuple):
@@ -25,11 +26,24 @@ class Advertisement(NamedTuple):
     """False when a structure runs over the end: it was left out, what stands before it was kept."""
 
 
+class Received(NamedTuple):
+    """One advertisement, from whatever receiver."""
+
+    rssi_dbm: int
+    address: str | None
+    """Who sent it, 12 hex digits in lower case; None where the receiver does not say. It never leaves the node."""
+    advertisement: Advertisement
+
+
 class Heard(NamedTuple):
-    """One line of a receiver: an advertisement and how strong it was."""
+    """One line of a receiver on a serial port."""
 
     rssi_dbm: int
     payload: bytes
+    address: str | None = None
+    """12 hex digits, lower case; None where the line has none."""
+    checked: bool = False
+    """Whether the line had a checksum, which was right."""
 
 
 def parse_advertisement(payload: bytes) -> Advertisement:
@@ -50,18 +64,30 @@ def parse_advertisement(payload: bytes) -> Advertisement:
 
 
 # The sign is compulsory: without it, "-67" cut off at its front would read as 7 dBm.
-_line = re.compile(rb"([+-][0-9]{1,3}) ((?:[0-9A-Fa-f]{2})+)\r?")
+_line = re.compile(
+    rb"(?P<said>(?P<rssi>[+-][0-9]{1,3}) (?P<payload>(?:[0-9A-Fa-f]{2})+)(?: (?P<address>[0-9A-Fa-f]{12}))?)"
+    rb"(?: (?P<crc>[0-9A-Fa-f]{4}))?\r?"
+)
 
 
 def parse_line(line: bytes) -> Heard | None:
-    """`<rssi dBm> <hex of the advertising data>` without its newline, e.g. `-67 0201061aff4c00...`; None if it is not.
+    """`<rssi dBm> <hex of the advertising data>[ <address>][ <checksum>]` without its newline; None if it is not.
 
-    The signal always has its sign and is -127 to +20 dBm, the range of the HCI's RSSI.
+    The signal always has its sign and is -127 to +20 dBm, the range of the HCI's RSSI. The address has 12 hex digits. The
+    checksum has 4: CRC-16/CCITT-FALSE (29B1 of "123456789") of all that stands before the space in front of it.
     """
     match = _line.fullmatch(line)
-    if match is None or not -127 <= (rssi_dbm := int(match[1])) <= 20:
+    if match is None or not -127 <= (rssi_dbm := int(match["rssi"])) <= 20:
         return None
-    return Heard(rssi_dbm, bytes.fromhex(match[2].decode("ascii")))
+    crc, address = match["crc"], match["address"]
+    if crc is not None and int(crc, 16) != binascii.crc_hqx(match["said"], 0xFFFF):
+        return None
+    return Heard(
+        rssi_dbm,
+        bytes.fromhex(match["payload"].decode("ascii")),
+        address.decode("ascii").lower() if address else None,
+        crc is not None,
+    )
 
 
 class Lines:

@@ -2,7 +2,8 @@
 
 Sources: ITU-T T.81 annex B (markers and segments); CIPA DC-008 (Exif 3.0) 4.5.4 (APP1) and 4.6.6 (DateTimeOriginal
 0x9003, OffsetTimeOriginal 0x9011). The tags are read by exifread, which was written for honest files: it gets the Exif
-segment alone (64 KiB at most), as a file that allows a bounded number of reads.
+segment alone (64 KiB at most), as a file that allows a bounded number of reads. Where EXIF has no time, the maker's own note is
+asked (edge.decoders.makernote).
 """
 
 import io
@@ -13,6 +14,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 import exifread
+
+from edge.decoders.makernote import reconyx_time
 
 MAX_SEGMENTS = 2000
 """Segments looked at before the image data: a camera writes some ten, hostile bytes up to eight million."""
@@ -52,10 +55,13 @@ def jpeg_fault(content: bytes) -> str | None:
 
 
 def camera_time(content: bytes) -> CameraTime:
-    """EXIF DateTimeOriginal of a JPEG, with OffsetTimeOriginal if it is there."""
+    """EXIF DateTimeOriginal of a JPEG, with OffsetTimeOriginal if it is there; else the time in a Reconyx camera's own note."""
     for marker, start, end in _segments(content):
         if marker == _APP1 and content[start : start + 6] == b"Exif\0\0":
-            return _exif_time(content[start + 6 : end])
+            tiff = content[start + 6 : end]
+            said = _exif_time(tiff)
+            noted = reconyx_time(tiff) if said.text is None else None
+            return said if noted is None else CameraTime(noted, "")
     return CameraTime(None, "it has no EXIF")
 
 

@@ -19,9 +19,13 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field
 
+from edge.drivers.beam_pair import BeamPair, BeamPairConfig
 from edge.drivers.ble_tags import BleTags, BleTagsConfig
+from edge.drivers.lidar_pair import LidarPair, LidarPairConfig
+from edge.drivers.lora_traps import LoraTraps, LoraTrapsConfig
 from edge.drivers.node_health import NodeHealth, NodeHealthConfig
 from edge.drivers.people_counter import PeopleCounter, PeopleCounterConfig
+from edge.drivers.pir_camera import PirCamera, PirCameraConfig
 from edge.drivers.reed_trap import ReedTrap, ReedTrapConfig
 from edge.drivers.trail_camera import TrailCamera, TrailCameraConfig
 from edge.records import Record, Site
@@ -41,15 +45,27 @@ class Driver(Protocol):
 
 
 DRIVERS: tuple[tuple[type[BaseModel], Callable[[str, Any, Site], Driver]], ...] = (
+    (BeamPairConfig, BeamPair),
     (BleTagsConfig, BleTags),
+    (LidarPairConfig, LidarPair),
+    (LoraTrapsConfig, LoraTraps),
     (NodeHealthConfig, NodeHealth),
     (PeopleCounterConfig, PeopleCounter),
+    (PirCameraConfig, PirCamera),
     (ReedTrapConfig, ReedTrap),
     (TrailCameraConfig, TrailCamera),
 )
 
 DeviceConfig = Annotated[
-    BleTagsConfig | NodeHealthConfig | PeopleCounterConfig | ReedTrapConfig | TrailCameraConfig,
+    BeamPairConfig
+    | BleTagsConfig
+    | LidarPairConfig
+    | LoraTrapsConfig
+    | NodeHealthConfig
+    | PeopleCounterConfig
+    | PirCameraConfig
+    | ReedTrapConfig
+    | TrailCameraConfig,
     Field(discriminator="type"),
 ]
 """One `device.<name>` of the configuration; `type` says which. The same configs as in DRIVERS."""

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def test_the_oldest_waits_first_and_over_a_restart(shelf: MediaFolder, tmp_path:
         os.utime(tmp_path / "media" / f"{name}.jpg", (age, age))
     again = MediaFolder(tmp_path / "media", reserve_bytes=0)
     assert [item.sha256 for item in again.waiting()] == [names[1], names[0], names[2]]
+
+
+def test_a_picture_does_not_wait_behind_an_older_video(shelf: MediaFolder, tmp_path: Path) -> None:
+    video, picture = shelf.keep(b"long", "video/mp4"), shelf.keep(b"short", "image/jpeg")
+    os.utime(tmp_path / "media" / f"{video}.mp4", (1, 1))
+    assert [item.sha256 for item in shelf.waiting()] == [picture, video]
 
 
 def test_what_the_gateway_has_goes_and_may_go_twice(shelf: MediaFolder) -> None:
@@ -96,5 +103,38 @@ def test_pictures_never_take_the_room_of_alarms(tmp_path: Path) -> None:
 
 
 def test_another_type_is_a_mistake_of_the_caller(shelf: MediaFolder) -> None:
-    with pytest.raises(ValueError, match="takes image/jpeg, not 'text/html'"):
+    with pytest.raises(ValueError, match=r"takes image/jpeg, .*, not 'text/html'"):
         shelf.keep(CONTENT, "text/html")
+
+
+def test_a_large_file_is_kept_without_being_held_in_memory(shelf: MediaFolder, tmp_path: Path) -> None:
+    source = tmp_path / "VIDEO.AVI"
+    with source.open("wb") as file:
+        for number in range(40):
+            file.write(bytes([number]) * 2**20)
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    tracemalloc.start()
+    try:
+        shelf.keep_file(source, sha256, "video/x-msvideo")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
+    [waiting] = shelf.waiting()
+    assert (waiting.sha256, waiting.content_type, waiting.path.stat().st_size) == (sha256, "video/x-msvideo", 40 * 2**20)
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_kept_under_a_wrong_name(shelf: MediaFolder, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"other")
+    with pytest.raises(OSError, match=r"a\.mp4 was changed while it was copied"):
+        shelf.keep_file(tmp_path / "a.mp4", SHA256, "video/mp4")
+    assert list((tmp_path / "media").iterdir()) == []
+
+
+def test_what_waits_can_be_withdrawn_and_what_has_gone_can_not(shelf: MediaFolder, tmp_path: Path) -> None:
+    other = MediaFolder(tmp_path / "withheld", reserve_bytes=0)
+    shelf.keep(CONTENT, "image/jpeg")
+    assert shelf.withdraw(SHA256, tmp_path / "withheld")
+    assert (shelf.waiting(), [item.sha256 for item in other.waiting()]) == ([], [SHA256])
+    assert not shelf.withdraw(SHA256, tmp_path / "withheld")

@@ -98,6 +98,24 @@ def test_what_is_no_line_of_a_receiver_is_none() -> None:
         assert parse_line(line) is None, line
 
 
+def test_a_line_may_say_who_sent_it_and_end_in_a_checksum() -> None:
+    payload = bytes.fromhex("0201061aff")
+    assert parse_line(b"-67 0201061aFF C0ffEE000001") == Heard(-67, payload, "c0ffee000001")
+    assert parse_line(b"-67 0201061aff 9bbf") == Heard(-67, payload, None, checked=True)
+    assert parse_line(b"-67 0201061aff c0ffee000001 9f7e\r") == Heard(-67, payload, "c0ffee000001", checked=True)
+
+
+def test_a_checksum_finds_what_a_bad_cable_does() -> None:
+    line = b"-67 0201061aff c0ffee000001 9f7e"
+    assert parse_line(line) is not None
+    for at in range(len(line)):
+        for other in b"0f- ":
+            changed = line[:at] + bytes((other,)) + line[at + 1 :]
+            assert changed == line or parse_line(changed) is None, changed
+    for wrong in (b"-67 0201061aff 9bb", b"-67 0201061aff 9bbff", b"-67 0201061aff 9f7e c0ffee000001"):
+        assert parse_line(wrong) is None, wrong
+
+
 def test_a_line_cut_off_at_its_front_is_never_taken_for_another_signal() -> None:
     line = b"-67 " + IBEACON.hex().encode()
     for start in range(1, len(line)):

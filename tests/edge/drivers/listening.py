@@ -1,7 +1,11 @@
 """What the tests of drivers share: a driver run as the agent runs it, and a real serial port to talk to it."""
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
+import time
 import tty
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -10,6 +14,9 @@ from typing import cast
 from edge.drivers import Driver
 from edge.records import Happened, Reading, Record
 from simulators.clock import settle
+
+HELD = 2048
+"""Bytes that a pty certainly holds for a reader."""
 
 PATIENCE_S = 5
 """Longest real time in which bytes come through a pty."""
@@ -91,9 +98,17 @@ class Wire:
         self.port = os.ttyname(self._slave)
 
     def send(self, data: bytes) -> None:
-        """Puts bytes on the wire."""
+        """Puts bytes on the wire. They are there when this returns, as far as a port holds so many: the kernel takes its time."""
+        there = min(self._waiting() + len(data), HELD)
         while data:
             data = data[os.write(self._master, data) :]
+        deadline = time.monotonic() + PATIENCE_S
+        while self._waiting() < there and time.monotonic() < deadline:
+            time.sleep(0)
+
+    def _waiting(self) -> int:
+        """Bytes that came through and nobody read yet."""
+        return int.from_bytes(fcntl.ioctl(self._slave, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def unplug(self) -> None:
         """Pulls the plug."""

@@ -8,9 +8,13 @@ from edge.drivers import DRIVERS, DeviceConfig, make_driver
 from edge.records import Site
 
 SMALLEST: dict[str, dict[str, object]] = {
+    "beam_pair": {"pin_a": 22, "pin_b": 23},
     "ble_tags": {"port": "/dev/ttyACM0", "eddystone_namespaces": ["00112233445566778899"]},
+    "lidar_pair": {"port_a": "/dev/ttyUSB0", "port_b": "/dev/ttyUSB1", "near_cm": 200},
+    "lora_traps": {"port": "/dev/ttyUSB0", "key_file": "/etc/satomori-edge/traps.key", "trap": {"trap-21": {"address": 1}}},
     "node_health": {},
     "people_counter": {"port": "/dev/ttyUSB0"},
+    "pir_camera": {},
     "reed_trap": {"pin": 17},
     "trail_camera": {"folder": "/media/cam-02"},
 }

@@ -1,8 +1,10 @@
 import asyncio
 
 import pytest
+from pydantic import ValidationError
 
 from edge.clock import Instant
+from edge.decoders.terabee import crc8
 from edge.drivers.people_counter import PeopleCounter, PeopleCounterConfig
 from edge.errors import DeviceError
 from edge.records import Reading, Site
@@ -28,6 +30,7 @@ def test_the_first_good_frame_is_said_in_full_and_at_once(site: Site, clock: Vir
                     Reading(now, "gate-1", "heartbeat", 3.0),
                     Reading(now, "gate-1", "count_in", 1234),
                     Reading(now, "gate-1", "count_out", 1200),
+                    Reading(now, "gate-1", "counter_resets", 0),
                     Reading(now, "gate-1", "battery_voltage", 3.7),
                 ]
                 await settle()
@@ -52,16 +55,94 @@ def test_a_total_is_said_again_when_it_changed(site: Site, clock: VirtualClock) 
     asyncio.run(play())
 
 
-def test_a_restarted_counter_is_passed_on_as_it_counts(site: Site) -> None:
+def test_a_restarted_counter_takes_nobody_back(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(1200, 900, 3700))
+                assert values(await heard.until("battery_voltage"))["count_in"] == 1200
+                line.send(counter_frame(3, 1, 3700))
+                assert values(await heard.until("count_out")) == {"count_in": 1203, "count_out": 901}
+                await clock.advance(60)
+                assert values(heard.so_far())["counter_resets"] == 1
+
+    asyncio.run(play())
+
+
+def test_a_counter_that_runs_over_goes_on(site: Site) -> None:
     async def play() -> None:
         with wire() as line:
             async with counter(site, line.port) as heard:
                 line.send(counter_frame(2**32 - 1, 900, 3700))
-                assert values(await heard.until("battery_voltage"))["count_in"] == 2**32 - 1
-                line.send(counter_frame(0, 0, 3700))
-                assert values(await heard.until("count_out")) == {"count_in": 0, "count_out": 0}
+                await heard.until("battery_voltage")
+                line.send(counter_frame(0, 901, 3700))
+                assert values(await heard.until("count_out")) == {"count_in": 2**32, "count_out": 901}
 
     asyncio.run(play())
+
+
+def test_who_passed_while_the_agent_was_down_is_counted(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(100, 90, 3700))
+                await heard.until("battery_voltage")
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(130, 95, 3700))
+                assert values(await heard.until("battery_voltage"))["count_in"] == 130
+
+    asyncio.run(play())
+
+
+def other(site: Site, port: str, **settings: object) -> Listener:
+    config = PeopleCounterConfig.model_validate({"type": "people_counter", "port": port, **settings})
+    return Listener(PeopleCounter("gate-1", config, site))
+
+
+def test_a_terabee_lives_by_its_distances_and_counts_by_its_passages(site: Site, clock: VirtualClock) -> None:
+    def frame(head: bytes, body: bytes) -> bytes:
+        return head + body + bytes([crc8(head + body)])
+
+    async def play() -> None:
+        with wire() as line:
+            async with other(site, line.port, format="terabee") as heard:
+                line.send(frame(b"DD", bytes.fromhex("0708 0703")))
+                assert values(await heard.until("counter_resets")) == {
+                    "heartbeat": 0.0, "count_in": 0, "count_out": 0, "counter_resets": 0,
+                }  # fmt: skip
+                line.send(frame(b"PC", bytes.fromhex("00000001 00000002 0005 0003")))
+                assert values(await heard.until("count_out")) == {"count_in": 5, "count_out": 3}
+
+    asyncio.run(play())
+
+
+def test_a_box_that_prints_people_since_its_last_line(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            settings = {"format": "lines", "pattern": r"(?P<in>\d+),(?P<out>\d+)", "counts": "since_last"}
+            async with other(site, line.port, **settings) as heard:
+                line.send(b"9,9\r\n2,1\r\n")
+                assert values(await heard.until("counter_resets"))["count_in"] == 2
+                line.send(b"3,0\r\n")
+                assert values(await heard.until("count_in"))["count_in"] == 5
+            async with other(site, line.port, **settings) as heard:
+                line.send(b"\n1,0\r\n")
+                assert values(await heard.until("counter_resets"))["count_in"] == 6
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"format": "lines"}, "pattern is missing"),
+        ({"format": "lines", "pattern": "("}, "pattern is no regular expression"),
+        ({"format": "terabee", "pattern": "(?P<in>x)"}, "are for format"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_refused(settings: dict[str, str], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        PeopleCounterConfig.model_validate({"type": "people_counter", "port": "/dev/x", **settings})
 
 
 def test_each_heartbeat_says_everything_as_long_as_frames_come(site: Site, clock: VirtualClock) -> None:
@@ -91,7 +172,13 @@ def test_a_total_that_changes_with_the_heartbeat_is_said_once(site: Site) -> Non
             async with counter(site, line.port) as heard:
                 line.send(counter_frame(5, 5, 3700) + counter_frame(6, 6, 3700))
                 said = [(r.metric, r.value) for r in await heard.until("battery_voltage") if isinstance(r, Reading)]
-                assert said == [("heartbeat", 0.0), ("count_in", 6), ("count_out", 6), ("battery_voltage", 3.7)]
+                assert said == [
+                    ("heartbeat", 0.0),
+                    ("count_in", 6),
+                    ("count_out", 6),
+                    ("counter_resets", 0),
+                    ("battery_voltage", 3.7),
+                ]
 
     asyncio.run(play())
 
@@ -121,7 +208,12 @@ def test_a_mains_counter_has_no_battery_voltage(site: Site, clock: VirtualClock)
         with wire() as line:
             async with counter(site, line.port) as heard:
                 line.send(bytes.fromhex("aa550101 07000000 00000000 0000 1eb5"))
-                assert values(await heard.until("count_out")) == {"heartbeat": 0.0, "count_in": 7, "count_out": 0}
+                assert values(await heard.until("counter_resets")).keys() == {
+                    "heartbeat",
+                    "count_in",
+                    "count_out",
+                    "counter_resets",
+                }
                 await settle()
                 assert heard.so_far() == []
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from edge.clock import Instant
 from edge.contract.events import TrapReset, TrapSprung
-from edge.drivers.reed_trap import BURST, ReedTrap, ReedTrapConfig
+from edge.drivers.paced import BURST
+from edge.drivers.reed_trap import ReedTrap, ReedTrapConfig
 from edge.errors import DeviceError
 from edge.records import Happened, Reading, Site
 from simulators.clock import VirtualClock, settle
@@ -206,7 +207,7 @@ def test_what_was_told_is_on_the_disk_before_the_next_record(
         there = site.state / "told"
         synced.append((Path(f"/proc/self/fd/{number}").readlink().name, there.exists()))
 
-    monkeypatch.setattr("edge.drivers.reed_trap.os.fsync", fsync)
+    monkeypatch.setattr("edge.durable.os.fsync", fsync)
 
     async def play() -> None:
         async with trap(site, sprung_when="open") as heard:  # the pull-up alone: an open switch
