@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -45,14 +46,23 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").replace("-", "").strip()[:16]
 
 
-def clock_state() -> str:
-    """Whether the kernel's clock is disciplined now: `sync` or `unsync`, from adjtimex(2), TIME_ERROR when it is not.
+def kernel_is_disciplined() -> bool:
+    """Whether something (NTP, GPS) disciplines the kernel's clock now: adjtimex(2), which answers TIME_ERROR while nothing does.
 
-    `holdover` (disciplined earlier in this boot) needs a memory and comes with the node's health.
+    The kernel forgets it by itself some 9 h after the last correction, when the error may have grown to 16 s.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     timex = ctypes.create_string_buffer(256)  # struct timex is 208 bytes on 64-bit Linux, less on 32; zero: read only
-    return "sync" if libc.adjtimex(timex) in range(_TIME_ERROR) else "unsync"
+    return _libc().adjtimex(timex) in range(_TIME_ERROR)
+
+
+def clock_state() -> str:
+    """`sync` or `unsync`, without a memory. What the agent says of its clock is edge.timekeeper's, which knows `holdover` too."""
+    return "sync" if kernel_is_disciplined() else "unsync"
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def machine_id() -> str:

@@ -7,6 +7,9 @@
 
 A batch without its ack is resent after a backed-off timeout; sent three times in vain it goes record by record, so that
 one record that the gateway can't take does not hold up the others.
+
+A thin link is one queue for all lanes: what of the backlog is on its way already delays the next alarm. So there is never more of
+it than what was acknowledged within QUEUE_S, found by trying: more while acks come quickly, half when they do not.
 """
 
 import json
@@ -24,6 +27,9 @@ FIRST_TIMEOUT_S = 10.0
 FIRST_EVENT_TIMEOUT_S = 3.0  # a broker that came back empty drops what is published before the gateway is back
 LONGEST_TIMEOUT_S = 120.0
 ATTEMPTS_TOGETHER = 3
+QUEUE_S = 0.4
+"""What of the backlog is on its way may take about so long to be acknowledged, and delay a live record by as much."""
+FIRST_ROOM, LEAST_ROOM = 100, 10  # records of the backlog on their way at once, in each of its lanes
 _DOUBLINGS = 6  # of any first timeout reach the longest
 _HEADER_BYTES = 512  # more than the header of a batch can take
 _STEP_US = 1_000_000  # a wall clock that moved this much against the monotonic one was set
@@ -36,6 +42,7 @@ class _Flight:
     seqs: list[int]
     attempts: int
     due_us: int  # monotonic: when to send it again
+    sent_us: int  # monotonic: when it was sent last
 
 
 @dataclass(slots=True)
@@ -48,6 +55,27 @@ class _Lane:
     next: int = 1  # readings below were sent
     flights: list[_Flight] = field(default_factory=list)
     alone: deque[int] = field(default_factory=deque)  # to be sent one record a batch
+    room: int = FIRST_ROOM  # of a backlog lane: records on their way at once
+
+    def learn(self, flight: _Flight, records: int, now_us: int) -> None:
+        """What an ack for all `records` of a flight says of the link. One that was sent again says nothing."""
+        if self.channel is Channel.BACKLOG and flight.attempts == 1:
+            took_s = (now_us - flight.sent_us) / 1e6
+            if took_s < QUEUE_S / 2:
+                self.room = min(self.room + records, self.window * MAX_RECORDS)
+            elif took_s > QUEUE_S:
+                self.shrink()
+
+    def shrink(self) -> None:
+        """The link is slower than was thought, or gone."""
+        self.room = max(self.room // 2, LEAST_ROOM)
+
+    def may_send(self) -> int:
+        """Records that the next batch may have. By halves, so that one is on its way while the other's ack is."""
+        if self.channel is Channel.LIVE:
+            return MAX_RECORDS
+        on_their_way = sum(len(flight.seqs) for flight in self.flights)
+        return min(self.room - on_their_way, max(self.room // 2, 1), MAX_RECORDS)
 
 
 _NO_END = 2**53
@@ -75,6 +103,7 @@ class Lanes:
             lane.next = lane.low
             lane.flights.clear()
             lane.alone.clear()
+            lane.room = FIRST_ROOM
         self._readings_wait_until_us = 0
         self._lost_due_us = 0
 
@@ -126,7 +155,10 @@ class Lanes:
         done = Ranges([*([(1, ack.upto)] if ack.upto else []), *ack.ranges, *((seq, seq) for seq, _ in rejected)])
         for lane in self._lanes:
             for flight in lane.flights:
+                records = len(flight.seqs)
                 flight.seqs = [seq for seq in flight.seqs if seq not in done]
+                if not flight.seqs:
+                    lane.learn(flight, records, now.mono_us)
             lane.flights = [flight for flight in lane.flights if flight.seqs]
         if ack.wait_s:
             # Acks of events say it again and again: that must not put off for ever the reading that tries the store.
@@ -145,6 +177,7 @@ class Lanes:
         if not overdue:
             return
         lane.flights = [flight for flight in lane.flights if flight.due_us > now.mono_us]
+        lane.shrink()
         for flight in overdue:
             if flight.attempts >= ATTEMPTS_TOGETHER and len(flight.seqs) > 1:
                 lane.alone.extend(flight.seqs)
@@ -161,12 +194,12 @@ class Lanes:
         while lane.alone and len(lane.flights) < lane.window:
             alone = pack(self._outbox.epoch, self._outbox.boot, self._outbox.rows([lane.alone.popleft()]), now)
             self._send(lane, alone, now, ATTEMPTS_TOGETHER, out)
-        while len(lane.flights) < lane.window:
+        while len(lane.flights) < lane.window and (most := lane.may_send()) > 0:
             if lane.events:
                 busy = {seq for flight in lane.flights for seq in flight.seqs} | set(lane.alone)
-                rows = self._outbox.events(lane.low, lane.high, busy, MAX_RECORDS)
+                rows = self._outbox.events(lane.low, lane.high, busy, most)
             else:
-                rows = self._outbox.readings(lane.next, lane.high, MAX_RECORDS)
+                rows = self._outbox.readings(lane.next, lane.high, most)
             if not rows:
                 return
             batches = pack(self._outbox.epoch, self._outbox.boot, rows, now, lane.window - len(lane.flights))
@@ -187,7 +220,7 @@ class Lanes:
         due_us = now.mono_us + int(timeout_s * 1e6)
         for payload, seqs in batches:
             out.append((lane.channel, payload))
-            lane.flights.append(_Flight(seqs, attempts + 1, due_us))
+            lane.flights.append(_Flight(seqs, attempts + 1, due_us, now.mono_us))
 
 
 def pack(epoch: str, boot: str, rows: list[Row], now: Instant, most: int = MAX_RECORDS) -> list[tuple[bytes, list[int]]]:

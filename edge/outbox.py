@@ -1,20 +1,26 @@
 """The outbox: SQLite, where every record is durable before anybody is told, and stays until the gateway has it.
 
 Only this file knows the tables. `put` commits (synchronous=FULL) and hands out the seq; `ack` is the only way out besides
-a declared loss. Full, it drops the oldest of the least class first, never an alarm, and remembers what it dropped.
+a declared loss. Full, it drops the oldest of the least class first, never an alarm, and remembers what it dropped. One process
+has it open at a time: the lock beside the file goes with its holder, however that ends.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from edge.contract.events import RecordClass
+from edge.contract.events import MAX_SEQ, RecordClass
+from edge.contract.messages import parse_event, reading_fault
+from edge.contract.names import is_hex16
 from edge.errors import OutboxError
 from edge.records import Happened, Record
 
@@ -34,9 +40,15 @@ CREATE TABLE quarantine (
     seq INTEGER NOT NULL, epoch TEXT NOT NULL, reason TEXT NOT NULL, utc_us INTEGER NOT NULL, body TEXT NOT NULL);
 """
 QUARANTINE_ROWS = 10_000
+MAX_BYTES = 1 << 30
+"""1 GiB: ten times what 30 days of a busy node need, an eighth of a small card."""
 APART_MS = 2
 """Readings of one series are at least so far apart. The gateway may re-time batches by the monotonic clock, which moves against
 UTC: two neighbours by less than a millisecond, so that one of distance would not be enough."""
+
+
+_PAGE_BYTES = 1024  # a commit writes whole pages, some four of them: small ones halve what a card has to take
+_CLOCKS = ("sync", "holdover", "unsync")
 
 
 class Row(NamedTuple):
@@ -64,28 +76,40 @@ class _Last(NamedTuple):
 class Outbox:
     """One open outbox, for one thread. `epoch` changes when this is not the outbox that the gateway knew."""
 
-    def __init__(self, path: Path, *, machine: str, boot: str, max_records: int = 3_000_000) -> None:
+    def __init__(self, path: Path, *, machine: str, boot: str, max_records: int = 3_000_000, max_bytes: int = MAX_BYTES) -> None:
         """`machine` is any text that another machine would not have; `boot` this boot's 16 hex digits.
 
-        OutboxError when the file can't be opened. A damaged file is set aside, never deleted, and a new epoch begun.
+        It is full at `max_records`, or when the file's used part has `max_bytes`, whatever comes first; alarms go beyond both.
+        OutboxError when the file can't be opened, or another process has it. A damaged file is set aside, never deleted, a new
+        epoch begun, and what can still be read of it taken over.
         """
         self.boot = boot
-        self._max_records = max_records
+        self._max_records, self._max_bytes = max_records, max_bytes
+        self._only_alarms = False
+        """Nothing was left to drop, and nothing came since that could be."""
+        self._lock: int | None = None
         self._last: dict[tuple[str, str], _Last] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            aside = None
+            if str(path) != ":memory:":
+                self._lock = _lock(path)
             try:
                 self._db = _open(path)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if isinstance(error, sqlite3.OperationalError):  # not the file's fault
                     raise
                 aside = _set_aside(path)
                 log.error("outbox %s is damaged (%s); kept as %s, beginning anew", path, error, aside.name)
                 self._db = _open(path)
             self._bind(hashlib.sha256(machine.encode()).hexdigest())
+            if aside is not None:
+                self._rescue(aside)
         except OutboxError as error:
+            self._unlock()
             raise OutboxError(f"outbox {path}: {error}") from error
         except (OSError, sqlite3.Error) as error:
+            self._unlock()
             raise OutboxError(
                 f"outbox {path} can't be opened: {error}. Is the disk full or read-only, and may this user write there?"
             ) from error
@@ -164,30 +188,57 @@ class Outbox:
                 body = f"{json.dumps(record.device)},{json.dumps(record.metric)},{json.dumps(record.value, allow_nan=False)}"
             rows.append((seq, int(record.rank), self.boot, clock, utc_us, mono_us, body))
             seq += 1
-        with self._transaction():
-            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            self._save("next_seq", seq)
-            dropped = self._make_room(self.waiting + len(rows) - self._max_records)
+        self._only_alarms = self._only_alarms and all(record.rank is RecordClass.ALARM for record in records)
+        try:
+            dropped = self._insert(rows, seq)
+        except OutboxError as error:
+            if not _is_full(error.__cause__):
+                raise
+            self._only_alarms = False  # what was dropped was taken back
+            # Something else has filled the disk: what is worth least makes room within the file, if that is enough.
+            log.error("the disk is full: dropping the least important records")
+            dropped = self._insert(rows, seq, drop=max(4 * len(rows), self.waiting // 20))
         self.next_seq = seq
         self.waiting += len(rows) - dropped
         self._last |= last
 
-    def _make_room(self, excess: int) -> int:
-        """Drops at least `excess` records, least class and oldest first, and declares them lost. Alarms stay."""
-        if excess <= 0:
-            return 0
-        excess += self._max_records // 100  # so that a full outbox does not do this at every put
+    def _insert(self, rows: Sequence[tuple[object, ...]], next_seq: int, drop: int = 0) -> int:
+        """One transaction: the rows, the next number, and what had to go for them; returns how many that were."""
+        if drop:
+            self._read("PRAGMA wal_checkpoint(RESTART)")  # the write-ahead log begins anew in the room that it has
+        with self._transaction():
+            dropped = self._drop(drop, "disk full") if drop else 0
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._save("next_seq", next_seq)
+            # Some more than needed, so that a full outbox does not do this at every put.
+            kept = self.waiting + len(rows) - dropped
+            if kept > self._max_records:
+                dropped += self._drop(kept - self._max_records + self._max_records // 100, "outbox full")
+            elif self._used_bytes() > self._max_bytes:
+                dropped += self._drop(kept // 100 + len(rows), "outbox full")
+        return dropped
+
+    def _used_bytes(self) -> int:
+        """Of the file, without the pages that are free again."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        return int((pages - free) * size)
+
+    def _drop(self, excess: int, reason: str) -> int:
+        """Drops so many records if there are, least class and oldest first, and declares them lost. Alarms stay."""
         dropped: list[int] = []
-        for rank in (RecordClass.READING, RecordClass.SIGHTING, RecordClass.EVIDENCE):
+        for rank in () if self._only_alarms else (RecordClass.READING, RecordClass.SIGHTING, RecordClass.EVIDENCE):
             found = self._db.execute(
                 "SELECT seq FROM records WHERE rank = ? ORDER BY seq LIMIT ?", (int(rank), excess - len(dropped))
             )
             dropped += (seq for (seq,) in found)
             if len(dropped) >= excess:
                 break
+        self._only_alarms = len(dropped) < excess
         self._db.executemany("DELETE FROM records WHERE seq = ?", ((seq,) for seq in dropped))
         for low, high in _runs(sorted(dropped)):
-            self._lose(low, high, "outbox full")
+            self._lose(low, high, reason)
         return len(dropped)
 
     def _lose(self, low: int, high: int, reason: str) -> None:
@@ -216,7 +267,7 @@ class Outbox:
             high,
             limit + len(skip),
         )
-        return [Row(*row) for row in rows if row[0] not in skip][:limit]
+        return self._usable(row for row in rows if row[0] not in skip)[:limit]
 
     def readings(self, low: int, high: int, limit: int) -> list[Row]:
         """Readings with low <= seq < high, by seq."""
@@ -226,24 +277,51 @@ class Outbox:
             high,
             limit,
         )
-        return [Row(*row) for row in rows]
+        return self._usable(rows)
 
     def rows(self, seqs: Iterable[int]) -> list[Row]:
         """Those of `seqs` that are still here, in the order given."""
         query = f"SELECT {_COLUMNS} FROM records WHERE seq = ?"  # noqa: S608 - constant columns
-        return [Row(*row) for seq in seqs for row in self._read(query, seq)]
+        return self._usable(row for seq in seqs for row in self._read(query, seq))
+
+    def _usable(self, rows: Iterable[tuple[Any, ...]]) -> list[Row]:
+        """The rows without those that a failing card has changed beyond use: these are declared lost, once, and not looked at
+        for ever. What is wrong inside a body is for the gateway to refuse."""
+        found, damaged = [], []
+        for row in rows:
+            _, rank, boot, clock, utc_us, mono_us, body = row
+            if type(utc_us) is type(mono_us) is type(rank) is int and is_hex16(boot) and clock in _CLOCKS and type(body) is str:
+                found.append(Row(*row))
+            else:
+                damaged.append(row[0])
+        if damaged:
+            log.error("%d records are damaged on the disk; given up. Is the card failing?", len(damaged))
+            with self._transaction():
+                for seq in damaged:
+                    self._db.execute("DELETE FROM records WHERE seq = ?", (seq,))
+                    self._lose(seq, seq, "damaged on the disk")
+            self.waiting -= len(damaged)
+        return found
 
     def lost(self, limit: int) -> list[tuple[int, int, str]]:
         """Ranges this outbox had to give up and the gateway does not know of yet."""
         return self._read("SELECT low, high, reason FROM lost ORDER BY low LIMIT ?", limit)
 
     def ack(self, upto: int, ranges: Iterable[tuple[int, int]]) -> None:
-        """Forgets 1..upto and the ranges: the gateway has them durably."""
+        """Forgets 1..upto and the ranges: the gateway has them durably.
+
+        The one thing that need not be on the disk at once: a record that comes back after a power cut is sent again, and known.
+        It goes there with the next record, which halves what a card has to take.
+        """
         deleted = 0
-        with self._transaction():
-            for low, high in ((1, upto), *ranges):
-                deleted += self._db.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (low, high)).rowcount
-                self._db.execute("DELETE FROM lost WHERE low >= ? AND high <= ?", (low, high))
+        self._read("PRAGMA synchronous=NORMAL")
+        try:
+            with self._transaction():
+                for low, high in ((1, upto), *ranges):
+                    deleted += self._db.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (low, high)).rowcount
+                    self._db.execute("DELETE FROM lost WHERE low >= ? AND high <= ?", (low, high))
+        finally:
+            self._read("PRAGMA synchronous=FULL")
         self.waiting -= deleted
 
     def reject(self, rejected: Iterable[tuple[int, str]]) -> None:
@@ -274,14 +352,55 @@ class Outbox:
                 if low < oldest:
                     self._lose(low, min(high, oldest - 1), "not in the outbox any more")
 
+    def _rescue(self, aside: Path) -> None:
+        """Takes over what can be read of a damaged file, from both ends to the damage, under the numbers that it had.
+
+        What the gateway has already, without having been able to say so, comes to it a second time.
+        """
+        piece: list[tuple[Any, ...]] = []
+        with closing(sqlite3.connect(f"file:{quote(str(aside))}?mode=ro", uri=True)) as damaged:
+            damaged.text_factory = _text
+            for order in ("ASC", "DESC"):
+                try:
+                    for row in damaged.execute(f"SELECT {_COLUMNS} FROM records ORDER BY seq {order}"):  # noqa: S608 - constants
+                        piece.append(row)
+                        if len(piece) == 1000:  # a month's records are more than a Pi's memory
+                            self._take_over(piece)
+                    break
+                except sqlite3.Error as error:
+                    log.warning("%s can't be read further: %s", aside.name, error)
+                finally:
+                    self._take_over(piece)
+        count, low, high = self._read("SELECT count(*), min(seq), max(seq) FROM records")[0]
+        if count:
+            with self._transaction():
+                self._save("first_seq", low)
+                self._save("next_seq", high + 1)
+            self.waiting, self.first_seq, self.next_seq = count, low, high + 1
+        log.error("%d records of %s are saved, and sent under the new epoch", count, aside.name)
+
+    def _take_over(self, piece: list[tuple[Any, ...]]) -> None:
+        with self._transaction():
+            rows = [row for row in piece if _is_sound(row)]
+            self._db.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        piece.clear()
+
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
+    db.text_factory = _text  # a byte that a card has lost must not make the outbox unreadable
     try:
+        db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -296,6 +415,47 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _lock(path: Path) -> int:
+    """The descriptor that holds the lock, until it is closed. On a file of its own: closing any descriptor of the database's
+    file would take SQLite's own locks away. OutboxError when another process holds it."""
+    number = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise OutboxError(
+            "another satomori-edge is using it. Stop that one first (systemctl stop satomori-edge), or give this one another "
+            "node.state"
+        ) from None
+    return number
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+
+
+def _is_sound(row: tuple[Any, ...]) -> bool:
+    """Whether a row of a damaged file is a record as it was put: its own parts agree, and the gateway would take it."""
+    seq, rank, boot, clock, utc_us, mono_us, body = row
+    if not all(type(number) is int and 0 <= number <= MAX_SEQ for number in (seq, rank, utc_us, mono_us)) or seq < 1:
+        return False
+    if not all(type(text) is str for text in (boot, clock, body)):
+        return False
+    if not is_hex16(boot) or clock not in _CLOCKS:
+        return False
+    try:
+        if body.startswith("{"):
+            event = parse_event({**json.loads(body), "seq": seq, "dt": 0})
+            return bool(event.rank == rank)
+        return rank == RecordClass.READING and reading_fault(0, *json.loads(f"[{body}]")) is None
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _set_aside(path: Path) -> Path:

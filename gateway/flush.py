@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from edge.contract.messages import MAX_REASON, SEQ_REUSED, Birth, State
 from edge.contract.ranges import Ranges
+from edge.contract.remote import Reported, Result
 from edge.contract.topics import parse
 from gateway.rules import Fact
 
@@ -84,6 +85,23 @@ class Content(NamedTuple):
     body: str
 
 
+class Zero(NamedTuple):
+    """UTC µs of a boot's mono 0."""
+
+    us: int
+    synced: bool = False
+    """The node said it once its clock was right; otherwise it is what we could tell."""
+
+
+class Synced(NamedTuple):
+    """A boot whose clock has become right: what its events are re-timed by."""
+
+    zero_us: int
+    stepped_us: int
+    guessed_us: int | None
+    """Where its zero was taken to be until now."""
+
+
 @dataclass(slots=True)
 class Flush:
     """Everything one group of messages wants to change."""
@@ -98,10 +116,13 @@ class Flush:
     facts: list[Fact] = field(default_factory=list)
     lost: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
-    boots: dict[tuple[str, str], int] = field(default_factory=dict)
+    boots: dict[tuple[str, str], Zero] = field(default_factory=dict)  # by node and boot
+    synced: dict[tuple[str, str], Synced] = field(default_factory=dict)  # those of them that have just become so
     births: dict[str, Birth] = field(default_factory=dict)
     born: set[str] = field(default_factory=set)  # nodes whose birth is news, not the broker's memory
     states: dict[str, State] = field(default_factory=dict)
+    reports: list[tuple[str, Reported, bool]] = field(default_factory=list)  # node, report, whether it was just said
+    results: list[tuple[str, Result]] = field(default_factory=list)  # by the command's id
     seen: set[str] = field(default_factory=set)  # nodes that have just spoken themselves
     duplicates: int = 0
 

@@ -12,11 +12,14 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import bindparam, select
 
-from edge.contract.events import AnyEvent
+from edge.contract.events import AnyEvent, ClockSynced
 from edge.contract.messages import MAX_BYTES, SEQ_REUSED, Birth, CheckedBatch, State, check_batch
 from edge.contract.ranges import Ranges
+from edge.contract.remote import Reported, Result
 from edge.contract.topics import Channel, Topic, parse
-from gateway.flush import Content, EpochKey, Flush, Latest, Message, Settled, Work, runs
+from gateway.flush import Content, EpochKey, Flush, Latest, Message, Settled, Synced, Work, Zero, runs
+from gateway.nodes.commands import check_result
+from gateway.nodes.desired import check_report
 from gateway.rules import Fact
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, nodes, ranges
@@ -37,7 +40,7 @@ _PIECES = 1_000_000  # of all remembered epochs together
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
 _RANGES = select(ranges.c.body, ranges.c.declared).where(ranges.c.node == bindparam("node"), ranges.c.epoch == bindparam("epoch"))
-_BOOT = select(boots.c.zero_us).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
+_BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
 
 
 class Intake:
@@ -53,7 +56,7 @@ class Intake:
         self._settled: dict[EpochKey, Settled] = {}
         self._pieces = 0
         self._next: dict[EpochKey, int] = {}  # the next seq a node said it will give out
-        self._boots: dict[tuple[str, str], int] = {}
+        self._boots: dict[tuple[str, str], Zero] = {}
         self._devices: dict[str, set[str]] = defaultdict(set)
         with database.read() as connection:
             for row in connection.execute(select(latest)):
@@ -119,6 +122,16 @@ class Intake:
             state = _model(State, message.payload)
             spoke = spoke and state.reason != "lost"  # those are the broker's words
             self._state(flush, node, state)
+        elif channel is Channel.REPORTED:
+            report = _model(Reported, message.payload)
+            with self._database.read() as connection:
+                check_report(connection, node, report)
+            flush.reports.append((node, report, spoke))
+        elif channel is Channel.RESULT and topic.id is not None:
+            result = _model(Result, message.payload)
+            with self._database.read() as connection:
+                check_result(connection, node, topic.id)
+            flush.results.append((topic.id, result))
         else:
             raise ValueError(f"{channel} is not something this gateway takes")
         if spoke:
@@ -155,15 +168,12 @@ class Intake:
     def _batch(self, flush: Flush, message: Message, node: str, batch: CheckedBatch) -> None:
         work = self._work(flush, node, batch.epoch)
         self._check_size((node, batch.epoch), work, batch)
-        trusted = _trusted(batch, flush)
-        if trusted:
-            zero_us = batch.t0
-            self._learn_zero(flush, node, batch)
-        else:
-            zero_us = self._boot_zero(flush, node, batch) + batch.mono0
-        self._take_readings(flush, work, node, batch, zero_us, trusted=trusted)
-        if batch.events:
-            self._take_events(flush, work, message, node, batch, zero_us, trusted=trusted)
+        if batch.readings or batch.events:
+            self._hear_synced(flush, work, node, batch)
+            zero_us, trusted = self._zero(flush, node, batch)
+            self._take_readings(flush, work, node, batch, zero_us, trusted=trusted)
+            if batch.events:
+                self._take_events(flush, work, message, node, batch, zero_us, trusted=trusted)
         for seq, reason, record in batch.rejected:
             if work.knows(seq):
                 work.seqs.append(seq)
@@ -281,6 +291,7 @@ class Intake:
                         "received_us": now_us,
                         "late": now_us - time_us > LATE_US,
                         "clock_trusted": believed,
+                        "boot": batch.boot,
                         "body": content.body,
                     }
                 )
@@ -354,15 +365,24 @@ class Intake:
             known.add(device)
         return True
 
-    def _boot_zero(self, flush: Flush, node: str, batch: CheckedBatch) -> int:
-        """UTC µs of mono 0 of the batch's boot, by our clock: set once, then the same for ever, so that resends agree."""
-        zero_us = self._known_zero(flush, node, batch.boot)
-        if zero_us is None:
-            waited_us = batch.sent - batch.t0
-            if not 0 <= waited_us <= LONGEST_WAIT_US:
-                waited_us = 0
-            zero_us = flush.boots[node, batch.boot] = flush.now_us - waited_us - batch.mono0
-        return zero_us
+    # When it was
+
+    def _zero(self, flush: Flush, node: str, batch: CheckedBatch) -> tuple[int, bool]:
+        """UTC µs of the batch's `dt` 0, and whether that is by a right clock."""
+        if _trusted(batch, flush):
+            self._learn_zero(flush, node, batch)
+            return batch.t0, True
+        known = self._known_zero(flush, node, batch.boot)
+        if known is not None and known.synced:
+            return known.us + batch.mono0, True
+        if batch.sent_mono is None and batch.clock != "unsync":
+            # Of an earlier boot: that the clock is wrong now says nothing of the one that was right then.
+            near = known is None or abs(known.us + batch.mono0 - batch.t0) <= LATE_US
+            if near and EARLIEST_US <= batch.t0 <= flush.now_us + LATE_US:
+                return batch.t0, True
+        if known is None:
+            known = flush.boots[node, batch.boot] = Zero(_guess(batch, flush.now_us))
+        return known.us + batch.mono0, False
 
     def _learn_zero(self, flush: Flush, node: str, batch: CheckedBatch) -> None:
         """Takes the zero of a boot from a clock that is right, for records of the same boot from before it was."""
@@ -370,29 +390,65 @@ class Intake:
         if key in self._boots or batch.clock != "sync" or abs(batch.sent - flush.now_us) > LATE_US:
             return
         if self._known_zero(flush, node, batch.boot) is None:
-            flush.boots[key] = batch.t0 - batch.mono0
+            flush.boots[key] = Zero(batch.t0 - batch.mono0)
 
-    def _known_zero(self, flush: Flush, node: str, boot: str) -> int | None:
+    def _hear_synced(self, flush: Flush, work: Work, node: str, batch: CheckedBatch) -> None:
+        """Takes the zero of the batch's boot from the node's own word, once, where that can be."""
+        for event in batch.events:
+            if not isinstance(event, ClockSynced) or event.boot != batch.boot or work.knows(event.seq):
+                continue
+            key = (node, batch.boot)
+            known = self._known_zero(flush, node, batch.boot)
+            if (known is None or not known.synced) and _is_right(event, batch, flush):
+                flush.synced[key] = Synced(event.zero, event.stepped, known.us if known else None)
+                flush.boots[key] = Zero(event.zero, synced=True)
+
+    def _known_zero(self, flush: Flush, node: str, boot: str) -> Zero | None:
         key = (node, boot)
-        zero_us = self._boots.get(key, flush.boots.get(key))
-        if zero_us is None:
+        zero = flush.boots.get(key) or self._boots.get(key)
+        if zero is None:
             with self._database.read() as connection:
-                zero_us = connection.scalar(_BOOT, {"node": node, "boot": boot})
-            if zero_us is not None:
+                row = connection.execute(_BOOT, {"node": node, "boot": boot}).first()
+            if row is not None:
                 _make_room(self._boots)
-                self._boots[key] = zero_us
-        return zero_us
+                zero = self._boots[key] = Zero(row.zero_us, row.synced)
+        return zero
 
 
 def _trusted(batch: CheckedBatch, flush: Flush) -> bool:
-    """Whether the node's clock can be believed: it says so, and it does not differ from ours.
+    """Whether the node's clock can be believed: it says so, it does not differ from ours, and it was not set meanwhile.
 
     `sent` was the node's time when the message left; it may have waited in the broker while this gateway was away.
     """
-    if batch.clock == "unsync" or batch.sent > flush.now_us + LATE_US:
+    if batch.clock == "unsync" or not _was_now(batch.sent, flush):
         return False
+    return batch.sent_mono is None or abs((batch.sent - batch.sent_mono) - (batch.t0 - batch.mono0)) <= LATE_US
+
+
+def _is_right(event: ClockSynced, batch: CheckedBatch, flush: Flush) -> bool:
+    """Whether the zero that a node claims gives times that can be: the message's leaving; where that is unknown, the event's."""
+    if batch.sent_mono is not None:
+        return _was_now(event.zero + batch.sent_mono, flush)
+    return EARLIEST_US <= event.zero + batch.mono0 + event.dt <= flush.now_us + LATE_US
+
+
+def _was_now(sent_us: int, flush: Flush) -> bool:
+    """Whether a message that is here now can have left at that time, give or take what a trusted clock may be off."""
     earliest_us = flush.now_us if flush.away_since_us is None else min(flush.away_since_us, flush.now_us)
-    return batch.sent >= earliest_us - LATE_US
+    return earliest_us - LATE_US <= sent_us <= flush.now_us + LATE_US
+
+
+def _guess(batch: CheckedBatch, now_us: int) -> int:
+    """UTC µs of mono 0 of a boot of which nothing is known: as if the message had just left, by the time since boot where it
+    is of this boot, else by the node's UTC. One that waited in the broker makes it too late, never too early: what is told
+    late is told, and not taken for long over.
+    """
+    if batch.sent_mono is not None:
+        return now_us - max(batch.sent_mono, batch.mono0)
+    waited_us = batch.sent - batch.t0
+    if not 0 <= waited_us <= LONGEST_WAIT_US:
+        waited_us = 0
+    return now_us - waited_us - batch.mono0
 
 
 def _seqs(batch: CheckedBatch) -> Iterator[int]:

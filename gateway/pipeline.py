@@ -19,14 +19,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from edge.contract.messages import VERSION, Ack, encode
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.errors import StoreDown, StoreRefused
 from gateway.flush import EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
-from gateway.intake import Intake
+from gateway.intake import LATE_US, Intake
+from gateway.nodes.commands import commit_results
+from gateway.nodes.desired import commit_reports
+from gateway.nodes.outgoing import Outgoing
+from gateway.pictures import commit_pictures
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, losses, nodes, quarantine, ranges
 from gateway.state.upsert import upsert, upsert_rows
@@ -66,13 +70,15 @@ class Pipeline:
         watch: Watch,
         telemetry: Telemetry,
         say: Callable[[str, dict[str, Any]], None],
+        outgoing: Outgoing | None = None,
     ) -> None:
-        """`say(kind, body)` tells the live stream what was committed."""
+        """`say(kind, body)` tells the live stream what was committed. `outgoing` is told which nodes came back."""
         self._database, self._store, self._watch, self._telemetry, self._say = database, store, watch, telemetry, say
         self.store_down = False
         """Whether the series store took no points when it was last asked."""
         self._store_try_us = 0
         self._intake = Intake(database, watch.metrics)
+        self._outgoing = outgoing
         self._deaf_until_us = 0
         self._seen: dict[str, int] = {}  # when nodes spoke last, not saved yet
         # Events may be committed that no rule has seen: after a crash, and when the watch could not commit.
@@ -151,23 +157,28 @@ class Pipeline:
     def _commit_facts(self, flush: Flush) -> None:
         self._seen.update(dict.fromkeys(flush.seen, flush.now_us))
         settling = {key: work for key, work in flush.work.items() if work.facts}
-        if not (settling or flush.quarantine or flush.boots or flush.births or flush.states):
+        answers = flush.reports or flush.results
+        if not (settling or flush.quarantine or flush.boots or flush.births or flush.states or answers):
             return
         with self._database.write() as connection:
             if flush.events:
                 connection.execute(insert(events), flush.events)
+                commit_pictures(connection, flush.events)
             if flush.lost:
                 connection.execute(insert(losses), flush.lost)
             if flush.quarantine:
                 _commit_refused(connection, flush.quarantine)
             if flush.boots:
-                rows = [{"node": node, "boot": boot, "zero_us": zero} for (node, boot), zero in flush.boots.items()]
-                connection.execute(upsert(boots), rows)
+                _commit_boots(connection, flush)
             _commit_nodes(connection, flush)
+            commit_reports(connection, flush.reports, flush.now_us)
+            commit_results(connection, flush.results, flush.now_us)
             self._commit_seen(connection)
             after = _commit_ranges(connection, {key: (work, work.facts, work.declared) for key, work in settling.items()})
         self._seen.clear()
         self._intake.committed(flush, after)
+        if self._outgoing is not None and flush.births:
+            self._outgoing.heard(flush.births.keys(), flush.born)
         for row in flush.events:
             self._say("event", row)
 
@@ -283,6 +294,31 @@ def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pi
         rows = [(node, epoch, one.durable.text(), one.declared.text()) for (node, epoch), one in after.items()]
         upsert_rows(connection, ranges, ("body", "declared"), rows)
     return after
+
+
+def _commit_boots(connection: Connection, flush: Flush) -> None:
+    """A guessed zero is set once; the node's own word replaces it, and re-times the boot's events that went by the guess.
+
+    What was told of them stays as it was told: an alert's time, and the message to the phone.
+    """
+    rows = [{"node": node, "boot": boot, "zero_us": zero.us, "synced": zero.synced} for (node, boot), zero in flush.boots.items()]
+    if guessed := [row for row in rows if not row["synced"]]:
+        connection.execute(upsert(boots), guessed)
+    if said := [row for row in rows if row["synced"]]:
+        connection.execute(upsert(boots, "zero_us", "synced"), said)
+    for (node, boot), synced in flush.synced.items():
+        if synced.guessed_us is None:
+            continue
+        theirs = (events.c.node == node, events.c.boot == boot, events.c.clock_trusted.is_(False))
+        # One that would have been in the future had counted from when it was heard: its own clock's word, put right, is left.
+        by_clock = events.c.node_time_us + synced.stepped_us
+        moved = events.c.time_us + (synced.zero_us - synced.guessed_us)
+        for true_us, which in (
+            (case((moved > events.c.received_us, events.c.received_us), else_=moved), [events.c.time_us < events.c.received_us]),
+            (by_clock, [events.c.time_us >= events.c.received_us, by_clock.between(synced.zero_us, events.c.received_us)]),
+        ):
+            late = events.c.received_us - true_us > LATE_US
+            connection.execute(update(events).where(*theirs, *which).values(time_us=true_us, clock_trusted=True, late=late))
 
 
 def _commit_nodes(connection: Connection, flush: Flush) -> None:

@@ -22,13 +22,15 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from edge.agent import Agent
-from edge.clock import Instant
+from edge.clock import Clock, Instant
+from edge.contract.broker import BrokerConfig
 from edge.contract.names import is_name
 from edge.contract.topics import Channel, Topic, parse, topic_for
-from edge.drivers import DeviceConfig, make_driver
+from edge.drivers import DeviceConfig, Driver, make_driver
 from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Reading, Site
+from edge.timekeeper import Timekeeper
 from edge.uplink import LinkWords, Listener
 from gateway.alerting.route import RouteConfig
 from gateway.deployments import Deployment, Deployments
@@ -48,6 +50,10 @@ from simulators.hardware import own_pins, picture, save_picture
 from simulators.phone import Phone
 
 STEP_S = 0.5
+ASLEEP_S = 3600.0
+BOOTED_AGO_US = 30_000_000  # when its agent starts
+IMAGE = "2026-01-01T00:00:00+00:00"
+"""When the nodes' images were made: no clock that is `kept` begins before."""
 GROUP = 500
 _HOLDS_EVENT = b'"events":[{'
 
@@ -128,6 +134,9 @@ class WireLink:
         if self.up:
             self.wire.publish(topic, payload, retain=retain)
 
+    def use(self, config: BrokerConfig) -> None:
+        """There is only this wire."""
+
     def stop(self) -> None:
         """A clean end: no last will."""
         self.up = False
@@ -147,15 +156,16 @@ class _Store(SqliteStore):
 
 
 class Skewed:
-    """A node's clock (see edge.clock.Clock): the story's time, wrong by so much."""
+    """A node's clock (see edge.clock.Clock): the story's time, wrong by so much, and since its own boot."""
 
-    def __init__(self, true: VirtualClock, off_us: int) -> None:
-        self._true, self.off_us = true, off_us
+    def __init__(self, true: VirtualClock, off_us: int, booted_us: int) -> None:
+        self._true, self.off_us, self._booted_us = true, off_us, booted_us
+        self.disciplined = False
 
     def now(self) -> Instant:
-        """What the node believes."""
-        true = self._true.now()
-        return true._replace(utc_us=true.utc_us + self.off_us)
+        """What the machine believes."""
+        utc_us, mono_us = self._true.now()
+        return Instant(utc_us + self.off_us, mono_us - self._booted_us)
 
     async def sleep(self, seconds: float) -> None:
         """A wrong clock runs as fast as a right one."""
@@ -167,6 +177,7 @@ class _Node:
     """One node of the story."""
 
     name: str
+    description: dict[str, Any]
     outbox: Outbox
     clock: Skewed
     agent: Agent
@@ -188,6 +199,7 @@ class Story:
         self._wire = Wire()
         self._transcript: list[dict[str, Any]] = []
         self._nodes: dict[str, _Node] = {}
+        self._boots = 0
         self._plugged = True
         self._crash_before_acks = False
         self._gateway_up = False
@@ -200,7 +212,7 @@ class Story:
             self._pins, self._phone = pins, phone
             self._start_gateway()
             for description in self._script["node"]:
-                self._start_node(description)
+                self._start_node(description, description.get("clock_off", "0s"), booted_us=0)
             try:
                 for step in self._script["step"]:
                     await self._until(parse_duration(step["at"]))  # type: ignore[arg-type]
@@ -227,8 +239,10 @@ class Story:
         return (self._now_us() - self._start_us) // 1_000_000
 
     async def _until(self, at_s: float) -> None:
-        while self._now_us() - self._start_us < at_s * 1e6:
-            await self._advance(STEP_S)
+        while (left_s := at_s - (self._now_us() - self._start_us) / 1e6) > 0:
+            # Where every node is switched off, a season passes in seconds.
+            asleep = all(node.task is None or node.task.done() for node in self._nodes.values())
+            await self._advance(min(ASLEEP_S, left_s) if asleep else STEP_S)
 
     async def _advance(self, seconds: float) -> None:
         await self._clock.advance(seconds)
@@ -334,21 +348,28 @@ class Story:
 
     # The nodes
 
-    def _start_node(self, description: dict[str, Any]) -> None:
-        name = description["name"]
-        offset_us = int(_signed_s(description.get("clock_off", "0s")) * 1e6)
-        clock = Skewed(self._clock, offset_us)
+    def _start_node(self, description: dict[str, Any], clock_off: str, booted_us: int) -> None:
+        name, says = description["name"], description.get("clock", "sync")
+        machine = Skewed(self._clock, int(_signed_s(clock_off) * 1e6), booted_us)
         folder = self._home / name
-        boot = f"{len(self._nodes):016x}"
-        outbox = Outbox(folder / "outbox.db", machine=name, boot=boot)
+        folder.mkdir(exist_ok=True)
+        boot = f"{self._boots:016x}"
+        self._boots += 1
+        clock: Clock = machine
+        drivers: dict[str, tuple[str, Driver]] = {}
+        if says == "kept":
+            keeper = Timekeeper(folder, boot, machine, lambda: machine.disciplined, image_us=_time_us(IMAGE))
+            clock, drivers["clock"] = keeper, ("clock", keeper)
+        outbox = Outbox(folder / "outbox.db", machine=name, boot=boot, max_records=description.get("max_records", 3_000_000))
         media = MediaFolder(folder / "media")
-        drivers, pins, cards = {}, {}, {}
+        pins: dict[str, int] = {}
+        cards: dict[str, Path] = {}
         for device, written in description["device"].items():
             settings = dict(written)
             (folder / device).mkdir(parents=True, exist_ok=True)
             if "folder" in settings:
                 cards[device] = folder / settings["folder"]
-                cards[device].mkdir()
+                cards[device].mkdir(exist_ok=True)
                 settings["folder"] = cards[device]
             config: Any = TypeAdapter(DeviceConfig).validate_python(settings)
             site = Site(clock, media, folder / device, outbox.epoch)
@@ -362,10 +383,10 @@ class Story:
             clock,
             lambda words, listener: WireLink(self._wire, words, listener),
             boot=boot,
-            clock_state=lambda: description.get("clock", "sync"),
+            clock_state=keeper.clock_state if says == "kept" else lambda: says,
             rng=random.Random(1),
         )
-        self._nodes[name] = _Node(name, outbox, clock, agent, asyncio.ensure_future(agent.run()), pins, cards)
+        self._nodes[name] = _Node(name, description, outbox, machine, agent, asyncio.ensure_future(agent.run()), pins, cards)
 
     # What a step can do
 
@@ -398,6 +419,10 @@ class Story:
         """Somebody, or NTP, sets the node's clock: wrong by so much from now on. It goes on saying that it is right."""
         self._nodes[node].clock.off_us = int(_signed_s(off) * 1e6)
 
+    def _do_sync_clock(self, node: str) -> None:
+        """NTP reaches a node whose clock is `kept`: the clock is set right, and disciplined from now on."""
+        self._nodes[node].clock.off_us, self._nodes[node].clock.disciplined = 0, True
+
     def _do_cut(self, node: str) -> None:
         self._wire.links[node].allowed = False
         self._wire.links[node].cut("cut")
@@ -411,6 +436,12 @@ class Story:
         self._do_cut(node)
         if one.task is not None:
             one.task.cancel()
+
+    def _do_switch_on(self, node: str, clock_off: str) -> None:
+        """It has power again: another boot, the same card, and a clock that is wrong by so much and that nothing disciplines."""
+        one = self._nodes[node]
+        one.outbox.close()
+        self._start_node(one.description, clock_off, booted_us=self._clock.now().mono_us - BOOTED_AGO_US)
 
     def _do_lose_next_event(self) -> None:
         """The broker takes the next batch that holds an event, says so, and forgets it."""
@@ -470,6 +501,13 @@ class Story:
 
     def _do_look(self) -> None:
         """Only lets the time pass up to here."""
+
+    def _do_show_events(self, node: str) -> None:
+        """Notes what the gateway has of the node, in the order in which it came, and when it says that was."""
+        with self._state.read() as connection:
+            for row in connection.execute(select(events).where(events.c.node == node).order_by(events.c.id)):
+                at_s = (row.time_us - self._start_us) // 1_000_000
+                self._line("event", device=row.device, type=row.type, happened=at_s, late=row.late, trusted=row.clock_trusted)
 
     def _do_count_waiting(self, node: str) -> None:
         """Notes how many records the node holds because nobody acknowledged them."""

@@ -154,6 +154,27 @@ def test_a_batch_that_is_sent_again_in_part_is_still_one_batch(edge: Edge) -> No
     assert edge.poll_seqs() == [[2], [3]]
 
 
+def test_the_backlog_finds_out_how_much_of_it_the_link_carries_without_a_queue(edge: Edge) -> None:
+    edge.outbox.put(
+        [Reading(Instant(START.utc_us + i * 10_000, START.mono_us + i * 10_000), "a", "rssi", -1) for i in range(20_000)], "sync"
+    )
+
+    def on_the_way(ack_s: float, rounds: int) -> int:
+        for _ in range(rounds):
+            seqs = [seq for some in edge.poll_seqs() for seq in some]
+            most = len(seqs)
+            edge.wait(ack_s)
+            edge.ack(*seqs)
+        return most
+
+    edge.lanes.connected()
+    assert on_the_way(0.05, 1) == 100
+    assert on_the_way(0.05, 6) == 2000  # four batches of 500
+    assert on_the_way(0.3, 2) == 2000  # neither quick nor slow
+    assert on_the_way(1.0, 6) == 10
+    assert on_the_way(0.05, 3) > 10  # and it tries again
+
+
 # Sending again
 
 

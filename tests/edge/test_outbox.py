@@ -2,11 +2,10 @@
 
 import json
 import logging
-import random
-import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from edge.contract.events import AnyEvent, DeviceUp, RecordClass, TagSeen, TrapS
 from edge.errors import OutboxError
 from edge.outbox import Outbox
 from edge.records import Happened, Reading, Record
+from simulators.soak import PRODUCER, outbox_storm
 
 NOW = Instant(1_780_434_720_000_000, 90_000_000)
 BOOT = "00000000000000b0"
@@ -74,6 +74,8 @@ def test_put_hands_out_numbers_from_1_in_order_and_keeps_what_it_was_given(outbo
 
 def test_a_commit_is_on_the_disk_when_it_returns(outbox: Outbox) -> None:
     """A process that is killed shows nothing of this: only a power cut would, so the settings themselves are looked at."""
+    outbox.put(readings(1), "sync")
+    outbox.ack(1, [])  # an ack may be slower: what comes back after a power cut is sent again, and known
     (journal,) = outbox._db.execute("PRAGMA journal_mode").fetchone()
     (synchronous,) = outbox._db.execute("PRAGMA synchronous").fetchone()
     assert (journal, synchronous) == ("wal", 2)  # 2: FULL
@@ -101,59 +103,12 @@ def test_an_emptied_outbox_never_gives_out_a_number_again(tmp_path: Path) -> Non
 
 # SIGKILL
 
-PRODUCER = """
-import random, sys
-from pathlib import Path
-from edge.clock import Instant
-from edge.contract.events import TrapSprung
-from edge.outbox import Outbox
-from edge.records import Happened, Reading
-run, rng = int(sys.argv[2]), random.Random(int(sys.argv[2]))
-outbox = Outbox(Path(sys.argv[1]), machine="pi-1", boot="00000000000000b0")
-number = 0
-while True:
-    batch = []
-    for _ in range(rng.choice((1, 3, 200))):
-        number += 1
-        at = Instant(1_780_434_720_000_000 + run * 10**9 + number * 5_000, number * 5_000)
-        alarm = Happened(at, TrapSprung(device="trap-11", folded=run * 10**6 + number))
-        batch.append(alarm if number % 7 == 0 else Reading(at, "trap-11", "heartbeat", run * 10**6 + number))
-    first = outbox.next_seq
-    outbox.put(batch, "sync")
-    for row in outbox.rows(range(first, outbox.next_seq)):
-        print(row.seq, row.body)
-    print("committed", flush=True)
-"""
-
 
 def test_after_sigkill_at_any_moment_nothing_reported_is_missing_and_no_number_is_used_twice(tmp_path: Path) -> None:
-    path = tmp_path / "outbox.db"
-    rng = random.Random(20260603)
-    reported: dict[int, str] = {}
-    for run in range(10):
-        argv = [sys.executable, "-c", PRODUCER, str(path), str(run)]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
-            assert child.stdout is not None
-            fresh: list[str] = []
-            commits, wanted = 0, rng.randrange(1, 40)
-            for line in child.stdout:
-                fresh.append(line)
-                commits += line == "committed\n"
-                if commits == wanted:
-                    child.kill()  # amid what it does next; what it still said before comes through the pipe
-                    wanted = -1
-            assert child.wait() == -signal.SIGKILL
-        whole = "".join(fresh).rpartition("committed\n")[0]
-        for line in whole.splitlines():
-            if line != "committed":
-                seq, _, body = line.partition(" ")
-                assert int(seq) not in reported, "a number was used twice"
-                reported[int(seq)] = body
-    with closing(Outbox(path, machine="pi-1", boot=BOOT)) as outbox:
-        kept = {row.seq: row.body for row in outbox.rows(range(1, outbox.next_seq))}
-        assert sorted(kept) == list(range(1, outbox.next_seq))
-        assert kept.items() >= reported.items()
-        assert len(reported) > 100
+    """Ten kills; `make soak` does hundreds with the same code."""
+    outcome = outbox_storm(tmp_path / "outbox.db", kills=10, seed=20260603)
+    assert outcome.faults == []
+    assert outcome.reported > 100
 
 
 # Acks, refusals, losses
@@ -239,6 +194,67 @@ def test_losses_side_by_side_are_one_loss(outbox: Outbox, tmp_path: Path) -> Non
         assert small.lost(10) == [(1, 48, "outbox full")]
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(RANKS), st.integers(1, 300)), min_size=1, max_size=12), st.integers(60, 200))
+def test_an_outbox_that_is_full_by_its_bytes_drops_by_class_too(puts: list[tuple[RecordClass, int]], most_kib: int) -> None:
+    outbox = Outbox(Path(":memory:"), machine="pi-1", boot=BOOT, max_bytes=most_kib * 1024)
+    ranks: dict[int, int] = {}
+    for rank, count in puts:
+        ranks |= {outbox.next_seq + number: int(rank) for number in range(count)}
+        outbox.put([record(rank, (len(ranks) + number) * 10_000) for number in range(count)], "sync")
+    kept = held(outbox)
+    gone = ranks.keys() - kept.keys()
+    assert all(ranks[seq] != RecordClass.ALARM for seq in gone)
+    declared = [seq for low, high, _ in outbox.lost(1000) for seq in range(low, high + 1)]
+    assert sorted(declared) == sorted(gone)
+    assert outbox._used_bytes() <= (most_kib + 60) * 1024 or set(kept.values()) == {RecordClass.ALARM}
+    outbox.close()
+
+
+def test_an_outbox_full_of_alarms_takes_more_of_them_and_of_nothing_else(outbox: Outbox, tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "small.db", machine="pi-1", boot=BOOT, max_records=100)) as small:
+        small.put([record(RecordClass.ALARM, number) for number in range(150)], "sync")
+        small.put(readings(10), "sync")
+        small.put([record(RecordClass.ALARM, number) for number in range(50)], "sync")
+        assert list(held(small).values()) == [RecordClass.ALARM] * 200
+        assert small.lost(10) == [(151, 160, "outbox full")]
+
+
+def test_thirty_days_of_a_busy_node_fit(tmp_path: Path) -> None:
+    """25 readings a minute, 200 tags' summaries and a few alarms an hour, measured on an hour and multiplied."""
+    with closing(opened(tmp_path)) as outbox:
+        before = outbox._used_bytes()
+        for minute in range(60):
+            at_us = minute * 60_000_000
+            hour: list[Record] = [Reading(after(at_us + n * 1000), "counter-01", "count_in", 123_456.0) for n in range(25)]
+            hour += [record(RecordClass.SIGHTING, at_us + n) for n in range(10)] + [record(RecordClass.EVIDENCE, at_us)]
+            outbox.put(hour, "sync")
+        outbox.put([record(RecordClass.ALARM, n) for n in range(6)], "sync")
+        hours = 30 * 24
+        assert outbox.waiting * hours < outbox._max_records
+        assert (outbox._used_bytes() - before) * hours < outbox._max_bytes / 2
+
+
+# One agent
+
+
+def test_a_second_agent_on_the_same_outbox_is_refused_and_the_first_goes_on(outbox: Outbox, tmp_path: Path) -> None:
+    with pytest.raises(OutboxError, match=r"outbox.db: another satomori-edge is using it. Stop that one first"):
+        opened(tmp_path)
+    outbox.put(readings(1), "sync")
+
+
+def test_a_kill_leaves_no_lock_behind(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", PRODUCER, str(tmp_path / "outbox.db"), "1"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(OutboxError, match="another satomori-edge"):
+            opened(tmp_path)
+        child.kill()
+    opened(tmp_path).close()
+
+
 # Epochs
 
 
@@ -298,6 +314,64 @@ def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(
     assert aside.name in caplog.text
 
 
+def test_what_can_be_read_of_a_damaged_file_is_sent_under_the_new_epoch(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as first:
+        bulk = [record(RANKS[number % 4], number * 10_000) for number in range(4000)]
+        first.put(bulk, "sync")
+        first.ack(10, [])
+        kept = {row.seq: row for row in first.rows(range(1, 4001))}
+    path = tmp_path / "outbox.db"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xff" * 40_000)  # ten pages in the middle
+    with closing(opened(tmp_path)) as second:
+        assert second.epoch != first.epoch
+        found = {row.seq: row for row in second.rows(range(1, 5000))}
+        assert held(second).keys() == found.keys()
+        assert found.items() <= kept.items()
+        assert len(found) > 3000
+        assert (second.first_seq, second.oldest_seq, second.next_seq) == (11, 11, 4001)
+        second.put(readings(1, 10**6), "sync")
+        assert second.next_seq == 4002
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_whatever_became_of_the_file_only_records_that_were_put_come_out_of_it(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "outbox.db"
+        with closing(opened(Path(folder))) as first:
+            first.put([record(RANKS[number % 4], number * 10_000) for number in range(300)], "sync")
+            kept = {row.seq: row for row in first.rows(range(1, 301))}
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(content) - 1))
+            noise = data.draw(st.binary(min_size=1, max_size=300))
+            content[at : at + len(noise)] = noise
+        path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+        try:
+            second = opened(Path(folder))
+        except OutboxError:
+            return  # said, e.g. another version's
+        with closing(second):
+            found = {row.seq: row for row in second.rows(range(1, 301))}
+            if second.epoch != first.epoch:
+                for seq, row in found.items():
+                    assert sum(mine == then for mine, then in zip(row, kept[seq], strict=True)) >= 4, "no row of ours"
+            second.put(readings(1, 10**6), "sync")
+
+
+def test_a_record_that_a_failing_card_has_spoilt_is_given_up_and_the_others_go_on(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.put(readings(6), "sync")
+    outbox._db.execute("UPDATE records SET boot = CAST(x'80' || substr(boot, 2) AS TEXT) WHERE seq = 2")
+    outbox._db.execute("UPDATE records SET utc_us = 'x' WHERE seq = 3")
+    assert [row.seq for row in outbox.readings(1, 99, 99)] == [1, 4, 5, 6]
+    assert (outbox.waiting, outbox.lost(9)) == (4, [(2, 3, "damaged on the disk")])
+    assert "2 records are damaged on the disk" in caplog.text
+
+
 def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "outbox.db")) as db:
@@ -328,6 +402,21 @@ def test_a_put_that_fails_leaves_nothing_behind_and_the_next_one_goes_on(outbox:
     outbox.put(bulk, "sync")
     assert sorted(held(outbox)) == list(range(1, 1011))
     assert outbox.rows([14])[0].utc_us == bulk[3].at.utc_us  # no reading was moved by the attempt before
+
+
+def test_on_a_full_disk_an_alarm_takes_the_room_of_readings(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    outbox.put(readings(5000), "sync")
+    (pages,) = outbox._db.execute("PRAGMA page_count").fetchone()
+    outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    number = 0
+    while "the disk is full" not in caplog.text:
+        outbox.put([record(RecordClass.ALARM, number)], "sync")
+        number += 1
+    kept = list(held(outbox).values())
+    assert kept.count(RecordClass.ALARM) == number
+    [(low, high, reason)] = outbox.lost(10)
+    assert (low, reason) == (1, "disk full")
+    assert high == 5000 - kept.count(RecordClass.READING)
 
 
 def test_a_put_that_fails_half_way_is_taken_back_whole(outbox: Outbox) -> None:
