@@ -8,14 +8,18 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edge.contract.broker import parse_url
 from gateway.api.tokens import read_tokens
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, NodesConfig
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.ingest import credentials
 from gateway.media import MediaShelf
+from gateway.nodes.authority import BROKER, CRL, GATEWAY, LISTENER, SIGNING_KEY, Authority, ends_us
+from gateway.nodes.brokers import NATS_NODES, running_broker
+from gateway.nodes.signing import Signer
 from gateway.state import open_state
 from gateway.store import open_store
 
 TIMEOUT_S = 10
+WARN_DAYS = 30
 
 
 def check(config: GatewayConfig) -> dict[str, str | None]:
@@ -27,6 +31,9 @@ def check(config: GatewayConfig) -> dict[str, str | None]:
         "api.tokens_file": lambda: _tokens(config),
         "broker": lambda: _broker(config),
     }
+    if config.nodes is not None:
+        nodes = config.nodes
+        parts["nodes"] = lambda: _nodes(nodes)
     return {name: _fault(part) for name, part in parts.items()}
 
 
@@ -48,6 +55,25 @@ def _media(config: GatewayConfig) -> None:
 
 def _tokens(config: GatewayConfig) -> None:
     read_tokens(config.api.tokens_file)
+
+
+def _nodes(nodes: NodesConfig) -> None:
+    """The authority and its files; the listener's port is not tried, for a running gateway has it."""
+    folder = nodes.folder
+    Authority.read(folder)
+    Signer.read(folder / SIGNING_KEY)
+    now_us = time.time_ns() // 1000
+    for name in ("ca", BROKER, LISTENER, GATEWAY):
+        if (days := (ends_us(folder / f"{name}.pem") - now_us) / 86_400e6) < WARN_DAYS:
+            raise ConfigError(
+                f"nodes.folder: {folder / name}.pem ends in {days:.0f} days. "
+                + ("Nodes go by it: all must be claimed anew before" if name == "ca" else "Run: satomori-gateway authority init")
+            )
+    for name in (CRL, NATS_NODES):
+        if not (folder / name).exists():
+            raise ConfigError(f"nodes.folder: {folder / name} is missing. Run: satomori-gateway authority init")
+    if nodes.broker_pid_file is not None and running_broker(nodes.broker_pid_file) is None:
+        raise ConfigError(f"nodes.broker_pid_file: {nodes.broker_pid_file} names no running process: nobody tells the broker")
 
 
 def _broker(config: GatewayConfig) -> None:

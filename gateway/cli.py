@@ -1,4 +1,7 @@
-"""satomori-gateway: run, check. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration."""
+"""satomori-gateway: run, check; `authority` and `node` stand in gateway.nodes.cli.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
+"""
 
 import argparse
 import asyncio
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from gateway.config import GatewayConfig, load
 from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.nodes.cli import Told, add_commands
 from gateway.service import running
 
 
@@ -21,17 +25,30 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("config", type=Path, help="gateway.toml")
         command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
+    add_commands(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpcore", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         config = load(arguments.config)
+        if "act" in arguments:
+            return _tell(arguments.act(config, arguments), as_json=arguments.json)
         return asyncio.run((_run if arguments.command == "run" else _check)(config, as_json=arguments.json))
     except (ConfigError, StoreRefused) as error:
         return _fail(str(error), 2, as_json=arguments.json)
     except (StoreDown, OSError) as error:
         return _fail(str(error), 1, as_json=arguments.json)
+
+
+def _tell(told: Told, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"ok": told.code == 0, **told.body}, ensure_ascii=False))
+    elif told.lines:
+        print("\n".join(told.lines))
+    if told.code:
+        print(f"satomori-gateway: {told.body['error']}", file=sys.stderr)
+    return told.code
 
 
 def _fail(text: str, code: int, *, as_json: bool) -> int:

@@ -1,12 +1,16 @@
 """gateway.toml: its shape, and the one way to read it. Every fault names the setting."""
 
+import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from edge.contract.broker import parse_url
 from edge.contract.names import Name
 from gateway.alerting.route import RouteConfig
 from gateway.deployments import Deployment
@@ -54,6 +58,57 @@ class MediaConfig(BaseModel):
     max_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="The largest picture that is taken.")
 
 
+class NodesConfig(BaseModel):
+    """`[nodes]`: the nodes' identities and their remote care."""
+
+    model_config = _frozen
+
+    folder: Path = Field(description="Folder of the authority, its keys and what brokers read; mode 0700.")
+    # Nodes come over the network, and what this listener does needs a code, a key or a token.
+    host: str = Field("0.0.0.0", description="Address of the node listener.")  # noqa: S104
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8443, description="Port of the node listener; 0 takes a free one.")
+    public_url: str = Field(description="The node listener as nodes reach it: https://gateway.example:8443")
+    broker_url: str = Field(description="The broker as nodes reach it: mqtts://gateway.example:8883")
+    server_names: Annotated[list[str], Field(min_length=1)] = Field(
+        description="DNS names and addresses of broker and node listener: they stand in their certificates."
+    )
+    claim_hours: Annotated[int, Field(ge=1, le=24 * 90)] = Field(72, description="How long a claim code may be used.")
+    certificate_days: Annotated[int, Field(ge=1, le=3650)] = Field(365, description="How long a node's certificate is good.")
+    broker_pid_file: Path | None = Field(
+        None, description="File with the broker's process id: it gets SIGHUP when nodes change; absent: it is yours to reload."
+    )
+
+    @field_validator("server_names")
+    @classmethod
+    def _are_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not _is_server_name(name):
+                raise ValueError(f"{name!r} is neither a DNS name like gateway.example nor an address like 192.0.2.7")
+        return names
+
+    @model_validator(mode="after")
+    def _nodes_can_get_there(self) -> "NodesConfig":
+        public = urlsplit(self.public_url)
+        beyond = public.path.strip("/") + public.query + public.fragment
+        if public.scheme != "https" or not public.hostname or public.port == 0 or beyond or "@" in public.netloc:
+            raise ValueError(f"public_url: {self.public_url!r} is not https://host:port")
+        broker = parse_url(self.broker_url)
+        if not broker.tls:
+            raise ValueError(f"broker_url: {self.broker_url!r} is not mqtts://host:port; nodes show their certificates by TLS")
+        for setting, host in (("public_url", public.hostname), ("broker_url", broker.host)):
+            if host not in {name.lower() for name in self.server_names}:
+                raise ValueError(f"server_names lacks {host}, the host of {setting}: nodes would refuse its certificate")
+        return self
+
+
+def _is_server_name(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return len(name) <= 253 and re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", name) is not None
+    return True
+
+
 class GatewayConfig(BaseModel):
     """All of gateway.toml."""
 
@@ -64,6 +119,7 @@ class GatewayConfig(BaseModel):
     store: StoreConfig = Field(description="The series store: sqlite or influxdb.")
     api: ApiConfig = Field(description="Where people and programs ask.")
     media: MediaConfig = Field(description="Where pictures are kept.")
+    nodes: NodesConfig | None = Field(None, description="The nodes' identities and their remote care; absent: none.")
     time_zone: str = Field("Asia/Tokyo", description="IANA zone of the times in messages.")
     deployment: list[Deployment] = Field([], description="Which device stands where.")
     rule: dict[Name, RuleConfig] = Field({}, description="What raises an alert, by name.")

@@ -25,6 +25,7 @@ from edge.contract.names import Name
 from edge.contract.topics import up_filters
 from gateway.buffered import BufferedClient, Published
 from gateway.errors import ConfigError
+from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
 
@@ -73,11 +74,17 @@ class Ingest:
         rng: random.Random,
         now_us: Callable[[], int],
         listened_until_us: int | None,
+        outgoing: Outgoing | None = None,
     ) -> None:
-        """`listened_until_us`: when an earlier run of this gateway last listened; None if none did."""
+        """`listened_until_us`: when an earlier run of this gateway last listened; None if none did.
+
+        `outgoing` is asked what else to publish, once a second and when somebody rings.
+        """
         self._host, self._port, self._tls = parse_url(config.url)
         self._config, self._processor, self._telemetry = config, processor, telemetry
         self._rng, self._now_us = rng, now_us
+        self._outgoing, self._rung = outgoing, threading.Event()
+        self._new_session, self._said_mute, self._next_speech = True, False, 0.0
         self._stop = threading.Event()
         self._arrived: list[_Arrived] = []
         self._said_down = self._said_stuck = False
@@ -90,6 +97,10 @@ class Ingest:
     def stop(self) -> None:
         """Asks `run` to end; safe from any thread."""
         self._stop.set()
+
+    def ring(self) -> None:
+        """Says that `outgoing` has something to publish; safe from any thread."""
+        self._rung.set()
 
     def run(self) -> None:
         """Connects, reads and processes until `stop`. Time passes for the rules even without a broker."""
@@ -134,6 +145,7 @@ class Ingest:
             if self._arrived:
                 self._process(client)
             self._tick_if_due()
+            self._speak_if_due(client)
             if (code := client.flush()) != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._down(mqtt.error_string(code))
                 break
@@ -193,6 +205,26 @@ class Ingest:
                     self._said_stuck = True
                     log.error("time can't pass for the rules: the state database: %s", error.orig)
 
+    def _speak_if_due(self, client: BufferedClient) -> None:
+        if self._outgoing is None or self._since_us is None:
+            return
+        if not self._rung.is_set() and time.monotonic() < self._next_speech:
+            return
+        self._rung.clear()  # before we look: who rings from now on is heard at the next turn
+        self._next_speech = time.monotonic() + TICK_S
+        try:
+            found = self._outgoing.messages(self._now_us(), anew=self._new_session)
+        except OperationalError as error:
+            if not self._said_mute:
+                self._said_mute = True
+                log.error("nodes can't be told anything but acks: the state database: %s", error.orig)
+            return
+        if self._said_mute:
+            log.warning("nodes can be told again what they should know")
+        self._new_session = self._said_mute = False
+        for topic, payload, retain in found:
+            client.publish(topic, payload, qos=1, retain=retain)
+
     def _down(self, reason: str) -> None:
         self.fault = f"broker not connected: {reason}"
         if not self._said_down:
@@ -230,7 +262,7 @@ class Ingest:
             if self._said_down:
                 log.warning("the broker is connected again")
             self._said_down, self.fault = False, None
-            self._since_us = self._now_us()
+            self._since_us, self._new_session = self._now_us(), True
             self._telemetry.broker_up.set(1)
 
         def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -259,13 +291,29 @@ def credentials(client: mqtt.Client, config: BrokerConfig, *, tls: bool) -> None
     if config.username is not None:
         client.username_pw_set(config.username, _secret(config.password_file))
     if tls:
-        ca, certificate, key = (
-            str(path) if path else None for path in (config.ca_file, config.certificate_file, config.key_file)
-        )
-        try:
-            client.tls_set(ca, certificate, key)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"broker: ca_file, certificate_file or key_file can't be used: {error}") from error
+        client.tls_set_context(_tls(config))
+
+
+def _tls(config: BrokerConfig) -> ssl.SSLContext:
+    """Whom we believe and what we show. ConfigError that names the file at fault, and what is wrong with it."""
+    setting, path = "ca_file", config.ca_file
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.certificate_file is not None:
+            # Read first, for OpenSSL would not say which of the two it could not read.
+            setting, path = "certificate_file", config.certificate_file
+            config.certificate_file.read_bytes()
+            if config.key_file is not None:
+                setting, path = "key_file", config.key_file
+                config.key_file.read_bytes()
+            setting, path = "certificate_file and key_file", config.certificate_file
+            # Without a password, a key that has one would make OpenSSL ask for it on the terminal.
+            context.load_cert_chain(config.certificate_file, config.key_file, password="")
+    except ssl.SSLError as error:
+        raise ConfigError(f"broker.{setting}: {path} is not what it should be, in PEM: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"broker.{setting}: {path} can't be read: {error.strerror}") from error
+    return context
 
 
 def _secret(path: Path | None) -> str | None:

@@ -24,7 +24,15 @@ from gateway.errors import ConfigError
 from gateway.state import State, tables
 from gateway.store.disk import RESERVE_MIB, Reserve
 
-CONTENT_TYPES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+CONTENT_TYPES = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/x-msvideo": "avi",
+    "application/gzip": "gz",  # a node's diagnostics
+}
 """What is taken and given back, and the ending it is saved under by who downloads it. Nothing a browser would run."""
 
 _sha256 = re.compile(SHA256_PATTERN)

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,8 @@ from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.ingest import Ingest
 from gateway.media import MediaShelf
+from gateway.nodes.listener import create_node_app, listening, open_care
+from gateway.nodes.outgoing import Outgoing
 from gateway.notify import build_channel
 from gateway.notify.deliver import Deliverer
 from gateway.pipeline import Pipeline
@@ -52,6 +54,8 @@ class Running(NamedTuple):
     """Of the API."""
     failed: asyncio.Event
     """Set when a part of it ended by an error: stop, and start anew. Half a gateway would look alive and be deaf."""
+    node_port: int | None = None
+    """Of the node listener; None without `[nodes]`."""
 
 
 def now_us() -> int:
@@ -77,6 +81,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     deployments = Deployments(config.deployment)
     tokens = read_tokens(config.api.tokens_file)
     state = open_state(config.state.url)
+    care = open_care(config.nodes, state, now_us) if config.nodes else None
     store = open_store(config.store)
     media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
     disks = [media.disk, *([store.disk] if isinstance(store, SqliteStore) else [])]
@@ -91,8 +96,9 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     calm_collector()
     rules = [WatchedRule(name, rule.severity, build_rule(rule), rule.kind) for name, rule in config.rule.items()]
     watch = Watch(state, rules, config.route, deployments, ZoneInfo(config.time_zone), telemetry, say)
-    pipeline = Pipeline(state, store, watch, telemetry, say)
-    ingest = Ingest(config.broker, pipeline, telemetry, rng, now_us, _listened_until(state))
+    outgoing = Outgoing(state, care.signer if care else None)
+    pipeline = Pipeline(state, store, watch, telemetry, say, outgoing=outgoing)
+    ingest = Ingest(config.broker, pipeline, telemetry, rng, now_us, _listened_until(state), outgoing)
     deps = Deps(
         state=state,
         store=readable(store),
@@ -106,17 +112,24 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                         "disk": all(disk.shortage() is None for disk in disks)},
         deployments=deployments,
         stale_after_s=config.api.stale_after_s,
+        signer=care.signer if care else None,
+        ring=ingest.ring,
     )  # fmt: skip
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
     threads = [_thread("ingest", ingest.run, loop, failed), _thread("deliver", deliverer.run, loop, failed)]
     try:
-        async with serve(create_app(deps), config.api.host, config.api.port) as port:
+        async with (
+            serve(create_app(deps), config.api.host, config.api.port) as port,
+            listening(create_node_app(deps, care), config.nodes, care, now_us)
+            if config.nodes and care
+            else nullcontext() as nodes,
+        ):
             for thread in threads:
                 thread.start()
             remembering = asyncio.create_task(_remember_listening(state, ingest))
             try:
-                yield Running(port, failed)
+                yield Running(port, failed, nodes)
             finally:
                 remembering.cancel()
                 ingest.stop()

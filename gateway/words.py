@@ -21,6 +21,14 @@ class Words(NamedTuple):
 _NOBODY_YET = "まだ誰も確認していません。"
 
 
+_SENTENCES = {
+    "trap_moved": Words("【わなの揺れ】", "わなが揺れました。作動したかどうかは分かりません。近づく前に安全を確認してください。"),
+    "tamper_opened": Words("【機器に異常】", "機器のふたが開いたか、線が切れました。確認をお願いします。"),
+    "button_pressed": Words("【ボタン】", f"タグのボタンが押されました。{_NOBODY_YET}"),
+}
+"""Events whose sentence is always the same."""
+
+
 def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int) -> Words:  # noqa: PLR0911 - one a sentence
     """What a person is told of an alert."""
     where = f"{deployment.place} {deployment.label}".strip()
@@ -39,6 +47,8 @@ def words_for(alert: Alert, deployment: Deployment, zone: ZoneInfo, now_us: int)
             "【通信なし】",
             f"{where}と{lasting(now_us - alert.since_us)} 通信できません（最後の通信 {when}）。今の様子は分かりません。",
         )
+    if said := _SENTENCES.get(alert.summary):
+        return Words(said.title, f"{where}　{when}{late}。{said.body}")
     if alert.summary == "media_captured":
         return Words("【撮影】", f"{where}　{when}{late}。カメラが写真を撮りました。")
     measured = alert.summary.split(" ")[0]

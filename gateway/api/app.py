@@ -6,7 +6,7 @@ loop stays free for the streams.
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.api import alerts, devices, facts, media, operations, page, readings, stream
+from gateway.api import alerts, devices, facts, media, nodes, operations, page, readings, rotating_tags, stream
 from gateway.api.deps import Deps
 from gateway.api.gate import Gate
 from gateway.api.problems import add_problem_handlers
@@ -26,7 +26,7 @@ def create_app(deps: Deps) -> FastAPI:
     add_problem_handlers(app)
     app.add_middleware(Gate, tokens=deps.tokens)
     api = APIRouter(prefix="/api/v1")
-    for group in (devices, readings, facts, alerts, stream, media, operations):
+    for group in (devices, readings, facts, alerts, stream, media, nodes, rotating_tags, operations):
         api.include_router(group.routes(deps))
     app.include_router(api)
     app.include_router(operations.metrics_route(deps))

@@ -9,7 +9,9 @@ READ = frozenset(
         "device.read",
         "event.read",
         "loss.read",
+        "media.read",
         "metrics.read",
+        "node.read",
         "reading.read",
         "stream.read",
     }
@@ -19,10 +21,14 @@ ROLES: dict[str, frozenset[str]] = {
     "operator": READ
     | {
         "alert.acknowledge",
-        "media.read",
+        "media.clear",
+        "media.read-uncleared",  # pictures in which a person may be
         "media.upload",
+        "node.command",
+        "node.configure",
         "quarantine.read",  # raw messages as they came, whatever is in them
-        "sighting.read",  # where tags were: concerns persons
+        "sighting.read",  # where tags were, who pressed a button: concerns persons
+        "tag.enrol",
     },
     "node": frozenset({"media.upload"}),
     "viewer": READ,

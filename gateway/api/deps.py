@@ -13,6 +13,7 @@ from gateway.api.tokens import Tokens
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.media import MediaShelf
+from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.store import SeriesReader
 from gateway.telemetry import Telemetry
@@ -32,6 +33,10 @@ class Deps:
     now_us: Callable[[], int]
     health: Callable[[], Mapping[str, bool]]
     """Each part of the gateway (broker, store, ...) and whether it works. Shown to everybody: names, no secrets."""
+    signer: Signer | None = None
+    """What nodes are told is signed with this; None where `[nodes]` is not configured."""
+    ring: Callable[[], None] = lambda: None
+    """Says that something waits to go down to nodes, so that it need not wait for the next second."""
     deployments: Deployments = field(default_factory=lambda: Deployments(()))
     stale_after_s: float = 600
     """A device not heard of for this long is shown as unknown."""

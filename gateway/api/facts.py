@@ -10,7 +10,7 @@ from edge.contract.names import Name
 from gateway.api.authorize import Actor, may
 from gateway.api.deps import BeforeQuery, Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
-from gateway.api.shapes import EventsJson, LossesJson, QuarantineJson, Row, event_json
+from gateway.api.shapes import TAGGED, EventsJson, LossesJson, QuarantineJson, Row, event_json
 from gateway.state import tables
 
 NodeQuery = Annotated[Name | None, Query()]
@@ -39,7 +39,7 @@ def routes(deps: Deps) -> APIRouter:
         before: BeforeQuery = None,
         limit: LimitQuery = 100,
     ) -> EventsJson:
-        """Events. Sightings of tags are left out for who may not see them."""
+        """Events. Those that name a tag are left out for who may not see where tags were."""
         if type is not None and type not in EVENTS:
             raise Problem(400, f"type: {type!r} is no event; there are {', '.join(EVENTS)}")
         classes = [one.name.lower() for one in RecordClass]
@@ -52,7 +52,7 @@ def routes(deps: Deps) -> APIRouter:
         if after is not None:
             query = query.where(tables.events.c.id > after)
         if not may(actor, "sighting.read"):
-            query = query.where(tables.events.c.class_ != "sighting")
+            query = query.where(tables.events.c.class_ != "sighting", tables.events.c.type.not_in(TAGGED))
         rows, next_before = page(tables.events, query, before, limit)
         shown = [event_json(row, deps.deployments.of(row["node"], row["device"])) for row in rows]
         return {"events": shown, "next_before": next_before}

@@ -3,6 +3,9 @@
 Plain ASGI, so that a body is not read, and a stream not buffered, for anybody who may not come in.
 """
 
+from collections.abc import Callable
+
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,8 +23,9 @@ OPEN = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health"})
 class Gate:
     """Sets `request.state.actor` for what it lets through."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
-        self._app, self._tokens = app, tokens
+    def __init__(self, app: ASGIApp, tokens: Tokens, is_open: Callable[[str], bool] = OPEN.__contains__) -> None:
+        """`is_open`: which paths need no token."""
+        self._app, self._tokens, self._is_open = app, tokens, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -38,9 +42,10 @@ class Gate:
             await send(message)
 
         headers = Headers(scope=scope)
-        if scope["path"] not in OPEN:
+        if not self._is_open(scope["path"]):
             scheme, _, token = headers.get("Authorization", "").partition(" ")
-            actor = self._tokens.actor(token.strip()) if scheme.lower() == "bearer" else None
+            # In a thread: a token may be looked up in the database.
+            actor = await run_in_threadpool(self._tokens.actor, token.strip()) if scheme.lower() == "bearer" else None
             if actor is None:
                 said = "This token is not known." if token else "Say `Authorization: Bearer <token>`."
                 await problem(401, said, {"WWW-Authenticate": "Bearer"})(scope, receive, send_with_headers)

@@ -1,9 +1,10 @@
-"""HEAD, PATCH and GET media/{sha256}: a picture comes in piece by piece, goes on where it broke off, can be fetched.
+"""media/{sha256}: a picture comes in piece by piece, goes on where it broke off, can be fetched, is said to be free of persons.
 
     HEAD   204, Upload-Offset: n, Upload-Complete: ?0     go on from n
            200, Upload-Complete: ?1                       the gateway has all of it: the sender may delete its copy
     PATCH  with Upload-Offset, Upload-Length, Content-Type and bytes: 204 or 200 as above;
            409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says
+    GET    403 where a person may be in it and the asker may not see such: before, and whether or not, it is here
 
 Header names as in the IETF's draft "Resumable Uploads for HTTP".
 """
@@ -14,13 +15,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
+from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
 from edge.contract.events import MAX_SEQ
-from gateway.api.authorize import Actor
+from gateway.api.authorize import Actor, authorize
 from gateway.api.deps import Deps, Sha256Path, permitted
 from gateway.api.problems import Problem
+from gateway.api.shapes import PictureJson, PicturesJson
 from gateway.media import CONTENT_TYPES, Kept, MediaShelf, TooLarge, WrongContent, WrongOffset, WrongType
+from gateway.pictures import clear, is_open, unclear
+from gateway.state import tables
 
 DRAIN_BYTES = 1024 * 1024
 
@@ -28,7 +33,7 @@ Length = Annotated[int, Header(ge=0, le=MAX_SEQ)]
 
 
 def routes(deps: Deps) -> APIRouter:
-    """HEAD, PATCH, GET /media/{sha256}."""
+    """HEAD, PATCH, GET /media/{sha256}; POST, DELETE /media/{sha256}/clear."""
     router = APIRouter()
     shelf = deps.media
 
@@ -73,8 +78,12 @@ def routes(deps: Deps) -> APIRouter:
             raise Problem(507, "The gateway's disk is full.", headers={"Retry-After": "600"}) from error
 
     @router.get("/media/{sha256}", response_class=FileResponse)
-    def fetch(_: Annotated[Actor, Depends(permitted("media.read"))], sha256: Sha256Path) -> FileResponse:
-        """The picture itself."""
+    def fetch(actor: Annotated[Actor, Depends(permitted("media.read"))], sha256: Sha256Path) -> FileResponse:
+        """The picture itself. One in which a person may be, or of which nothing is known, opens to few."""
+        with deps.state.read() as connection:
+            everybodys = is_open(connection, sha256)
+        if not everybodys:
+            authorize(actor, "media.read-uncleared", sha256)
         kept = shelf.find(sha256)
         if kept is None or kept.content_type not in CONTENT_TYPES:
             raise Problem(404, "This picture is not here, or not whole yet.")
@@ -85,7 +94,46 @@ def routes(deps: Deps) -> APIRouter:
             content_disposition_type="attachment",
         )
 
+    @router.post("/media/{sha256}/clear")
+    def say_clear(actor: Annotated[Actor, Depends(permitted("media.clear"))], sha256: Sha256Path) -> PicturesJson:
+        """Says that no person is in it. Again: changes nothing, who said so first stays."""
+        with deps.state.write() as connection:
+            clear(connection, sha256, actor.name, deps.now_us())
+            return _told(connection, sha256)
+
+    @router.delete("/media/{sha256}/clear")
+    def take_back(_: Annotated[Actor, Depends(permitted("media.clear"))], sha256: Sha256Path) -> PicturesJson:
+        """Takes that back."""
+        with deps.state.write() as connection:
+            unclear(connection, sha256)
+            return _told(connection, sha256)
+
     return router
+
+
+def _told(connection: Connection, sha256: str) -> PicturesJson:
+    """What is known of a picture. 404 where no node ever told of it."""
+    everybodys = is_open(connection, sha256)
+    rows = connection.execute(
+        select(tables.pictures).where(tables.pictures.c.sha256 == sha256).order_by(tables.pictures.c.node)
+    ).all()
+    if not rows:
+        raise Problem(404, "No node has told of a picture with this SHA-256.")
+    found: list[PictureJson] = [
+        {
+            "sha256": row.sha256,
+            "node": row.node,
+            "device": row.device,
+            "content": row.content,
+            "withheld": row.withheld,
+            "captured_us": row.captured_us,
+            "cleared_us": row.cleared_us,
+            "cleared_by": row.cleared_by,
+            "open": everybodys,
+        }
+        for row in rows
+    ]
+    return {"pictures": found}
 
 
 async def _take(request: Request, shelf: MediaShelf, sha256: str, offset: int, length: int, content_type: str) -> Response:

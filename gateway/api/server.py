@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -21,13 +22,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
+async def serve(
+    app: FastAPI, host: str, port: int, tls: ssl.SSLContext | None = None, setting: str = "api.listen"
+) -> AsyncIterator[int]:
     """Serves `app` while the block runs; yields the port, which is a free one when 0 was asked for.
 
-    Leaving the block ends the streams and waits, at most 5 s, for answers under way. ConfigError when the address can't
-    be had.
+    With `tls`, over TLS only; who loads another certificate into it later changes what new connections see. Leaving the block
+    ends the streams and waits, at most 5 s, for answers under way. ConfigError, about `setting`, when the address can't be had.
     """
-    listener = _listen(host, port)
+    listener = _listen(host, port, setting)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -36,6 +39,7 @@ async def serve(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_WITHIN_S,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="api")
@@ -48,7 +52,7 @@ async def serve(app: FastAPI, host: str, port: int) -> AsyncIterator[int]:
         listener.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -61,6 +65,6 @@ def _listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(
-            f"api.listen: {host}:{port} can't be had: {error.strerror or error}. Is another program on this port?"
+            f"{setting}: {host}:{port} can't be had: {error.strerror or error}. Is another program on this port?"
         ) from error
     return listener

@@ -6,10 +6,14 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
+from edge.contract.events import EVENTS
 from edge.contract.metrics import METRICS
 from gateway.deployments import Deployment
 
 Row = Mapping[str, Any]
+
+TAGGED = frozenset(name for name, model in EVENTS.items() if "tag" in model.model_fields)
+"""The events that name a tag. Somebody carries it, so they concern a person."""
 
 
 class LatestJson(TypedDict):
@@ -196,6 +200,111 @@ class LossesJson(TypedDict):
     next_before: int | None
 
 
+class AskedJson(TypedDict):
+    """A configuration that a node was asked to run. `outcome`: `applied`, `failed` with the reason, null while not answered."""
+
+    revision: int
+    sha256: str
+    created_us: int
+    created_by: str
+    outcome: str | None
+    reason: str | None
+    reported_us: int | None
+
+
+class DesiredJson(AskedJson):
+    """The same with its content. `device` and `broker` as in edge.toml."""
+
+    node: str
+    device: dict[str, Any]
+    broker: dict[str, Any] | None
+
+
+class NodeJson(TypedDict):
+    """One node. `running` is the revision it says it runs, 0 and null its own file; `desired` the newest it was asked for."""
+
+    node: str
+    online: bool | None
+    offline_reason: str | None
+    seen_us: int | None
+    born_us: int | None
+    agent: str | None
+    running: int | None
+    desired: AskedJson | None
+    certificate_not_after_us: int | None
+
+
+class NodesJson(TypedDict):
+    """All nodes, by name; `now_us` is the gateway's clock."""
+
+    now_us: int
+    nodes: list[NodeJson]
+
+
+class RevisionJson(TypedDict):
+    """What was asked for just now."""
+
+    node: str
+    revision: int
+
+
+class CommandJson(TypedDict):
+    """One command. `state`: `waiting`, `done`, `failed`, `refused`, or `expired`: not answered, so perhaps done, perhaps not."""
+
+    id: str
+    node: str
+    name: str
+    device: str | None
+    issued_us: int
+    issued_by: str
+    expires_us: int
+    state: str
+    reason: str | None
+    media: str | None
+    answered_us: int | None
+
+
+class CommandsJson(TypedDict):
+    """Commands to one node, newest first."""
+
+    now_us: int
+    commands: list[CommandJson]
+
+
+class RotatingTagJson(TypedDict):
+    """A tag that changes what it calls itself every 2^`exponent` s since `zero_us`. Its key is never shown."""
+
+    tag: str
+    exponent: int
+    zero_us: int
+
+
+class RotatingTagsJson(TypedDict):
+    """All of them, by name."""
+
+    tags: list[RotatingTagJson]
+
+
+class PictureJson(TypedDict):
+    """What is known of one picture, as one node told it. `open`: everybody who may see pictures may see it."""
+
+    sha256: str
+    node: str
+    device: str
+    content: str
+    withheld: bool
+    captured_us: int
+    cleared_us: int | None
+    cleared_by: str | None
+    open: bool
+
+
+class PicturesJson(TypedDict):
+    """One picture, as each node that has it told it."""
+
+    pictures: list[PictureJson]
+
+
 class HealthJson(TypedDict):
     """Whether the gateway is well: `ok` when every part is up."""
 
@@ -244,6 +353,56 @@ def event_class(row: Row) -> str:
     """The class of a row of `events`: under the column's name in results, under its key in inserted rows."""
     name: str = row["class"] if "class" in row else row["class_"]
     return name
+
+
+def concerns_person(row: Row) -> bool:
+    """Whether a row of `events` names a tag, which somebody carries."""
+    return event_class(row) == "sighting" or row["type"] in TAGGED
+
+
+def node_json(node: str, row: Row, asked: Row, not_after_us: int | None) -> NodeJson:
+    """Of a row of `nodes` and the node's newest row of `desired`, each empty where there is none."""
+    return {
+        "node": node,
+        "online": row.get("online"),
+        "offline_reason": row.get("offline_reason"),
+        "seen_us": row.get("seen_us"),
+        "born_us": row.get("born_us"),
+        "agent": row.get("agent"),
+        "running": row.get("config_revision"),
+        "desired": asked_json(asked) if asked else None,
+        "certificate_not_after_us": not_after_us,
+    }
+
+
+def asked_json(row: Row) -> AskedJson:
+    """Of a row of `desired`."""
+    return {
+        "revision": row["revision"],
+        "sha256": row["sha256"],
+        "created_us": row["created_us"],
+        "created_by": row["created_by"],
+        "outcome": row["outcome"],
+        "reason": row["reason"],
+        "reported_us": row["reported_us"],
+    }
+
+
+def command_json(row: Row) -> CommandJson:
+    """Of a row of `commands`."""
+    return {
+        "id": row["id"],
+        "node": row["node"],
+        "name": row["name"],
+        "device": row["device"],
+        "issued_us": row["issued_us"],
+        "issued_by": row["issued_by"],
+        "expires_us": row["expires_us"],
+        "state": row["state"],
+        "reason": row["reason"],
+        "media": row["media"],
+        "answered_us": row["answered_us"],
+    }
 
 
 def alert_json(row: Row, deployment: Deployment) -> AlertJson:

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from gateway.api.authorize import Actor, may
 from gateway.api.deps import Deps, permitted
 from gateway.api.problems import Problem
-from gateway.api.shapes import alert_json, event_class, event_json, unit_of
+from gateway.api.shapes import alert_json, concerns_person, event_json, unit_of
 from gateway.feed import Said
 
 
@@ -59,7 +59,7 @@ def _shown(deps: Deps, said: Said, *, sightings: bool) -> Any:
     body = said.body
     match said.kind:
         case "event":
-            if event_class(body) == "sighting" and not sightings:
+            if concerns_person(body) and not sightings:
                 return None
             return event_json(body, deps.deployments.of(body["node"], body["device"]))
         case "alert":

@@ -1,8 +1,9 @@
-"""The file of tokens: who speaks when a bearer token comes in. Tokens are kept and compared as SHA-256 only."""
+"""Who speaks when a bearer token comes in: by the file of tokens, or by what else is asked. Kept and compared as SHA-256 only."""
 
 import hashlib
 import hmac
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.api.authorize import ROLES, Actor
@@ -15,9 +16,10 @@ HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 class Tokens:
     """The actors of a gateway by their tokens."""
 
-    def __init__(self, actors: dict[str, Actor]) -> None:
-        """`actors`: token -> who has it."""
+    def __init__(self, actors: dict[str, Actor], lookup: Callable[[str], Actor | None] | None = None) -> None:
+        """`actors`: token -> who has it. `lookup` is asked for all others, by the SHA-256 of the token in hex; it may block."""
         self._actors = [(_digest(token), actor) for token, actor in actors.items()]
+        self._lookup = lookup
 
     def actor(self, token: str) -> Actor | None:
         """Who has this token. Takes as long for a wrong one as for a right one."""
@@ -25,6 +27,8 @@ class Tokens:
         for known, actor in self._actors:
             if hmac.compare_digest(known, digest):
                 found = actor
+        if found is None and self._lookup is not None:
+            return self._lookup(digest.hex())
         return found
 
 

@@ -44,6 +44,15 @@ class State:
             with connection.begin():
                 yield connection
 
+    def empty_log(self) -> None:
+        """Empties SQLite's write-ahead log into the database: what was destroyed there must not go on in the log.
+
+        A reader that is at work just then keeps the log as it is, until the next time.
+        """
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()

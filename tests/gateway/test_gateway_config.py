@@ -17,6 +17,7 @@ state = { url = "sqlite:////var/lib/example/state.db" }
 store = { type = "sqlite", path = "/var/lib/example/series.db" }
 api = { tokens_file = "/etc/example/tokens" }
 media = { folder = "/var/lib/example/media" }
+nodes = { folder = "/n", public_url = "https://a.example", broker_url = "mqtts://a.example", server_names = ["a.example"] }
 route = [{ match = { kind = "trap" }, to = ["farmers"] }, { to = ["office"] }]
 
 [[deployment]]

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import OperationalError
 
-from edge.contract.messages import Ack, Birth, BornDevice, State, encode
+from edge.contract.messages import Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.ranges import Ranges
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.alerting.route import RouteConfig
 from gateway.deployments import Deployment, Deployments
 from gateway.errors import StoreDown, StoreRefused
+from gateway.nodes.outgoing import Down, Outgoing
+from gateway.nodes.signing import Signer
 from gateway.pipeline import Message, Pipeline
 from gateway.rules import RuleConfig, build_rule
 from gateway.rules.occurrence import OccurrenceConfig
@@ -33,6 +36,7 @@ SECOND_US, MINUTE_US, HOUR_US = 1_000_000, 60_000_000, 3_600_000_000
 YEAR_US = 365 * 24 * HOUR_US
 NODE, EPOCH, BOOT, SESSION = "kitayama-03", "e" * 16, "b" * 16, "5" * 16
 UPTIME_US = 1000 * SECOND_US
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 
 SPRUNG: dict[str, RuleConfig] = {
     "sprung": OccurrenceConfig(type="occurrence", event="trap_sprung", until="trap_reset", severity="critical")
@@ -123,7 +127,8 @@ class Town:
         deployments = Deployments([Deployment(node=NODE, device="trap-11", kind="trap", place="北尾根", label="3番")])
         zone = ZoneInfo("Asia/Tokyo")
         self.watch = Watch(self.state, watched, self._routes, deployments, zone, self.telemetry, self._say)
-        self.pipeline = Pipeline(self.state, self.store, self.watch, self.telemetry, self._say)
+        self.outgoing = Outgoing(self.state, SIGNER)
+        self.pipeline = Pipeline(self.state, self.store, self.watch, self.telemetry, self._say, self.outgoing)
 
     def _say(self, kind: str, body: dict[str, Any]) -> None:
         self.said.append((kind, body))
@@ -150,6 +155,10 @@ class Town:
 
     def tick(self, *, listening_since_us: int | None = NOW_US - YEAR_US) -> None:
         self.pipeline.tick(self.now_us, listening_since_us)
+
+    def goes_down(self, *, anew: bool = False) -> list[Down]:
+        """What nodes are told now besides acks; `anew`: on another connection than before."""
+        return self.outgoing.messages(self.now_us, anew=anew)
 
     def later(self, us: int) -> None:
         self.now_us += us
@@ -209,10 +218,14 @@ def batch(
     channel: Channel = Channel.LIVE,
     **changed: Any,
 ) -> Message:
-    """A batch's message. `sent` is its `t0` where not given; `changed` replaces fields, whatever they are then."""
+    """A batch's message of the boot its node is in. `sent` is its `t0` where not given, `sent_mono` as much later than `mono0`.
+
+    `changed` replaces fields, whatever they are then.
+    """
+    sent = t0 if sent is None else sent
     body = {
-        "v": 1, "epoch": epoch, "boot": boot, "clock": clock, "t0": t0, "mono0": mono0, "sent": t0 if sent is None else sent,
-        "sent_mono": None,
+        "v": 1, "epoch": epoch, "boot": boot, "clock": clock, "t0": t0, "mono0": mono0, "sent": sent,
+        "sent_mono": max(mono0 + sent - t0, 0),
         "readings": list(readings), "events": list(events), "lost": [list(row) for row in lost], **changed,
     }  # fmt: skip
     return Message(topic_for(Topic(node, channel)), json.dumps(body).encode())
@@ -220,11 +233,13 @@ def batch(
 
 def birth(
     *, first: int = 1, oldest: int = 1, next_: int = 1, node: str = NODE, epoch: str = EPOCH, retained: bool = False,
-    session: str = SESSION, devices: Sequence[str] = (),
+    session: str = SESSION, devices: Sequence[str] = (), kind: str = "reed-trap", runs: int | None = None,
 ) -> Message:  # fmt: skip
-    born = [BornDevice(device=device, kind="reed-trap") for device in devices]
+    """`runs`: the revision of the configuration that it says it runs."""
+    born = [BornDevice(device=device, kind=kind) for device in devices]
+    config = None if runs is None else Applied(revision=runs, sha256="0" * 64)
     body = Birth(epoch=epoch, session=session, boot=BOOT, agent="test", sent=NOW_US, first=first, oldest=oldest, next=next_,
-                 devices=born)  # fmt: skip
+                 devices=born, config=config)  # fmt: skip
     return Message(topic_for(Topic(node, Channel.BIRTH)), encode(body), retained)
 
 

@@ -74,6 +74,11 @@ DEFAULTS: dict[str, Callable[[int], dict[str, Any]]] = {
         "id": "n-1", "alert": "a-1", "contact": "farmers-kitayama", "state": "delivered", "body": "{}",
         "created_us": now - MINUTE_US, "due_us": now - MINUTE_US, "attempts": 1, "delivered_us": now,
     },
+    "pictures": lambda now: {
+        "sha256": "a" * 64, "node": "kitayama-03", "device": "cam-02", "content": "unclassified", "withheld": False,
+        "captured_us": now,
+    },
+    "certificates": lambda now: {"serial": "01", "node": "kitayama-03", "issued_us": now, "not_after_us": now + MINUTE_US},
     "losses": lambda now: {
         "node": "kitayama-03", "epoch": "0" * 16, "low": 5, "high": 9, "reason": "outbox full", "recorded_us": now
     },

@@ -320,9 +320,11 @@ def test_a_wrong_filter_is_a_problem(gateway: Gateway, query: str) -> None:
 def test_sightings_are_kept_from_a_viewer(gateway: Gateway) -> None:
     gateway.insert(tables.events, type="tag_seen", class_="sighting")
     gateway.insert(tables.events, seq=2)
-    for query in ("", "?class=sighting", "?type=tag_seen"):
+    gateway.insert(tables.events, seq=3, type="button_pressed", body='{"tag": "bthome:tag-1"}')  # an alarm, and of a person
+    for query in ("", "?class=sighting", "?type=tag_seen", "?type=button_pressed"):
         shown = gateway.client("viewer").get(f"/api/v1/events{query}").json()["events"]
-        assert [one["class"] for one in shown] == ([] if query else ["alarm"])
+        assert [one["type"] for one in shown] == ([] if query else ["trap_sprung"])
+    assert len(gateway.client().get("/api/v1/events").json()["events"]) == 3
 
 
 def test_losses_and_quarantine(gateway: Gateway) -> None:

@@ -266,6 +266,7 @@ def test_a_viewer_hears_no_sightings_but_hears_that_the_stream_lives(gateway: Ga
             async def talk() -> None:
                 while not done.is_set():
                     gateway.deps.feed.say("event", {**EVENT, "type": "tag_seen", "class_": "sighting"})
+                    gateway.deps.feed.say("event", {**EVENT, "type": "button_pressed"})
                     await asyncio.sleep(0.01)
 
             talking = asyncio.create_task(talk())

@@ -1,0 +1,159 @@
+"""Tags that change what they call themselves: enrolled here with their keys, told to nodes as the coming hours' identifiers.
+
+A key comes in, stays in its table, and goes out of it only into the bin: no answer, message, log line or error of ours has one.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, select, update
+
+from edge.contract.messages import MAX_BYTES
+from edge.contract.names import is_name
+from edge.contract.remote import MAX_EXPECTED, Expected
+from gateway.nodes.eid import DRIFT_PPM, MAX_EXPONENT, RESTART_S, ExpectedIdentifier, RotatingTag, expected_identifiers
+from gateway.nodes.signing import Signer, Statement
+from gateway.state import State
+from gateway.state.tables import cursors, devices, rotating_tags
+from gateway.state.upsert import upsert
+
+log = logging.getLogger(__name__)
+
+REVISION = "expected"
+"""The cursor that holds the newest revision given out; absent where no tag was ever enrolled."""
+
+KIND = "ble-tags"  # the kind of device that listens for tags
+KEY_BYTES = 16
+MIN_EXPONENT = 8
+"""A tag that changes more often than every 2^8 s fills what a node can be told by itself. Eddystone allows 0 to 15."""
+
+SPANS_H = (24, 12, 6, 3, 1)
+"""How far ahead nodes are told: the longest that fits a message."""
+
+_HOUR_US = 3600 * 1_000_000
+_ROOM = MAX_BYTES - 1024  # of a message: the rest is for its signature, and what else stands around the list
+_AROUND = len('["0123456789abcdef","",1780434720000000,1780434720000000],')
+
+
+class NotEnrolled(ValueError):
+    """This is no rotating tag; the text says what would be right, and never what was given as key."""
+
+
+class Coming(NamedTuple):
+    """What all tags will call themselves from now on."""
+
+    revision: int
+    entries: list[ExpectedIdentifier]
+    remake_us: int
+    """When it should be made anew, UTC."""
+
+    def statement(self, signer: Signer, node: str) -> Statement:
+        """Signed for one node."""
+        return signer.sign(Expected(node=node, revision=self.revision, tags=list(self.entries)))
+
+
+def add_tag(state: State, tag: str, key: bytes, exponent: int, zero_us: int, now_us: int) -> None:
+    """Enrols a tag, or changes it. `exponent`: it changes every 2^exponent s; `zero_us`: when its own clock was 0, UTC µs.
+
+    NotEnrolled for what is none.
+    """
+    if not is_name(tag):
+        raise NotEnrolled(f"tag: {tag[:40]!r} is no name of 1 to 32 of a-z, 0-9 and '-'")
+    if len(key) != KEY_BYTES:
+        raise NotEnrolled(f"key: has {len(key)} bytes, not {KEY_BYTES}")
+    if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
+        raise NotEnrolled(f"exponent: {exponent} is outside of {MIN_EXPONENT} to {MAX_EXPONENT}; set the tag to one of these")
+    if not 0 <= zero_us <= now_us:
+        raise NotEnrolled("zero_us: the tag's clock began before 1970, or will begin only later; is it in µs, and UTC?")
+    with state.write() as connection:
+        one = RotatingTag(tag, key, exponent, zero_us)
+        others = [other for other in _enrolled(connection) if other.tag != tag]
+        if not _may_fit([*others, one], now_us, SPANS_H[-1]):
+            raise NotEnrolled(
+                f"exponent: with {len(others)} other rotating tags this one needs more identifiers than a node can be told "
+                f"({MAX_EXPECTED}); let tags change more seldom, or set their clocks anew: the older, the less sure they are"
+            )
+        connection.execute(upsert(rotating_tags, "key", "exponent", "zero_us"), one._asdict())
+        _next_revision(connection, now_us)
+
+
+def remove_tag(state: State, tag: str, now_us: int) -> bool:
+    """Forgets a tag and destroys its key, in the files too. Whether there was one."""
+    with state.write() as connection:
+        here = rotating_tags.c.tag == tag
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # what is deleted is overwritten
+        # Overwritten first, so that it is gone wherever deleting only marks a row.
+        if connection.execute(update(rotating_tags).where(here).values(key=bytes(KEY_BYTES))).rowcount == 0:
+            return False
+        connection.execute(delete(rotating_tags).where(here))
+        _next_revision(connection, now_us)
+    state.empty_log()
+    return True
+
+
+def listeners(connection: Connection) -> list[str]:
+    """The nodes that have announced a receiver of tags."""
+    return list(connection.scalars(select(devices.c.node).where(devices.c.kind == KIND).distinct().order_by(devices.c.node)))
+
+
+def newest(connection: Connection) -> int | None:
+    """The revision that stands; None where there is nothing to tell and never was."""
+    return connection.scalar(select(cursors.c.value).where(cursors.c.name == REVISION))
+
+
+def make(state: State, now_us: int) -> Coming:
+    """The coming hours of all tags, under a new revision: as many as fit a message, at most a day."""
+    with state.write() as connection:
+        tags = _enrolled(connection)
+        revision = _next_revision(connection, now_us)
+    hours = next((span for span in SPANS_H if _may_fit(tags, now_us, span)), SPANS_H[-1])
+    found = expected_identifiers(tags, now_us, hours)
+    fitting = _fitting(found, now_us + _HOUR_US // 2)
+    if len(fitting) < len(found):
+        log.warning(
+            "%d rotating tags need %d identifiers in an hour, and nodes can be told %d: tags whose clocks are far off are not "
+            "known any more. Let tags change more seldom, or set their clocks anew",
+            len(tags), len(found), len(fitting),
+        )  # fmt: skip
+    return Coming(revision, fitting, now_us + min(_HOUR_US, hours * _HOUR_US // 2))
+
+
+def _enrolled(connection: Connection) -> list[RotatingTag]:
+    rows = connection.execute(select(rotating_tags).order_by(rotating_tags.c.tag))
+    return [RotatingTag(row.tag, row.key, row.exponent, row.zero_us) for row in rows]
+
+
+def _may_fit(tags: Sequence[RotatingTag], now_us: int, hours: int) -> bool:
+    """Whether so many hours fit a message, by a count that is never too small."""
+    count = size = 0
+    for tag in tags:
+        # As gateway.nodes.eid lays them out: one a window, each known for two windows, and the clock's doubt on both sides.
+        window_us = 2**tag.exponent * 1_000_000
+        doubt_us = RESTART_S * 1_000_000 + max(now_us + hours * _HOUR_US - tag.zero_us, 0) * DRIFT_PPM // 1_000_000
+        ours = (hours * _HOUR_US + 2 * doubt_us) // window_us + 4
+        count += ours
+        size += ours * (_AROUND + len(tag.tag))
+    return count <= MAX_EXPECTED and size <= _ROOM
+
+
+def _fitting(found: list[ExpectedIdentifier], middle_us: int) -> list[ExpectedIdentifier]:
+    """Those that fit a message. Where they don't all fit, those that most probably will be heard around `middle_us`."""
+    if len(found) <= MAX_EXPECTED and sum(_AROUND + len(one.tag) for one in found) <= _ROOM:
+        return found
+    kept: list[ExpectedIdentifier] = []
+    size = 0
+    for one in sorted(found, key=lambda one: abs((one.from_us + one.until_us) // 2 - middle_us)):
+        size += _AROUND + len(one.tag)
+        if len(kept) == MAX_EXPECTED or size > _ROOM:
+            break
+        kept.append(one)
+    return sorted(kept, key=lambda one: (one.from_us, one.tag, one.eid))
+
+
+def _next_revision(connection: Connection, now_us: int) -> int:
+    """Grows with the clock too, so that a database put back from a backup does not give a revision out twice."""
+    revision = max((newest(connection) or 0) + 1, now_us // 1_000_000)
+    connection.execute(upsert(cursors, "value"), {"name": REVISION, "value": revision})
+    return revision

@@ -1,0 +1,179 @@
+"""What nodes reach over HTTPS: their claim, their renewal, the time, and their pictures.
+
+An application of its own with a listener of its own, so that nothing of what people see can be asked for here.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path as FilePath
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, FastAPI, Path, Response
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from typing_extensions import TypedDict
+
+from edge.contract.remote import ALPHABET, ID_LENGTH, ClaimAnswer, ClaimRequest, RenewRequest
+from gateway.api import media
+from gateway.api.authorize import Actor
+from gateway.api.deps import Deps
+from gateway.api.gate import Gate
+from gateway.api.problems import Problem, add_problem_handlers
+from gateway.api.server import serve
+from gateway.api.tokens import Tokens
+from gateway.config import NodesConfig
+from gateway.errors import ConfigError
+from gateway.feed import Feed
+from gateway.nodes.authority import LISTENER, SIGNING_KEY, Authority
+from gateway.nodes.brokers import Brokers
+from gateway.nodes.claims import Claims, Offer, Refused
+from gateway.nodes.renewals import Renewals
+from gateway.nodes.signing import Signer
+from gateway.state import State
+from gateway.state.tables import node_tokens
+
+log = logging.getLogger(__name__)
+
+CLAIMS, RENEWALS, TIME = "/api/v1/claims/", "/api/v1/renewals", "/api/v1/time"
+LOOK_EVERY_S = 60.0
+"""So often the brokers' files are compared with the state database, and our own certificates with the calendar."""
+
+IdPath = Annotated[str, Path(pattern=f"^[{ALPHABET}]{{{ID_LENGTH}}}$", description="The code's first four characters.")]
+
+
+class TimeJson(TypedDict):
+    """What time it is here."""
+
+    now_us: int
+
+
+class Care(NamedTuple):
+    """The parts that know the nodes' identities."""
+
+    authority: Authority
+    signer: Signer
+    brokers: Brokers
+    claims: Claims
+    renewals: Renewals
+
+
+def open_care(config: NodesConfig, state: State, now_us: Callable[[], int]) -> Care:
+    """All of them, on one folder and one database. ConfigError when the authority can't be used."""
+    authority = Authority.read(config.folder)
+    signer = Signer.read(config.folder / SIGNING_KEY)
+    brokers = Brokers(state, authority, config.broker_pid_file, now_us)
+    offer = Offer(config.public_url.rstrip("/"), config.broker_url, config.certificate_days)
+    return Care(
+        authority,
+        signer,
+        brokers,
+        Claims(state, authority, signer, brokers, offer, now_us),
+        Renewals(state, authority, signer, brokers, config.certificate_days, now_us),
+    )
+
+
+def create_node_app(deps: Deps, care: Care) -> FastAPI:
+    """The nodes' side of the web, ready to be served. Of `deps` it uses state, media and the clock."""
+    app = FastAPI(title="satomori node listener", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    add_problem_handlers(app)
+    tokens = Tokens({}, lambda sha256: _node_of(deps.state, sha256))
+    app.add_middleware(Gate, tokens=tokens, is_open=_is_open)
+    app.include_router(_routes(deps, care), prefix="/api/v1")
+    app.include_router(media.routes(deps), prefix="/api/v1")
+    app.state.feed = Feed()  # nobody listens; the server ends it when it stops
+    return app
+
+
+def _routes(deps: Deps, care: Care) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/claims/{id}")
+    def claim(id: IdPath, request: ClaimRequest) -> ClaimAnswer:  # noqa: A002  the path's own word
+        """Gives a node its identity for the code on its box."""
+        try:
+            return care.claims.answer(id, request)
+        except Refused as refused:
+            raise _problem(refused) from None
+
+    @router.post("/renewals")
+    def renew(request: RenewRequest) -> Response:
+        """Gives a certificate its successor. The answer is signed."""
+        try:
+            return Response(care.renewals.answer(request), media_type="application/json")
+        except Refused as refused:
+            raise _problem(refused) from None
+
+    @router.get("/time")
+    def time() -> TimeJson:
+        """The gateway's clock, for nodes that have no other."""
+        return {"now_us": deps.now_us()}
+
+    return router
+
+
+@asynccontextmanager
+async def listening(app: FastAPI, config: NodesConfig, care: Care, now_us: Callable[[], int]) -> AsyncIterator[int]:
+    """Serves `app` over TLS while the block runs, and keeps certificates and the brokers' files as they should be. The port."""
+    await asyncio.to_thread(_look, care, config.server_names, now_us)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(tls, care.authority.folder)
+    async with serve(app, config.host, config.port, tls, "nodes.port") as got:
+        looking = asyncio.create_task(_keep_looking(care, config.server_names, now_us, tls))
+        try:
+            yield got
+        finally:
+            looking.cancel()
+
+
+async def _keep_looking(care: Care, names: list[str], now_us: Callable[[], int], tls: ssl.SSLContext) -> None:
+    down = False
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            if await asyncio.to_thread(_look, care, names, now_us):
+                _load(tls, care.authority.folder)
+            if down:
+                log.warning("the nodes' certificates can be kept again")
+            down = False
+        except (ConfigError, OSError, OperationalError) as error:
+            if not down:
+                log.error("the nodes' certificates can't be kept: %s; trying again", error)
+            down = True
+
+
+def _look(care: Care, names: list[str], now_us: Callable[[], int]) -> list[str]:
+    """What had to be made anew of our own certificates."""
+    made = care.authority.renew_own(names, now_us())
+    if made:
+        log.warning("new certificates, for the old ones end or bear other names: %s", ", ".join(made))
+    care.brokers.tell(anyway=bool(made))
+    return made
+
+
+def _load(tls: ssl.SSLContext, folder: FilePath) -> None:
+    try:
+        tls.load_cert_chain(folder / f"{LISTENER}.pem", folder / f"{LISTENER}-key.pem", password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"nodes.folder: {folder}/{LISTENER}.pem and its key can't be used: {error}") from error
+
+
+def _is_open(path: str) -> bool:
+    """What proves itself by other means than a token, or tells nothing."""
+    return path.startswith(CLAIMS) or path in (RENEWALS, TIME)
+
+
+def _node_of(state: State, sha256: str) -> Actor | None:
+    with state.read() as connection:
+        node = connection.scalar(
+            select(node_tokens.c.node).where(node_tokens.c.sha256 == sha256, node_tokens.c.revoked_us.is_(None))
+        )
+    return None if node is None else Actor(node, "node")
+
+
+def _problem(refused: Refused) -> Problem:
+    headers = None if refused.wait_s is None else {"Retry-After": str(refused.wait_s)}
+    return Problem(refused.status, str(refused), headers=headers)

@@ -1,0 +1,157 @@
+"""Who may open a picture: everybody who may see pictures where no person is in it, and nobody else before somebody has looked."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from gateway.state import tables
+from tests.gateway.api.conftest import NOW_US, Gateway
+from tests.gateway.town import NODE, Killed, Town, batch, event
+
+PICTURE = b"\xff\xd8 a picture \xff\xd9"
+SHA = hashlib.sha256(PICTURE).hexdigest()
+PATH = f"/api/v1/media/{SHA}"
+CLEAR = f"{PATH}/clear"
+
+
+def upload(gateway: Gateway, content_type: str = "image/jpeg") -> int:
+    headers = {"Upload-Offset": "0", "Upload-Length": str(len(PICTURE)), "Content-Type": content_type}
+    return int(gateway.client("node").patch(PATH, content=PICTURE, headers=headers).status_code)
+
+
+def opens(client: TestClient) -> bool:
+    answer = client.get(PATH)
+    assert answer.status_code in (200, 403)
+    assert (answer.content == PICTURE) == (answer.status_code == 200)
+    return bool(answer.status_code == 200)
+
+
+@pytest.mark.parametrize(
+    ("content", "everybodys"), [("animal", True), ("unclassified", False), ("unsure", False), ("person_or_vehicle", False)]
+)
+def test_only_an_animal_opens_to_everybody_before_somebody_has_looked(gateway: Gateway, content: str, everybodys: bool) -> None:
+    gateway.insert(tables.pictures, sha256=SHA, content=content)
+    upload(gateway)
+    assert opens(gateway.client("viewer")) is everybodys
+    assert opens(gateway.client("operator"))
+    assert gateway.client("node").get(PATH).status_code == 403
+
+
+def test_a_picture_of_which_no_event_has_told_opens_to_few(gateway: Gateway) -> None:
+    upload(gateway)
+    assert not opens(gateway.client("viewer"))
+    assert opens(gateway.client("operator"))
+
+
+def test_where_two_nodes_told_differently_the_strictest_counts(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA, content="animal")
+    gateway.insert(tables.pictures, sha256=SHA, node="minami-01", content="unsure")
+    upload(gateway)
+    assert not opens(gateway.client("viewer"))
+
+
+def test_who_looked_opens_it_and_can_take_that_back(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA)
+    gateway.insert(tables.pictures, sha256=SHA, node="minami-01", content="person_or_vehicle")
+    upload(gateway)
+    operator = gateway.client("operator")
+
+    told = operator.post(CLEAR).json()["pictures"]
+    assert {(one["node"], one["cleared_by"], one["cleared_us"], one["open"]) for one in told} == {
+        ("kitayama-03", "tanaka", NOW_US, True), ("minami-01", "tanaka", NOW_US, True)
+    }  # fmt: skip
+    assert opens(gateway.client("viewer"))
+    gateway.now_us += 1
+    assert {one["cleared_us"] for one in operator.post(CLEAR).json()["pictures"]} == {NOW_US}, "who said so first stays"
+
+    told = operator.delete(CLEAR).json()["pictures"]
+    assert {(one["cleared_by"], one["cleared_us"], one["open"]) for one in told} == {(None, None, False)}
+    assert not opens(gateway.client("viewer"))
+
+
+def test_only_an_operator_says_so(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA)
+    for role in ("viewer", "node"):
+        assert gateway.client(role).post(CLEAR).status_code == 403
+        assert gateway.client(role).delete(CLEAR).status_code == 403
+    assert gateway.client().post(f"/api/v1/media/{'b' * 64}/clear").status_code == 404
+
+
+def test_a_viewer_does_not_learn_whether_a_closed_picture_is_here(gateway: Gateway) -> None:
+    viewer = gateway.client("viewer")
+
+    def answers() -> list[Any]:
+        return [(answer.status_code, answer.content) for answer in (viewer.get(PATH), viewer.head(PATH))]
+
+    before = answers()
+    gateway.insert(tables.pictures, sha256=SHA)
+    upload(gateway)
+    assert answers() == before
+    assert {status for status, _ in before} == {403}
+
+
+@pytest.mark.parametrize("content_type", ["video/mp4", "video/quicktime", "video/x-msvideo", "application/gzip"])
+def test_videos_and_diagnostics_come_in_and_are_only_for_download(gateway: Gateway, content_type: str) -> None:
+    assert upload(gateway, content_type) == 200
+    answer = gateway.client().get(PATH)
+    assert answer.headers["Content-Type"] == content_type
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert gateway.client("viewer").get(PATH).status_code == 403
+
+
+# --- What the events say ----------------------------------------------------------------------------
+
+
+def captured(seq: int, content: str, *, withheld: bool = False, **more: Any) -> Any:
+    return event(
+        seq, 0, "media_captured", "cam-02", class_="evidence", media=SHA, size=len(PICTURE), content_type="image/jpeg",
+        content=content, withheld=withheld, **more,
+    )  # fmt: skip
+
+
+def pictures(town: Town) -> list[tuple[Any, ...]]:
+    return [(row["node"], row["device"], row["content"], row["withheld"]) for row in town.rows(tables.pictures)]
+
+
+def test_an_event_writes_down_what_its_picture_shows(tmp_path: Path) -> None:
+    with Town(tmp_path) as town:
+        acks = town.process(batch(events=[captured(1, "unsure", withheld=True)]))
+        assert acks[0].upto == 1
+        assert pictures(town) == [(NODE, "cam-02", "unsure", True)]
+        assert [row["sha256"] for row in town.rows(tables.pictures)] == [SHA]
+        town.process(batch(events=[captured(1, "unsure", withheld=True)]))
+        assert pictures(town) == [(NODE, "cam-02", "unsure", True)], "the same event again changes nothing"
+
+
+def test_a_picture_told_again_becomes_stricter_never_laxer(tmp_path: Path) -> None:
+    with Town(tmp_path) as town:
+        town.process(batch(events=[captured(1, "animal")]))
+        town.process(batch(events=[captured(2, "person_or_vehicle", withheld=True)]))
+        assert pictures(town) == [(NODE, "cam-02", "person_or_vehicle", True)]
+        town.process(batch(events=[captured(3, "animal")], node="minami-01"), batch(events=[captured(4, "animal")]))
+        assert pictures(town) == [(NODE, "cam-02", "person_or_vehicle", False), ("minami-01", "cam-02", "animal", False)]
+
+
+def test_an_event_and_its_picture_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    with Town(tmp_path) as town:
+        town.steps.fail_at = len(town.steps.taken) + 1  # before the commit
+        with pytest.raises(Killed):
+            town.process(batch(events=[captured(1, "animal")]))
+        assert (town.seqs(), pictures(town)) == ([], [])
+        town.restart()
+        town.process(batch(events=[captured(1, "animal")]))
+        assert (town.seqs(), len(pictures(town))) == ([1], 1)
+
+
+def test_events_say_as_text_what_a_picture_shows_to_who_may_not_open_it(gateway: Gateway) -> None:
+    gateway.insert(
+        tables.events,
+        type="media_captured",
+        class_="evidence",
+        body=f'{{"media": "{SHA}", "content": "unsure", "withheld": true}}',
+    )
+    (shown,) = gateway.client("viewer").get("/api/v1/events").json()["events"]
+    assert (shown["body"]["content"], shown["body"]["withheld"]) == ("unsure", True)

@@ -1,0 +1,328 @@
+"""Who is a node, as real brokers see it: told by files and SIGHUP, while they run."""
+
+import os
+import queue
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.contract.remote import Identity
+from edge.contract.topics import Channel, Topic, topic_for, up_filters
+from gateway.nodes import claims
+from gateway.nodes.brokers import Brokers, nats_nodes
+from tests.gateway.nodes.boxes import HOUR_US, Box, Town, node_tls, town
+from tests.services import free_port, listening, require_binary, running
+
+WAIT_S = 20
+NODE, OTHER = "kitayama-03", "minamisawa"
+LIVE, ACK, BIRTH = (topic_for(Topic(NODE, channel)) for channel in (Channel.LIVE, Channel.ACK, Channel.BIRTH))
+COMMAND = topic_for(Topic(NODE, Channel.COMMAND, "c-1"))
+DOWN = LIVE.replace("up/live", "down/#")
+ELSEWHERE = topic_for(Topic(OTHER, Channel.LIVE))
+
+
+class Running(NamedTuple):
+    """A broker that goes by a town's files."""
+
+    town: Town
+    brokers: Brokers
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+def nats_conf(home: Path, port: int) -> tuple[list[str | Path], Path]:
+    """NATS reads `include` relative to its own file, so the files of the authority are named that way."""
+    pid = home / "broker.pid"
+    authority = home / "authority"
+    (home / "broker.conf").write_text(
+        f"""
+server_name: "of-a-test"
+listen: "127.0.0.1:-1"
+pid_file: "{pid}"
+jetstream {{ store_dir: "{home / "data"}" }}
+mqtt {{
+  host: "127.0.0.1"
+  port: {port}
+  tls {{
+    cert_file: "{authority}/broker.pem"
+    key_file: "{authority}/broker-key.pem"
+    ca_file: "{authority}/ca.pem"
+    verify_and_map: true
+  }}
+}}
+authorization {{ include "authority/nats-nodes.conf" }}
+"""
+    )
+    program = Path(sys.executable).parent / "nats-server"
+    return [program if program.exists() else require_binary("nats-server"), "-c", home / "broker.conf"], pid
+
+
+def mosquitto_conf(home: Path, port: int) -> tuple[list[str | Path], Path]:
+    pid, authority = home / "broker.pid", home / "authority"
+    user = "user root\n" if os.geteuid() == 0 else ""
+    (home / "acl").write_text(
+        "user gateway\ntopic read satomori/v1/+/+/up/#\ntopic write satomori/v1/+/+/down/#\n"
+        "pattern write satomori/v1/+/%u/up/#\npattern read satomori/v1/+/%u/down/#\n"
+    )
+    (home / "acl").chmod(0o600)
+    (home / "broker.conf").write_text(
+        f"""{user}pid_file {pid}
+listener {port} 127.0.0.1
+cafile {authority}/ca.pem
+certfile {authority}/broker.pem
+keyfile {authority}/broker-key.pem
+crlfile {authority}/crl.pem
+require_certificate true
+use_identity_as_username true
+acl_file {home / "acl"}
+"""
+    )
+    return [require_binary("mosquitto"), "-c", home / "broker.conf"], pid
+
+
+@contextmanager
+def started(home: Path, conf: Callable[[Path, int], tuple[list[str | Path], Path]]) -> Iterator[Running]:
+    with town(home) as made:
+        port = free_port()
+        argv, pid = conf(home, port)
+        with running(argv, lambda: listening(port) and pid.exists() and bool(pid.read_text().strip())) as process:
+            brokers = Brokers(made.state, made.care.authority, pid, lambda: made.now_us)
+            assert brokers.tell() is None
+            yield Running(made, brokers, port, process)
+
+
+NATS = pytest.param(nats_conf, id="nats")
+MOSQUITTO = pytest.param(mosquitto_conf, id="mosquitto", marks=pytest.mark.services)
+
+
+@pytest.fixture(params=[NATS, MOSQUITTO])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    with started(tmp_path, request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[Running]:
+    with started(tmp_path, nats_conf) as made:
+        yield made
+
+
+class Session:
+    """A client with a certificate: MQTT 3.1.1, QoS 1, a session that lasts."""
+
+    def __init__(self, broker: Running, files: tuple[Path, Path], client_id: str) -> None:
+        self.got: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.gone: queue.Queue[bool] = queue.Queue()
+        self._answers: queue.Queue[bool] = queue.Queue()
+        self._granted: queue.Queue[bool] = queue.Queue()
+        self._client = client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False, protocol=MQTTv311)
+        client.tls_set_context(node_tls(broker.town.folder, *files))
+        client.reconnect_delay_set(60)
+        client.on_connect = lambda _c, _u, _f, code, _p: self._answers.put(not code.is_failure)
+        client.on_disconnect = lambda *_: (self.gone.put(True), self._answers.put(False))[1]  # type: ignore[func-returns-value]
+        client.on_subscribe = lambda _c, _u, _m, codes, _p: self._granted.put(not codes[0].is_failure)
+        client.on_message = lambda _c, _u, message: self.got.put((message.topic, bytes(message.payload)))
+        try:
+            client.connect("localhost", broker.port)
+        except (ssl.SSLError, OSError):
+            self.accepted = False  # TLS 1.2 says so at once, 1.3 with the first packet
+            return
+        client.loop_start()
+        self.accepted = self._answers.get(timeout=WAIT_S)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def hear(self, topic: str) -> bool:
+        self._client.subscribe(topic, qos=1)
+        return self._granted.get(timeout=WAIT_S)
+
+    def say(self, topic: str, payload: bytes) -> None:
+        self._client.publish(topic, payload, qos=1).wait_for_publish(WAIT_S)
+
+    def next(self) -> tuple[str, bytes]:
+        return self.got.get(timeout=WAIT_S)
+
+
+def claimed(broker: Running, name: str, home: Path) -> tuple[Box, Identity, tuple[Path, Path]]:
+    box = Box()
+    identity = box.claimed(broker.town, broker.town.code(name))
+    assert broker.brokers.tell(anyway=True) is None
+    return box, identity, box.files(home, identity.certificate)
+
+
+def gateway_of(broker: Running) -> Session:
+    folder = broker.town.folder
+    return Session(broker, (folder / "gateway.pem", folder / "gateway-key.pem"), "satomori-gateway")
+
+
+def until_accepted(broker: Running, files: tuple[Path, Path], client_id: str, *, accepted: bool = True) -> Session:
+    """A broker takes a moment to read its files again after SIGHUP."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        session = Session(broker, files, client_id)
+        if session.accepted is accepted or time.monotonic() > deadline:
+            return session
+        session.__exit__()
+
+
+def test_a_claimed_node_works_at_once_and_only_for_itself(broker: Running, tmp_path: Path) -> None:
+    with gateway_of(broker) as gateway:
+        assert gateway.accepted
+        assert gateway.hear(up_filters()[0])
+        _, _, files = claimed(broker, NODE, tmp_path)
+        with until_accepted(broker, files, NODE) as node:
+            assert node.accepted
+            assert node.hear(DOWN)
+            node.say(BIRTH, b"here I am")
+            assert gateway.next() == (BIRTH, b"here I am")
+            for topic, payload in ((ACK, b"an ack"), (COMMAND, b"a command")):
+                gateway.say(topic, payload)
+                assert node.next()[1] == payload
+                while not node.got.empty():
+                    node.got.get()  # NATS gives what a kept session subscribed to twice, once more
+            node.say(ELSEWHERE, b"a lie")
+            node.say(ACK, b"an ack of its own")
+            node.say(LIVE, b"the truth")
+            assert gateway.next() == (LIVE, b"the truth")
+            assert gateway.got.empty()
+
+
+def test_a_revoked_node_comes_in_no_more_and_the_others_stay(broker: Running, tmp_path: Path) -> None:
+    _, _, gone_files = claimed(broker, NODE, tmp_path)
+    _, _, stays_files = claimed(broker, OTHER, tmp_path)
+    with gateway_of(broker) as gateway, until_accepted(broker, stays_files, OTHER) as stays:
+        assert gateway.hear(up_filters()[0])
+        until_accepted(broker, gone_files, NODE).__exit__()
+        claims.revoke(broker.town.state, NODE, "stolen", broker.town.now_us)
+        assert broker.brokers.tell() is None
+        with until_accepted(broker, gone_files, NODE, accepted=False) as gone:
+            assert not gone.accepted
+        stays.say(ELSEWHERE, b"still here")
+        assert gateway.next() == (ELSEWHERE, b"still here")
+        assert stays.gone.empty()
+        assert gateway.gone.empty()
+
+
+def test_on_nats_a_revoked_node_is_cut_off_in_mid_session(nats: Running, tmp_path: Path) -> None:
+    _, _, files = claimed(nats, NODE, tmp_path)
+    with until_accepted(nats, files, NODE) as node:
+        assert node.accepted
+        claims.revoke(nats.town.state, NODE, "stolen", nats.town.now_us)
+        nats.brokers.tell()
+        assert node.gone.get(timeout=WAIT_S)
+
+
+def test_replaced_hardware_comes_in_no_more_under_the_same_name(broker: Running, tmp_path: Path) -> None:
+    _, _, old = claimed(broker, NODE, tmp_path)
+    until_accepted(broker, old, NODE).__exit__()
+    _, _, new = claimed(broker, NODE, tmp_path)
+    with until_accepted(broker, old, NODE, accepted=False) as gone:
+        assert not gone.accepted
+    with until_accepted(broker, new, NODE) as node:
+        assert node.accepted
+
+
+def test_a_renewed_node_comes_in_with_either(broker: Running, tmp_path: Path) -> None:
+    broker.town.now_us -= 2 * HOUR_US
+    box, identity, first = claimed(broker, NODE, tmp_path)
+    broker.town.now_us += 2 * HOUR_US
+    second = box.files(tmp_path, box.renewed(broker.town, identity).certificate)
+    broker.brokers.tell(anyway=True)
+    for files in (second, first):
+        with until_accepted(broker, files, NODE) as node:
+            assert node.accepted
+
+
+def test_on_nats_nobody_hears_or_fills_everybodys_stream(nats: Running, tmp_path: Path) -> None:
+    _, _, files = claimed(nats, NODE, tmp_path)
+    with gateway_of(nats) as gateway, until_accepted(nats, files, NODE) as node:
+        assert gateway.hear(up_filters()[0])
+        for topic in ("#", "satomori/v1/+/+/up/#", "$MQTT/msgs/#", "$MQTT/sub/#", topic_for(Topic(OTHER, Channel.ACK))):
+            assert not node.hear(topic), topic
+        node.say("$MQTT/msgs/" + ELSEWHERE, b"a lie by the back door")
+        node.say(LIVE, b"the truth")
+        assert gateway.next() == (LIVE, b"the truth")
+
+
+# --- The signal -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Town]:
+    with town(tmp_path) as made:
+        yield made
+
+
+def told_by(here: Town, pid_file: Path) -> str:
+    return str(Brokers(here.state, here.care.authority, pid_file, lambda: here.now_us).tell(anyway=True))
+
+
+def test_a_stale_pid_file_hangs_up_nobody_elses_program(here: Town, tmp_path: Path) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        (tmp_path / "pid").write_text(f"{bystander.pid}\n")
+        assert "which is 'python" in told_by(here, tmp_path / "pid")
+        assert bystander.poll() is None
+    finally:
+        bystander.communicate(b"\n", timeout=WAIT_S)
+    assert bystander.returncode == 0
+
+
+def test_a_broker_that_does_not_run_reads_the_files_when_it_starts(here: Town, tmp_path: Path) -> None:
+    assert told_by(here, tmp_path / "pid") == "None"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(WAIT_S)
+    (tmp_path / "pid").write_text(f"{ended.pid}\n")
+    assert told_by(here, tmp_path / "pid") == "None"
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "1", "12 13", "9" * 40])
+def test_a_pid_file_with_something_else_in_it(here: Town, tmp_path: Path, text: str) -> None:
+    (tmp_path / "pid").write_text(text)
+    assert "nodes.broker_pid_file" in told_by(here, tmp_path / "pid")
+
+
+def test_a_broker_that_can_t_be_told_is_said_once_and_told_later(
+    here: Town, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung_up: list[Path] = []
+    (tmp_path / "pid").write_text("no number")
+    brokers = Brokers(here.state, here.care.authority, tmp_path / "pid", lambda: here.now_us)
+    Box().claimed(here, here.code())
+    assert brokers.tell(anyway=True)
+    assert brokers.tell()
+    assert len(caplog.records) == 1
+    monkeypatch.setattr("gateway.nodes.brokers._hang_up", hung_up.append)
+    assert brokers.tell() is None
+    assert hung_up == [tmp_path / "pid"], "although the files had been written before"
+    assert brokers.tell() is None
+    assert len(hung_up) == 1
+    assert len(caplog.records) == 2
+
+
+def test_the_file_for_nats_names_a_certificate_and_its_nodes_own_topics() -> None:
+    """NATS counts an MQTT subscription to x/# as x and x.>"""
+    lines = nats_nodes([("kitayama-03", "abc1")]).splitlines()
+    own = "satomori.v1.29.kitayama-03"
+    assert (
+        lines[-2].split()
+        == (
+            f'{{ user: "SERIALNUMBER=abc1,CN=kitayama-03", permissions: {{ publish: ["{own}.up.>"], '
+            f'subscribe: ["{own}.down", "{own}.down.>"] }} }}'
+        ).split()
+    )
+    assert "$MQTT" not in "".join(lines)

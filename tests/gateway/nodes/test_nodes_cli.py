@@ -1,0 +1,244 @@
+"""`authority` and `node` as an operator meets them, and a whole gateway that nodes reach by certificates only."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.contract.messages import State, encode
+from edge.contract.topics import Channel, Topic, topic_for
+from gateway.cli import main
+from gateway.config import load
+from gateway.errors import ConfigError
+from tests.gateway.nodes.boxes import Box, node_tls
+from tests.gateway.nodes.test_node_brokers import nats_conf
+from tests.services import free_port, listening, running
+
+WAIT_S = 30
+
+Say = pytest.CaptureFixture[str]
+
+
+def written(folder: Path, more: str = "", broker: str = 'url = "mqtt://127.0.0.1"', **changed: str) -> Path:
+    settings = {
+        "folder": str(folder / "authority"), "host": "127.0.0.1", "public_url": "https://gateway.example:8443",
+        "broker_url": "mqtts://gateway.example:8883",
+    } | changed  # fmt: skip
+    (folder / "tokens").write_text("tanaka operator invented-operator-token\n")
+    (folder / "tokens").chmod(0o600)
+    path = folder / "gateway.toml"
+    path.write_text(
+        f"""
+broker = {{ {broker} }}
+state = {{ url = "sqlite:///{folder}/state.db" }}
+store = {{ type = "sqlite", path = "{folder}/series.db" }}
+api = {{ tokens_file = "{folder}/tokens", port = 0 }}
+media = {{ folder = "{folder}/media" }}
+[nodes]
+port = 0
+server_names = ["gateway.example", "localhost", "127.0.0.1"]
+"""
+        + "".join(f'{name} = "{value}"\n' for name, value in settings.items())
+        + more
+    )
+    return path
+
+
+def told(capsys: Say, *words: str | Path, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*map(str, words), "--json"]) == code
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert said["ok"] is (code == 0)
+    return said
+
+
+def test_an_authority_is_made_once_and_shown(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    made = told(capsys, "authority", "init", path)["made"]
+    assert {"ca.pem", "broker.pem", "gateway.pem", "listener.pem", "signing-key.pem"} <= set(made)
+    assert {"crl.pem", "nats-nodes.conf"} <= {file.name for file in (tmp_path / "authority").iterdir()}
+    assert told(capsys, "authority", "init", path)["made"] == []
+    shown = told(capsys, "authority", "show", path)
+    assert set(shown["good_until_us"]) == {"ca", "broker", "listener", "gateway"}
+    assert main(["authority", "show", str(path)]) == 0
+    assert "ca.pem" in capsys.readouterr().out
+
+
+def test_a_code_is_printed_with_what_to_scan(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    told(capsys, "authority", "init", path)
+    said = told(capsys, "node", "add", path, "kitayama-03", "--hours", "2")
+    assert said["qr"] == f"satomori:claim?u=https%3A%2F%2Fgateway.example%3A8443&c={said['code'].replace('-', '')}"
+    assert main(["node", "add", str(path), "kitayama-03"]) == 0
+    out = capsys.readouterr().out
+    assert "█" in out
+    assert "kitayama-03: " in out
+
+
+def test_the_list_says_who_waits_who_is_good_and_who_is_gone(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    told(capsys, "authority", "init", path)
+    told(capsys, "node", "add", path, "kitayama-03")
+    (node,) = told(capsys, "node", "list", path)["nodes"]
+    assert (node["node"], node["certificates"]) == ("kitayama-03", [])
+    assert node["claim"]["failures"] == 0
+    assert "code" not in node["claim"], "a list is no place for secrets"
+    assert told(capsys, "node", "revoke", path, "kitayama-03") == {
+        "ok": True, "node": "kitayama-03", "certificates": 0, "codes": 1,
+    }  # fmt: skip
+    assert "is it the node's name?" in told(capsys, "node", "revoke", path, "kitayama-03", code=1)["error"]
+    assert told(capsys, "node", "list", path)["nodes"] == []
+
+
+def test_a_card_is_written_with_a_code_of_its_own(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    told(capsys, "authority", "init", path)
+    folder = Path(told(capsys, "node", "image", path, "kitayama-03", "--out", tmp_path / "card")["folder"])
+    assert {file.name for file in folder.iterdir()} == {"user-data", "meta-data", "network-config"}
+    assert told(capsys, "node", "list", path)["nodes"][0]["claim"] is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["authority", "show"], ["node", "add", "kitayama-03"], ["node", "revoke", "kitayama-03"], ["node", "image", "kitayama-03"]],
+)
+def test_without_an_authority_it_says_how_to_make_one(tmp_path: Path, capsys: Say, words: list[str]) -> None:
+    path = written(tmp_path)
+    error = told(capsys, *words[:2], path, *words[2:], code=2)["error"]
+    assert "satomori-gateway authority init" in error
+    assert main(["run", str(path)]) == 2
+
+
+@pytest.mark.parametrize("name", ["gateway", "satomori-gateway", "localhost", "gateway.example", "Kita"])
+def test_names_that_would_have_others_rights(tmp_path: Path, capsys: Say, name: str) -> None:
+    path = written(tmp_path)
+    told(capsys, "authority", "init", path)
+    for command in ("add", "image"):
+        assert name in told(capsys, "node", command, path, name, code=2)["error"]
+
+
+def test_without_nodes_in_the_configuration(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    path.write_text(path.read_text().split("[nodes]")[0])
+    assert "nodes: this configuration has no [nodes]" in told(capsys, "authority", "init", path, code=2)["error"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"public_url": "http://gateway.example"}, "public_url: 'http://gateway.example' is not https"),
+        ({"public_url": "https://other.example"}, "server_names lacks other.example"),
+        ({"broker_url": "mqtt://gateway.example"}, "nodes show their certificates by TLS"),
+        ({"broker_url": "gateway.example"}, "is not mqtt://host:port"),
+        ({"public_url": "https://gateway.example:99999"}, "Port out of range"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(written(tmp_path, **changed))
+
+
+def test_check_says_what_is_wrong_with_the_authority(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    assert "authority init" in told(capsys, "check", path, code=1)["faults"]["nodes"]
+    told(capsys, "authority", "init", path)
+    assert "nodes" not in told(capsys, "check", path, code=1)["faults"]
+    (tmp_path / "authority" / "crl.pem").unlink()
+    assert "crl.pem is missing" in told(capsys, "check", path, code=1)["faults"]["nodes"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "content", "said"),
+    [
+        ("ca_file", None, "broker.ca_file: .*can't be read: No such file"),
+        ("ca_file", "no certificate", "broker.ca_file: .*is not what it should be, in PEM"),
+        ("certificate_file", None, "broker.certificate_file: .*can't be read"),
+        ("key_file", None, "broker.key_file: .*can't be read"),
+        ("key_file", "no key", "broker.certificate_file and key_file: .*is not what it should be"),
+    ],
+)
+def test_check_names_the_file_of_the_broker_that_is_wrong(
+    tmp_path: Path, capsys: Say, setting: str, content: str | None, said: str
+) -> None:
+    files = {name: tmp_path / "authority" / name for name in ("ca.pem", "gateway.pem", "gateway-key.pem")}
+    settings = dict(zip(("ca_file", "certificate_file", "key_file"), files.values(), strict=True))
+    told(capsys, "authority", "init", written(tmp_path))
+    settings[setting] = tmp_path / "bad.pem"
+    if content is not None:
+        settings[setting].write_text(content)
+    broker = ", ".join(f'{name} = "{file}"' for name, file in settings.items())
+    path = written(tmp_path, broker=f'url = "mqtts://localhost:1", {broker}')
+    assert re.search(said, told(capsys, "check", path, code=1)["faults"]["broker"])
+
+
+def heard_of(url: str, node: str) -> bool:
+    """Asks the API until the node's word is through the broker and committed."""
+    deadline = time.monotonic() + WAIT_S
+    request = urllib.request.Request(url + "api/v1/nodes", headers={"Authorization": "Bearer invented-operator-token"})  # noqa: S310
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:  # noqa: S310  our own, on loopback
+            if any(one["node"] == node and one["online"] for one in json.load(answer)["nodes"]):
+                return True
+    return False
+
+
+def test_a_whole_gateway_that_nodes_reach_by_certificates_only(tmp_path: Path, capsys: Say) -> None:
+    """init, broker, run; a code, a claim over HTTPS, a birth over mTLS; and the gateway has heard of the node."""
+    port, listener, authority = free_port(), free_port(), tmp_path / "authority"
+    broker = (
+        f'url = "mqtts://localhost:{port}", ca_file = "{authority}/ca.pem", certificate_file = "{authority}/gateway.pem", '
+        f'key_file = "{authority}/gateway-key.pem"'
+    )
+    path = written(
+        tmp_path, broker=broker, public_url=f"https://localhost:{listener}", broker_url=f"mqtts://localhost:{port}",
+        broker_pid_file=str(tmp_path / "broker.pid"),
+    )  # fmt: skip
+    path.write_text(path.read_text().replace("\nport = 0\n", f"\nport = {listener}\n"))
+    told(capsys, "authority", "init", path)
+    assert "nobody tells the broker" in str(told(capsys, "check", path, code=1)["faults"]["nodes"])
+    argv, _ = nats_conf(tmp_path, port)
+    run = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())", "run", str(path), "--json"]
+    with running(argv, lambda: listening(port)):
+        told(capsys, "check", path)
+        root = Path(__file__).parents[3]
+        gateway = subprocess.Popen(run, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        assert gateway.stdout is not None
+        try:
+            url = str(json.loads(gateway.stdout.readline())["url"])
+            code = told(capsys, "node", "add", path, "kitayama-03")["code"]
+            box = Box()
+            identity = box.claimed_over(listener, code)
+            node = Client(CallbackAPIVersion.VERSION2, "kitayama-03", clean_session=False, protocol=MQTTv311)
+            node.tls_set_context(node_tls(authority, *box.files(tmp_path, identity.certificate)))
+            node.reconnect_delay_set(1, 1)
+            connected = threading.Event()
+            node.on_connect = lambda *_: connected.set()
+            node.connect_async("localhost", port)
+            node.loop_start()
+            assert connected.wait(WAIT_S)
+            topic = topic_for(Topic("kitayama-03", Channel.STATE))
+            state = encode(State(online=True, session="0" * 16))
+            node.publish(topic, state, qos=1, retain=True).wait_for_publish(WAIT_S)
+            node.disconnect()
+            node.loop_stop()
+            assert heard_of(url, "kitayama-03")
+            (seen,) = told(capsys, "node", "list", path)["nodes"]
+            assert seen["certificates"][0]["revoked_us"] is None
+            assert told(capsys, "node", "revoke", path, "kitayama-03")["certificates"] == 1
+            gateway.send_signal(signal.SIGTERM)
+            assert gateway.wait(WAIT_S) == 0
+        finally:
+            gateway.kill()
+            gateway.wait()
+            gateway.stdout.close()
