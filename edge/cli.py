@@ -1,4 +1,7 @@
-"""satomori-edge: run, check. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration. The edge's files are opened here."""
+"""satomori-edge: run, check, claim, renew, clock. The edge's files are opened, and its parts put together, here.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
+"""
 
 import argparse
 import asyncio
@@ -7,43 +10,66 @@ import logging
 import random
 import signal
 import sys
-import tempfile
-from collections.abc import Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge.agent import Agent
-from edge.clock import SystemClock, boot_id, clock_state, machine_id
-from edge.config import EdgeConfig, load
-from edge.drivers import Driver, make_driver
+from edge import check, identity, status
+from edge.agent import VERSION, Agent, Driver
+from edge.care import Build, Means, RemoteCare
+from edge.clock import SystemClock, boot_id, machine_id
+from edge.commands import Commands
+from edge.config import CLOCK, EdgeConfig, NodeConfig, load
+from edge.diagnostics import RecentLog, bundle
+from edge.drivers import make_driver
 from edge.errors import ConfigError, OutboxError
+from edge.expected import ExpectedTags
+from edge.gateway_time import GatewayTime
+from edge.hardware.systemd import notify, watchdog_s
 from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
-from edge.uplink import MqttLink, make_client
+from edge.timekeeper import Timekeeper, set_clock_to_floor
+from edge.twin import Twin
+from edge.uplink import MqttLink
 from edge.upload import Uploader
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 15.0
+STATE = NodeConfig.model_fields["state"].default
+COMMANDS = (
+    ("run", "Run until stopped."),
+    ("check", "Look at everything that this node needs, and say what to do about what is wrong."),
+    ("claim", "Make this machine a node, by the code on its box."),
+    ("renew", "Ask for the next certificate now; a running agent does so by itself."),
+    ("clock", "Set the machine's clock forward to the last time known. For the start of the machine, as root."),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="satomori-edge", description="What runs on the Pi: reads devices, sends records.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "Run until stopped."), ("check", "Read every device once and say what is wrong.")):
+    for name, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("config", type=Path, help="edge.toml")
         command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
+        if name == "claim":
+            command.add_argument(
+                "code", metavar="CODE", help="As printed, or the text of the QR code: satomori:claim?u=...&c=..."
+            )
+            command.add_argument("--gateway", metavar="URL", help="https://host:port of the gateway; the QR code says it, too.")
+            command.add_argument(
+                "--state", type=Path, default=STATE, metavar="DIR", help=f"The state folder; {STATE} when absent."
+            )
+        else:
+            command.add_argument("config", type=Path, help="edge.toml")
+        if name == "check":
+            command.add_argument("--lang", choices=check.LANGUAGES, help="Language of the screen; by LANG when absent.")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        config = load(arguments.config)
-        if arguments.command == "run":
-            return asyncio.run(_run(config))
-        return asyncio.run(_check(config, as_json=arguments.json))
+        return _COMMANDS[arguments.command](arguments)
     except ConfigError as error:
         return _fail(str(error), 2, as_json=arguments.json)
     except (OutboxError, OSError) as error:
@@ -57,50 +83,179 @@ def _fail(text: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-def _drivers(
-    config: EdgeConfig, clock: SystemClock, media: MediaFolder, state: Path, epoch: str
-) -> dict[str, tuple[str, Driver]]:
-    drivers: dict[str, tuple[str, Driver]] = {}
-    for device, device_config in config.device.items():
-        folder = state / "devices" / device
-        folder.mkdir(parents=True, exist_ok=True)
-        kind = device_config.type.replace("_", "-")
-        drivers[device] = (kind, make_driver(device, device_config, Site(clock, media, folder, epoch)))
-    return drivers
+def _said(text: str, as_json: bool, **facts: str) -> int:
+    print(json.dumps({"ok": True, **facts}, ensure_ascii=False) if as_json else text)
+    return 0
 
 
-async def _run(config: EdgeConfig) -> int:
-    clock, boot, rng = SystemClock(), boot_id(), random.SystemRandom()
+# The commands
+
+
+def _claim(arguments: argparse.Namespace) -> int:
+    code, url = identity.invitation(arguments.code)
+    url = arguments.gateway or url
+    if url is None:
+        raise ConfigError("--gateway: say https://host:port of the gateway, or give the whole text of the QR code as CODE")
+    node = identity.claim(code, url, arguments.state)
+    path = arguments.state / "edge.toml"
+    return _said(f"This is node {node} now. Next: satomori-edge check {path}", arguments.json, node=node, config=str(path))
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    if config.remote is None:
+        raise ConfigError(f"{arguments.config}: remote: is absent, so there is no gateway to ask; claim this node")
     state = config.node.state
-    state.mkdir(parents=True, exist_ok=True)
-    media = MediaFolder(state / "media")
-    uploader = _uploader(config, media, clock, rng)
-    outbox = Outbox(state / "outbox.db", machine=machine_id(), boot=boot, max_records=config.outbox.max_records)
+    made = identity.renew(state, config.remote.url, config.node.name, clock=Timekeeper(state, boot_id()).clock_state())
+    until = datetime.fromtimestamp(made.ends_s, UTC).isoformat()
+    return _said(f"renewed; good until {until}. A running agent shows it at its next connection.", arguments.json, until=until)
+
+
+def _clock(arguments: argparse.Namespace) -> int:
+    done = set_clock_to_floor(load(arguments.config).node.state)
+    return _said(done, arguments.json, done=done)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    findings = asyncio.run(check.findings(config))
+    language = arguments.lang or check.language()
+    print(check.as_json(findings, language) if arguments.json else check.screen(findings, language))
+    return 1 if any(one.is_bad for one in findings) else 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config, recent = load(arguments.config), RecentLog()
+    logging.getLogger().addHandler(recent)
     try:
+        return asyncio.run(_live(config, recent))
+    finally:
+        logging.getLogger().removeHandler(recent)
+
+
+# The agent, put together
+
+
+async def _live(base: EdgeConfig, recent: RecentLog) -> int:
+    boot, rng, state = boot_id(), random.SystemRandom(), base.node.state
+    state.mkdir(parents=True, exist_ok=True)
+    guide = GatewayTime(SystemClock(), base.remote.url, state / identity.FOLDER / "ca.pem", rng) if base.remote else None
+    clock = Timekeeper(state, boot, guide, guide.disciplined) if guide else Timekeeper(state, boot)
+
+    def tls_clock() -> str:
+        """OpenSSL goes by the machine's own clock, also where we know better."""
+        return "unsync" if guide is not None and guide.guides else clock.clock_state()
+
+    media = MediaFolder(state / "media")
+    uploader = _uploader(base, media, clock, rng, tls_clock)
+    outbox = Outbox(
+        state / "outbox.db",
+        machine=machine_id(),
+        boot=boot,
+        max_records=base.outbox.max_records,
+        max_bytes=base.outbox.max_mib * 2**20,
+    )
+    try:
+        expected = ExpectedTags(state / "expected.json")
+
+        def build(config: EdgeConfig, device: str) -> tuple[str, Driver]:
+            folder = state / "devices" / device
+            folder.mkdir(parents=True, exist_ok=True)
+            site = Site(clock, media, folder, outbox.epoch, lambda: outbox.waiting, clock.clock_state, expected.at)
+            settings = config.device[device]
+            try:
+                return settings.type.replace("_", "-"), make_driver(device, settings, site)
+            except (ValueError, LookupError) as error:
+                raise ConfigError(f"device.{device}: {error}") from error
+
+        twin = Twin(state / "twin.json")
+        config, drivers = _first(base, twin, build)
         agent = Agent(
-            config.node.name,
-            _drivers(config, clock, media, state, outbox.epoch),
+            base.node.name,
+            drivers | {CLOCK: (CLOCK, clock)},
             outbox,
             clock,
-            lambda words, listener: MqttLink(config.broker, words, listener, rng),
+            lambda words, listener: MqttLink(config.broker, words, listener, rng, tls_clock),
             boot=boot,
-            clock_state=clock_state,
+            clock_state=clock.clock_state,
             rng=rng,
         )
-        await _until_stopped([agent.run(), uploader.run()] if uploader else [agent.run()])
+
+        def tell() -> dict[str, Any]:
+            return {
+                "version": VERSION, "node": base.node.name, "up": agent.up, "answered_s": agent.answered_s(),
+                "clock": clock.clock_state(), "waiting": outbox.waiting, "devices": sorted(agent.drivers),
+                "failing": agent.failing, "revision": care.applied.revision if care.applied else 0,
+            }  # fmt: skip
+
+        def shelve() -> str:
+            if uploader is None:
+                raise OSError("this node has no [media], so there is nowhere to send it to")
+            return media.keep(bundle(care.config, outbox, tell(), recent), "application/gzip")
+
+        def keys() -> list[bytes]:
+            return identity.keys_in(base.remote.keys_file) if base.remote else []
+
+        means = Means(clock, clock.clock_state, keys, build, shelve)
+        care = RemoteCare(agent, means, base, config, twin, Commands(state / "commands.json"), expected)
+        agent.care = care
+        works = [agent.run(), status.tell(state, tell), _alive()]
+        if uploader is not None:
+            works.append(uploader.run())
+        if base.remote is not None:
+
+            def renewed() -> None:
+                agent.use_broker(care.config.broker)
+
+            renewal = identity.Renewal(state, base.remote.url, base.node.name, clock, tls_clock, rng, renewed)
+            works.append(renewal.run())
+        if guide is not None:
+            works.append(guide.run())
+        await _until_stopped(works)
         return 0
     finally:
         outbox.close()
 
 
-def _uploader(config: EdgeConfig, media: MediaFolder, clock: SystemClock, rng: random.Random) -> Uploader | None:
+def _first(base: EdgeConfig, twin: Twin, build: Build) -> tuple[EdgeConfig, dict[str, tuple[str, Driver]]]:
+    """What to begin with. What was asked from afar and can't even be made gives way to what was before it."""
+    config = twin.start(base)
+    try:
+        return config, {device: build(config, device) for device in config.device}
+    except ConfigError as error:
+        if twin.memory.running is None:
+            raise
+        if twin.memory.trial:
+            twin.roll_back(str(error))
+        else:
+            twin.give_up(str(error))
+        return _first(base, twin, build)
+
+
+def _uploader(
+    config: EdgeConfig, media: MediaFolder, clock: Timekeeper, rng: random.Random, tls_clock: Callable[[], str]
+) -> Uploader | None:
     if config.media is None:
         return None
     try:
         token = config.media.token_file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"media.token_file: {config.media.token_file} can't be read: {error.strerror}") from error
-    return Uploader(media, config.media.url, token, clock, rng)
+    url, ca_file = config.media.url, config.media.ca_file
+    return Uploader(media, url, token, clock, rng, ca_file=ca_file, clock_state=tls_clock)
+
+
+async def _alive() -> None:
+    """Tells the service manager that the loop turns. It stops telling when the loop hangs, and is then restarted."""
+    try:
+        notify("READY=1")
+        every_s = watchdog_s()
+        while every_s is not None:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(every_s / 2)
+    except OSError as error:
+        log.error("the service manager can't be told that all is well: %s", error)
+    await asyncio.Event().wait()
 
 
 async def _until_stopped(works: list[Coroutine[Any, Any, None]]) -> None:
@@ -125,34 +280,4 @@ async def _until_stopped(works: list[Coroutine[Any, Any, None]]) -> None:
             raise error
 
 
-async def _check(config: EdgeConfig, *, as_json: bool) -> int:
-    """Reads one record of each device, side by side; what belongs to a running agent is left alone."""
-    clock = SystemClock()
-    make_client(config.broker, config.node.name)
-    with tempfile.TemporaryDirectory(prefix="satomori-edge-check-") as state:
-        media = MediaFolder(Path(state) / "media", reserve_bytes=0)
-        drivers = _drivers(config, clock, media, Path(state), epoch="")
-        said = await asyncio.gather(*(_first_record(driver) for _, driver in drivers.values()))
-    faults = dict(zip(drivers, said, strict=True))
-    if as_json:
-        print(json.dumps({"ok": not any(said), "faults": {k: v for k, v in faults.items() if v}}, ensure_ascii=False))
-    else:
-        for device, fault in faults.items():
-            print(f"{'NG' if fault else 'OK'}  device.{device}" + (f": {fault}" if fault else ""))
-    return 1 if any(said) else 0
-
-
-async def _first_record(driver: Driver) -> str | None:
-    """What is wrong with the device, or None when it said something."""
-    try:
-        async with asyncio.timeout(CHECK_S), aclosing(driver.records()) as records:  # type: ignore[type-var]
-            async for _ in records:
-                return None
-    except TimeoutError:
-        return f"said nothing for {CHECK_S:g} s: is it switched on and wired to this port?"
-    except OSError as error:
-        return str(error) or type(error).__name__
-    except Exception as error:
-        log.exception("a driver failed")
-        return f"its driver failed: {error!r}"
-    return "ended without a word"
+_COMMANDS = {"run": _run, "check": _check, "claim": _claim, "renew": _renew, "clock": _clock}

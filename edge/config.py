@@ -11,6 +11,9 @@ from edge.contract.names import Name
 from edge.drivers import DeviceConfig
 from edge.errors import ConfigError
 
+CLOCK = "clock"
+"""The device that the agent itself is: see edge.timekeeper."""
+
 
 class NodeConfig(BaseModel):
     """`[node]`: which node this is."""
@@ -29,6 +32,9 @@ class OutboxConfig(BaseModel):
     max_records: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
         3_000_000, description="Records kept while there is no link; beyond, the least important are dropped and declared."
     )
+    max_mib: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        1024, description="The same in MiB on the disk, whichever is first."
+    )
 
 
 class MediaConfig(BaseModel):
@@ -38,6 +44,19 @@ class MediaConfig(BaseModel):
 
     url: str = Field(description="The gateway's address, http://host:port or https://host:port.")
     token_file: Path = Field(description="File that holds this node's token.")
+    ca_file: Path | None = Field(None, description="Certificates of the gateway's authority; the system's when absent.")
+
+
+class RemoteConfig(BaseModel):
+    """`[remote]`: who may change this node from afar. `satomori-edge claim` writes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys_file: Path = Field(description="File with the gateway's public keys: what they sign is believed.")
+    url: str = Field(description="The gateway's node listener, https://host:port: where the certificate is renewed.")
+    link_back_s: float = Field(
+        300, ge=10, le=86_400, description="A new configuration is rolled back when the gateway has not answered for so long."
+    )
 
 
 class EdgeConfig(BaseModel):
@@ -49,6 +68,7 @@ class EdgeConfig(BaseModel):
     broker: BrokerConfig
     outbox: OutboxConfig = OutboxConfig()
     media: MediaConfig | None = Field(None, description="Absent: pictures stay on the node until it is set.")
+    remote: RemoteConfig | None = Field(None, description="Absent: nobody can change this node from afar.")
     device: dict[Name, DeviceConfig] = Field(min_length=1, description="The devices on this node, by name.")
 
 
@@ -60,24 +80,48 @@ def load(path: Path) -> EdgeConfig:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
+    return checked(document, f"{path}: ")
+
+
+def checked(document: object, where: str = "") -> EdgeConfig:
+    """What a document says, as the configuration. ConfigError with one line a fault, each with `where` and its setting."""
     try:
         config = EdgeConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {setting(fault['loc'])}: {fault['msg']}" for fault in error.errors())) from error
-    if taken := _taken_twice(config):
-        raise ConfigError("\n".join(f"{path}: {fault}" for fault in taken))
+        raise ConfigError("\n".join(f"{where}{setting(fault['loc'])}: {fault['msg']}" for fault in error.errors())) from error
+    faults = _taken_twice(config)
+    if CLOCK in config.device:
+        faults.append(f"device.{CLOCK}: the agent speaks of the node's clock under this name; choose another")
+    if faults:
+        raise ConfigError("\n".join(f"{where}{fault}" for fault in faults))
     return config
 
 
 def _taken_twice(config: EdgeConfig) -> list[str]:
-    """The pins, serial ports and folders that two devices would take from each other."""
-    owners: dict[tuple[str, object], str] = {}
+    """The names, pins, serial ports, adapters and folders that two devices, or one device twice, would take from each other."""
+    owners: dict[tuple[str, object], tuple[str, str]] = {}
     faults = []
     for name, device in config.device.items():
-        for field in ("pin", "port", "folder"):
-            value = getattr(device, field, None)
-            if value is not None and (owner := owners.setdefault((field, value), name)) != name:
-                faults.append(f"device.{name}.{device.type}.{field}: {value} belongs to device.{owner} already")
+        for field in type(device).model_fields:
+            value = getattr(device, field)
+            # `pin`, and `tamper_pin` or `pin_a`: every field of that word takes one of the same things.
+            for kind in {"pin", "port", "folder", "adapter"}.intersection(field.split("_")):
+                owner = owners.setdefault((kind, value), (name, field))
+                if value is not None and owner != (name, field):
+                    faults.append(f"device.{name}.{device.type}.{field}: {value} belongs to device.{owner[0]} already")
+    faults += _names_taken_twice(config)
+    return faults
+
+
+def _names_taken_twice(config: EdgeConfig) -> list[str]:
+    """The children (of a receiver) that are called as another device is."""
+    owners = dict.fromkeys((*config.device, CLOCK), "device.")
+    faults = []
+    for name, device in config.device.items():
+        for child in getattr(device, "children", ()):
+            if (owner := owners.setdefault(child, f"device.{name}.")) != f"device.{name}.":
+                whose = f"device.{child}" if owner == "device." else f"{owner}{child}"
+                faults.append(f"device.{name}.{device.type}: {child} is the name of {whose} already; each device has its own")
     return faults
 
 

@@ -7,9 +7,9 @@ thread touches the socket.
 
 import logging
 import random
-import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.contract.broker import BrokerConfig, parse_url
 from edge.errors import ConfigError
+from edge.tls import client_context, waives_dates
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class LinkWords:
     """What a link says of its node: client id, where it listens, and the will the broker speaks for it."""
 
     client_id: str
-    listen: str
+    listen: tuple[str, ...]
+    """Topic filters. Without the first a link is of no use; a broker that refuses one of the others is only told of."""
     will_topic: str
     will: bytes
 
@@ -57,12 +59,26 @@ class LinkWords:
 class MqttLink:
     """One node's connection, kept up until `stop`. `publish` may be called from any thread."""
 
-    def __init__(self, config: BrokerConfig, words: LinkWords, listener: Listener, rng: random.Random) -> None:
-        """Opens nothing but the files that the configuration names. ConfigError when one of them can't be used."""
-        self._host, self._port, _ = parse_url(config.url)
+    def __init__(
+        self,
+        config: BrokerConfig,
+        words: LinkWords,
+        listener: Listener,
+        rng: random.Random,
+        clock_state: Callable[[], str] = lambda: "sync",
+    ) -> None:
+        """Opens nothing but the files that the configuration names. ConfigError when one of them can't be used.
+
+        `clock_state` is asked at each connection, from the link's own thread.
+        """
         self._config, self._words, self._listener, self._rng = config, words, listener, rng
+        self._clock_state = clock_state
         make_client(config, words.client_id)
+        self._turn = 0  # counts the calls of `use`: a connection of an earlier turn ends itself
+        self._refused: set[str] = set()
+        self._waives = False
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._client: mqtt.Client | None = None
         self._last: mqtt.MQTTMessageInfo | None = None
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
@@ -77,9 +93,20 @@ class MqttLink:
         if client is not None:
             self._last = client.publish(topic, payload, qos=1, retain=retain)
 
+    def use(self, config: BrokerConfig) -> None:
+        """From now on this broker, over a new connection; its files are read anew. ConfigError when one can't be used."""
+        make_client(config, self._words.client_id)
+        self._config = config
+        self._turn += 1
+        self._hurry.set()
+        client = self._client
+        if client is not None:
+            client.disconnect()
+
     def stop(self, timeout_s: float = 5) -> None:
         """Sends what is queued (a clean farewell), disconnects, ends the thread."""
         self._stop.set()
+        self._hurry.set()
         client, last = self._client, self._last
         if client is not None:
             if last is not None:
@@ -99,23 +126,29 @@ class MqttLink:
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
             # Full jitter: a thousand nodes that lost one broker do not come back in step.
             ceiling = min(self._config.backoff_cap_s, 2.0 ** min(failures, 10))
-            self._stop.wait(self._rng.uniform(0, ceiling))
+            pause_s = self._rng.uniform(0, ceiling)
+            if self._hurry.wait(pause_s) and not self._stop.is_set():
+                self._hurry.clear()
+                failures = 0
 
     def _connection(self) -> None:
         """One connection from beginning to end; what ended it is told to the listener."""
         client = None
+        turn, config = self._turn, self._config
+        host, port, _ = parse_url(config.url)
         try:
-            client = self._new_client()
-            client.connect(self._host, self._port, keepalive=self._config.keepalive_s)
+            client = self._new_client(config, turn)
+            client.connect(host, port, keepalive=config.keepalive_s)
             code = MQTTErrorCode.MQTT_ERR_SUCCESS
             while code == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 code = client.loop(1.0)
-                if self._stop.is_set() and self._client is None:  # `stop` came before the broker had answered
+                # `stop` or `use` came before the broker had answered.
+                if self._client is None and (self._stop.is_set() or self._turn != turn):
                     client.disconnect()
                     break
             reason = mqtt.error_string(code)
         except (OSError, ValueError) as error:  # ConfigError too: a certificate may vanish while we run
-            reason = f"{self._host}:{self._port}: {error}"
+            reason = f"{host}:{port}: {error}"
         except Exception as error:
             # What a broken broker can do to paho is not listed anywhere; without this thread the node would be mute for ever.
             log.exception("the link failed; connecting anew")
@@ -126,9 +159,10 @@ class MqttLink:
         if not self._stop.is_set():
             self._listener.link_down(reason)
 
-    def _new_client(self) -> mqtt.Client:
-        words = self._words
-        client = make_client(self._config, words.client_id)
+    def _new_client(self, config: BrokerConfig, turn: int) -> mqtt.Client:
+        words, clock = self._words, self._clock_state()
+        self._say_waived(config, clock)
+        client = make_client(config, words.client_id, clock)
         client.max_inflight_messages_set(100)  # more than all lanes' windows together
         client.max_queued_messages_set(1000)  # a broker that takes all and acknowledges nothing must not fill the memory
         client.connect_timeout = 10
@@ -141,16 +175,17 @@ class MqttLink:
                 self._listener.link_down(f"the broker refused: {code}")
                 client.disconnect()
             else:
-                client.subscribe(words.listen, qos=1)
+                client.subscribe([(topic, 1) for topic in words.listen])
 
         def subscribed(client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
-            if any(code.is_failure for code in codes):
-                self._listener.link_down(f"the broker does not let this node listen to {words.listen}")
+            if codes[0].is_failure:
+                self._listener.link_down(f"the broker does not let this node listen to {words.listen[0]}")
                 client.disconnect()
             else:
+                self._note_refusals({topic for topic, code in zip(words.listen, codes, strict=False) if code.is_failure})
                 self._client = client
                 self._listener.link_up()
-                if self._stop.is_set():  # `stop` may just have looked, and seen no client
+                if self._stop.is_set() or self._turn != turn:  # `stop` or `use` may just have looked, and seen no client
                     client.disconnect()
 
         def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -164,11 +199,26 @@ class MqttLink:
         client.on_socket_register_write = lambda *_: None
         return client
 
+    def _say_waived(self, config: BrokerConfig, clock: str) -> None:
+        waives = parse_url(config.url).tls and waives_dates(config.ca_file, clock)
+        if waives and not self._waives:
+            log.warning("this node's clock was never set, so the dates of the broker's certificate are not judged; "
+                        "%s must vouch for it all the same", config.ca_file)  # fmt: skip
+        elif self._waives and not waives:
+            log.warning("the clock is set: the dates of the broker's certificate are judged again")
+        self._waives = waives
 
-def make_client(config: BrokerConfig, client_id: str) -> mqtt.Client:
+    def _note_refusals(self, refused: set[str]) -> None:
+        """Says which topics besides the first a broker does not let us hear: the records matter more than they do."""
+        for topic in sorted(refused - self._refused):
+            log.error("the broker does not let this node listen to %s; see the broker's rights", topic)
+        self._refused = refused
+
+
+def make_client(config: BrokerConfig, client_id: str, clock: str = "sync") -> mqtt.Client:
     """A client with what the configuration says it shows to the broker, not connected.
 
-    ConfigError when a file can't be used.
+    `clock` is this node's (see edge.tls). ConfigError when a file can't be used.
     """
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
@@ -180,30 +230,8 @@ def make_client(config: BrokerConfig, client_id: str) -> mqtt.Client:
     if config.username is not None:
         client.username_pw_set(config.username, _secret(config.password_file))
     if parse_url(config.url).tls:
-        client.tls_set_context(_tls(config))
+        client.tls_set_context(client_context("broker", config.ca_file, config.certificate_file, config.key_file, clock=clock))
     return client
-
-
-def _tls(config: BrokerConfig) -> ssl.SSLContext:
-    """Each file on its own, so that the error can name it."""
-    setting = "ca_file"
-    path = config.ca_file
-    try:
-        context = ssl.create_default_context(cafile=path)
-        if config.certificate_file is not None:
-            setting, path = "certificate_file", config.certificate_file
-            path.read_bytes()
-            if config.key_file is not None:
-                setting, path = "key_file", config.key_file
-                path.read_bytes()
-                setting = "certificate_file and key_file"
-            # Without a password, a key that has one would make OpenSSL ask for it on the terminal.
-            context.load_cert_chain(config.certificate_file, config.key_file, password="")
-    except ssl.SSLError as error:
-        raise ConfigError(f"broker.{setting}: {path} is not what it should be, in PEM: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"broker.{setting}: {path} can't be read: {error.strerror}") from error
-    return context
 
 
 def _secret(path: Path | None) -> str | None:

@@ -9,7 +9,7 @@ import hashlib
 import http.client
 import logging
 import random
-import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 from edge.clock import Clock
 from edge.errors import ConfigError
 from edge.media import Waiting
+from edge.tls import client_context
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024  # what a Pi Zero holds in memory of a picture, and a thin link may lose of one
 TIMEOUT_S = 60.0
+PAUSE_S = 5.0
 WRONG_HASH_LIMIT = 3
 _ANSWER_BYTES = 64 * 1024
 
@@ -67,13 +69,13 @@ class Uploader:
         rng: random.Random,
         *,
         ca_file: Path | None = None,
-        pause_s: float = 5,
+        clock_state: Callable[[], str] = lambda: "sync",
         backoff_cap_s: float = 300,
     ) -> None:
         """`url`: the gateway's, http:// or https://. ConfigError when it, or `ca_file`, can't be used."""
         self._shelf, self._clock, self._rng = shelf, clock, rng
-        self._gateway = _Gateway(url, token, ca_file)
-        self._pause_s, self._backoff_cap_s = pause_s, backoff_cap_s
+        self._gateway = _Gateway(url, token, ca_file, clock_state)
+        self._backoff_cap_s = backoff_cap_s
         self._down = False
         self._failures = 0
         self._wrong_hash: dict[str, int] = {}
@@ -85,7 +87,7 @@ class Uploader:
             while True:
                 if await self.send_all():
                     self._failures = 0
-                    await self._clock.sleep(self._pause_s)
+                    await self._clock.sleep(PAUSE_S)
                 else:
                     self._failures += 1
                     ceiling = min(self._backoff_cap_s, 2.0 ** min(self._failures, 20))
@@ -165,7 +167,7 @@ class Uploader:
 class _Gateway:
     """One gateway over http.client: blocking, one connection, kept between requests. _Away when it can't be had."""
 
-    def __init__(self, url: str, token: str, ca_file: Path | None) -> None:
+    def __init__(self, url: str, token: str, ca_file: Path | None, clock_state: Callable[[], str]) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -180,12 +182,12 @@ class _Gateway:
         self._path = parts.path.rstrip("/") + "/api/v1/media/"
         self._token = token
         self._connection: http.client.HTTPConnection | None = None
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            try:
-                self._tls = ssl.create_default_context(cafile=ca_file)
-            except OSError as error:
-                raise ConfigError(f"media.ca_file: {ca_file} can't be used: {error}") from error
+        self._ca_file, self._clock_state = ca_file, clock_state
+        self._secure = parts.scheme == "https"
+        if self._secure:
+            client_context("media", ca_file)
+        elif ca_file is not None:
+            raise ConfigError("media.ca_file: is for TLS, but media.url begins with http:// and nothing would be encrypted")
 
     def head(self, sha256: str) -> Answer:
         """How far a picture is."""
@@ -203,7 +205,10 @@ class _Gateway:
             self._connection = None
 
     def _ask(self, method: str, sha256: str, headers: dict[str, str], body: bytes | None) -> Answer:
-        connection = self._connection or self._new_connection()
+        try:
+            connection = self._connection or self._new_connection()
+        except ConfigError as error:  # the file may vanish while we run
+            raise _Away(str(error)) from error
         self._connection = None  # kept only after a whole answer
         try:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -227,8 +232,9 @@ class _Gateway:
         )
 
     def _new_connection(self) -> http.client.HTTPConnection:
-        if self._tls is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
+        if self._secure:
+            tls = client_context("media", self._ca_file, clock=self._clock_state())
+            return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=tls)
         return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.agent import Agent, Driver
+from edge.contract.broker import BrokerConfig
 from edge.contract.events import TrapSprung
 from edge.contract.messages import SEQ_REUSED, Ack, Batch, Birth, State, encode
 from edge.contract.topics import Channel, parse
@@ -52,6 +53,7 @@ class FakeLink:
     def __init__(self, words: LinkWords, listener: Listener) -> None:
         self.words, self.listener = words, listener
         self.up = self.started = self.stopped = False
+        self.used: list[BrokerConfig] = []
         self.said: list[tuple[Channel, bytes, bool]] = []
 
     def start(self) -> None:
@@ -60,6 +62,9 @@ class FakeLink:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         if self.up:
             self.said.append((parse(topic).channel, payload, retain))
+
+    def use(self, config: BrokerConfig) -> None:
+        self.used.append(config)
 
     def stop(self) -> None:
         self.stopped = True
@@ -188,7 +193,7 @@ async def test_each_connection_begins_with_birth_and_state(tmp_path: Path, caplo
         assert node.link.state() == State(session=birth.session, online=True)
         will = State.model_validate_json(node.link.words.will)
         assert will == State(session=birth.session, online=False, reason="lost")
-        assert node.link.words.listen == "satomori/v1/29/kitayama-03/down/ack"
+        assert node.link.words.listen == ("satomori/v1/29/kitayama-03/down/ack",)
         node.link.lose()
         node.link.connect()
         await settle()

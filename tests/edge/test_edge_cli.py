@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ import pytest
 from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge import cli
-from edge.clock import Instant, boot_id, machine_id
+from edge import check, cli
+from edge.clock import boot_id, machine_id
 from edge.config import load
 from edge.contract.messages import State
-from edge.errors import ConfigError, DeviceError
+from edge.errors import ConfigError
 from edge.outbox import Outbox
-from edge.records import Reading, Record, Site
+from edge.records import Site
 from simulators.broker import BrokerMissingError, nats
 from tests.services import REQUIRE
 
@@ -99,8 +98,8 @@ def test_a_fault_ends_with_2_and_a_line_that_names_the_setting(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(cli, "_run")
-    monkeypatch.delattr(cli, "_check")
+    monkeypatch.delattr(cli, "_live")
+    monkeypatch.delattr(check, "findings")
     assert cli.main([command, str(written(tmp_path, **changes))]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -149,82 +148,12 @@ def test_a_missing_token_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"media.token_file: {tmp_path / 'none'} can't be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["walk"], ["run"]])
+@pytest.mark.parametrize("argv", [[], ["walk"], ["run"], ["claim"], ["check", "edge.toml", "--lang", "fr"]])
 def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(argv)
     assert ended.value.code == 2
     assert "usage: satomori-edge" in capsys.readouterr().err
-
-
-# check
-
-
-class Says:
-    """A driver of one record, or of one failure; with `meets`, only once the others are there too."""
-
-    def __init__(self, what: Record | Exception | None, meets: asyncio.Barrier | None = None) -> None:
-        self._what, self._meets = what, meets
-
-    async def records(self) -> AsyncIterator[Record]:
-        if self._meets is not None:
-            await self._meets.wait()
-        if isinstance(self._what, Exception):
-            raise self._what
-        if self._what is None:
-            return
-        yield self._what
-
-
-READING = Reading(Instant(1, 1), "trap-11", "heartbeat", 1)
-
-
-def checked(drivers: dict[str, Says], folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    monkeypatch.setattr(cli, "make_driver", lambda device, config, site: drivers[device])
-    device = {name: {"type": "reed_trap", "pin": pin} for pin, name in enumerate(drivers)}
-    return cli.main(["check", *options, str(written(folder, device=device))])
-
-
-def test_check_says_of_each_device_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    drivers = {"a": Says(READING), "b": Says(DeviceError("no such port")), "c": Says(None), "d": Says(ValueError("bug"))}
-    assert checked(drivers, tmp_path, monkeypatch) == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "OK  device.a",
-        "NG  device.b: no such port",
-        "NG  device.c: ended without a word",
-        "NG  device.d: its driver failed: ValueError('bug')",
-    ]
-
-
-def test_check_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert checked({"a": Says(READING), "b": Says(DeviceError("no such port"))}, tmp_path, monkeypatch, "--json") == 1
-    assert json.loads(capsys.readouterr().out) == {"ok": False, "faults": {"b": "no such port"}}
-    assert checked({"a": Says(READING)}, tmp_path, monkeypatch, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "faults": {}}
-
-
-def test_devices_are_checked_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = asyncio.Barrier(2)
-    assert checked({"a": Says(READING, both), "b": Says(READING, both)}, tmp_path, monkeypatch) == 0
-
-
-def test_a_silent_device_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "CHECK_S", 0.05)
-    assert checked({"a": Says(READING, asyncio.Barrier(2))}, tmp_path, monkeypatch) == 1
-    assert "NG  device.a: said nothing for 0.05 s: is it switched on" in capsys.readouterr().out
-
-
-def test_check_leaves_what_a_running_agent_has_alone(tmp_path: Path) -> None:
-    """Real drivers, and a picture that the running agent is just putting on its shelf."""
-    card, shelf = tmp_path / "card", tmp_path / "state" / "media"
-    card.mkdir()
-    shelf.mkdir(parents=True)
-    (shelf / "half.part").touch()
-    device = {"cam-02": {"type": "trail_camera", "folder": str(card)}, "node": {"type": "node_health"}}
-    assert cli.main(["check", str(written(tmp_path, device=device))]) == 0
-    assert [path.name for path in (tmp_path / "state").rglob("*")] == ["media", "half.part"]
 
 
 # run

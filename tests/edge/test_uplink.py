@@ -37,7 +37,7 @@ NODE = "kitayama-03"
 STATE = topic_for(Topic(NODE, Channel.STATE))
 LIVE = topic_for(Topic(NODE, Channel.LIVE))
 ACK = topic_for(Topic(NODE, Channel.ACK))
-WORDS = LinkWords(NODE, ACK, STATE, b"lost")
+WORDS = LinkWords(NODE, (ACK,), STATE, b"lost")
 
 
 @pytest.fixture(params=[nats, pytest.param(mosquitto, marks=pytest.mark.services)], ids=["nats", "mosquitto"])
@@ -156,7 +156,7 @@ class Ear:
     def link_down(self, reason): print(reason, flush=True)
     def received(self, topic, payload): pass
 url, node, listen, will_topic = sys.argv[1:]
-MqttLink(BrokerConfig(url=url), LinkWords(node, listen, will_topic, b"lost"), Ear(), random.Random(1)).start()
+MqttLink(BrokerConfig(url=url), LinkWords(node, (listen,), will_topic, b"lost"), Ear(), random.Random(1)).start()
 sys.stdin.read()
 """
 
@@ -238,7 +238,46 @@ def test_an_event_of_an_outage_arrives_after_it(broker: Broker, tmp_path: Path) 
     asyncio.run(asyncio.wait_for(tale(), 60))
 
 
+def test_another_broker_can_be_used_from_now_on(broker: Broker, tmp_path: Path) -> None:
+    with nats_or_skip(tmp_path / "second") as second, linked(broker.url) as (link, ear), Gateway(broker.port) as first:
+        ear.until("up")
+        link.publish(STATE, b"goodbye")
+        link.use(BrokerConfig(url=second.url, backoff_cap_s=0.2))
+        ear.until("up")
+        with Gateway(second.port) as gateway:
+            link.publish(LIVE, b"here")
+            assert gateway.next()[1] == b"here"
+        assert first.next()[1] == b"goodbye"
+
+
+def nats_or_skip(folder: Path) -> Broker:
+    try:
+        return nats(folder)
+    except BrokerMissingError as error:
+        if os.environ.get(REQUIRE) == "1":
+            raise
+        pytest.skip(str(error))
+
+
 # Failing to connect
+
+
+def test_a_broker_that_is_not_there_can_be_left_at_once(tmp_path: Path) -> None:
+    """Although the next attempt at the old one is an hour away."""
+
+    class Patient(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return 3600
+
+    with (
+        nats_or_skip(tmp_path) as broker,
+        linked(f"mqtt://127.0.0.1:{free_port()}", Patient(1), backoff_cap_s=3600) as (link, ear),
+    ):
+        assert ear.next()[0] == "down"
+        with pytest.raises(ConfigError):
+            link.use(BrokerConfig(url="mqtts://127.0.0.1", ca_file=tmp_path / "none"))
+        link.use(BrokerConfig(url=broker.url))
+        assert ear.next()[0] == "up"
 
 
 class Noted(random.Random):
@@ -359,6 +398,26 @@ def speaks_nonsense(connection: socket.socket) -> None:
     welcome(connection)
     connection.sendall(b"\x30\x03\x00\x01\xff")  # a topic that is no UTF-8
     packet(connection)
+
+
+def test_a_broker_that_refuses_what_is_not_vital_is_used_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    def refuses_the_second(connection: socket.socket) -> None:
+        assert packet(connection)[0] == 0x10
+        connection.sendall(b"\x20\x02\x00\x00")
+        _, body = packet(connection)
+        connection.sendall(b"\x90\x04" + body[:2] + b"\x01\x80")
+        packet(connection)
+
+    with Socket(refuses_the_second) as broker:
+        ear = Ear()
+        words = LinkWords(NODE, (ACK, "down/desired"), STATE, b"lost")
+        link = MqttLink(BrokerConfig(url=broker.url), words, ear, random.Random(1))
+        link.start()
+        try:
+            assert ear.next()[0] == "up"
+        finally:
+            link.stop()
+    assert "does not let this node listen to down/desired" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,514 @@
+"""What a person at the box needs to know before leaving: everything this node needs, looked at once, on one screen.
+
+A running agent is not disturbed: it is asked (`edge.status`). Without one, devices are read, and the gateway is asked for an
+answer over the node's own link. Each finding says what is so and, unless it is good, what to do; in Japanese and in English.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import random
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from unicodedata import east_asian_width
+
+from edge import status
+from edge.agent import VERSION, Driver, born
+from edge.care import children
+from edge.clock import SystemClock, boot_id, machine_id
+from edge.config import EdgeConfig
+from edge.contract.broker import parse_url
+from edge.contract.messages import Ack, Applied, Birth, BornDevice, State, encode
+from edge.contract.topics import Channel, Topic, down_filter, topic_for
+from edge.drivers import make_driver
+from edge.errors import OutboxError
+from edge.hardware import machine
+from edge.identity import certificate
+from edge.media import RESERVE_BYTES, MediaFolder
+from edge.outbox import Outbox
+from edge.records import Site
+from edge.timekeeper import Timekeeper
+from edge.twin import Twin, merged
+from edge.uplink import LinkWords, MqttLink, make_client
+
+log = logging.getLogger(__name__)
+
+LANGUAGES = ("ja", "en")
+LINES, COLUMNS = 24, 80
+READ_S = 15.0
+CONNECT_S = 15.0
+ANSWER_S = 10.0
+TRIES = 10
+WEAK_DBM = -75
+"""Wi-Fi weaker than this works today and not in the rain."""
+
+LEAST_BYTES = 32 * 1024 * 1024
+"""With less than this the outbox is about to stop."""
+
+
+class Text(NamedTuple):
+    """One sentence in both languages."""
+
+    ja: str
+    en: str
+
+
+class Finding(NamedTuple):
+    """One line of the screen. Bad is red: the node does not do its work; weak and unknown are for a person to judge."""
+
+    what: str
+    state: Literal["ok", "weak", "bad", "unknown"]
+    said: Text
+    do: Text | None = None
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it is red."""
+        return self.state == "bad"
+
+
+class Tries(NamedTuple):
+    """What became of asking the gateway some times."""
+
+    answers_s: list[float]
+    signals: list[float | None]
+    tries: int
+    trouble: str
+
+
+async def findings(base: EdgeConfig) -> list[Finding]:
+    """Looks at everything; `base` is edge.toml. ConfigError when a file that the settings name can't be used."""
+    state = base.node.state
+    twin = Twin(state / "twin.json")
+    applied = twin.memory.applied
+    config = merged(base, applied.statement) if applied and base.remote else base
+    make_client(config.broker, config.node.name)
+    try:
+        running = status.ask(state)
+    except OSError as error:
+        agent = Finding("agent", "bad", Text(f"動いていますが、返事がありません: {error}", f"runs, but does not answer: {error}"),
+                        Text("再起動してください: sudo systemctl restart satomori-edge",
+                             "restart it: sudo systemctl restart satomori-edge"))  # fmt: skip
+        return [agent, _disk(state), *_certificate(config, "unsync")]
+    clock = running["clock"] if running else _clock_state(state)
+    found = [_agent(running)]
+    drivers: dict[str, tuple[str, Driver]] = {}
+    found += _told_devices(config, running) if running else await _read_devices(config, drivers)
+    found += [_clock(clock), _disk(state)]
+    found += _certificate(config, clock)
+    if running:
+        found += [_outbox(running["waiting"]), _told_link(running), _signal([_dbm() for _ in range(TRIES)])]
+    else:
+        devices = [*born(drivers), *children(config, drivers)] if drivers.keys() == config.device.keys() else born(drivers)
+        found += await asyncio.to_thread(_link, config, clock, devices, twin.applied)
+    return found
+
+
+# The agent, and its devices
+
+
+def _agent(running: Mapping[str, Any] | None) -> Finding:
+    if running is None:
+        return Finding("agent", "ok", Text("止まっています。ここから調べます", "does not run; looked at from here"))
+    revision = running["revision"]
+    by = (
+        Text(f"設定 第{revision}版", f"configuration {revision}")
+        if revision
+        else Text("設定 edge.toml", "configuration edge.toml")
+    )
+    return Finding(
+        "agent", "ok", Text(f"動いています（{by.ja}）。邪魔をせず様子を聞きました", f"runs ({by.en}); asked, not disturbed")
+    )
+
+
+def _told_devices(config: EdgeConfig, running: Mapping[str, Any]) -> list[Finding]:
+    return [_device(device, running["failing"].get(device)) for device in running["devices"]] + [
+        Finding(f"device.{device}", "unknown", Text("動いている設定にはありません", "is not in the configuration that runs"))
+        for device in config.device
+        if device not in running["devices"]
+    ]
+
+
+async def _read_devices(config: EdgeConfig, drivers: dict[str, tuple[str, Driver]]) -> list[Finding]:
+    """One record of each, side by side. Adds the drivers that could be made."""
+    with tempfile.TemporaryDirectory(prefix="satomori-edge-check-") as state:
+        media = MediaFolder(Path(state) / "media", reserve_bytes=0)
+        found: dict[str, Finding] = {}
+        for device, settings in config.device.items():
+            folder = Path(state) / device
+            folder.mkdir()
+            try:
+                drivers[device] = (
+                    settings.type.replace("_", "-"),
+                    make_driver(device, settings, Site(SystemClock(), media, folder)),
+                )
+            except (ValueError, OSError) as error:
+                found[device] = _device(device, str(error))
+            else:
+                if (missing := _missing(settings)) is not None:
+                    found[device] = Finding(
+                        f"device.{device}", "bad", Text(f"{missing} がありません", f"{missing} is not there"), _PLUG
+                    )
+        reading = [device for device in drivers if device not in found]
+        patient = {device for device in reading if getattr(config.device[device], "children", {})}
+        found |= zip(
+            reading, await asyncio.gather(*(_read(one, drivers[one][1], one in patient) for one in reading)), strict=True
+        )
+        return [found[device] for device in config.device]
+
+
+_PLUG = Text("差し込み口とケーブルを確かめてください: ls -l /dev/serial/by-id", "check plug and cable: ls -l /dev/serial/by-id")
+
+
+def _missing(settings: object) -> object:
+    """A port or folder of the settings that is not there."""
+    paths = (getattr(settings, field, None) for field in ("port", "folder"))
+    return next((path for path in paths if path is not None and not Path(path).exists()), None)
+
+
+async def _read(device: str, driver: Driver, patient: bool) -> Finding:
+    try:
+        async with asyncio.timeout(READ_S), aclosing(driver.records()) as records:  # type: ignore[type-var]  # generators all
+            async for _ in records:
+                return _device(device, None)
+        return _device(device, "ended without a word")
+    except TimeoutError:
+        silent = Text(f"{READ_S:g}秒待っても何も言いません", f"said nothing for {READ_S:g} s")
+        if patient:  # those behind it speak when they have something to say
+            return Finding(
+                f"device.{device}", "unknown", silent, Text("子機を1台動かして、もう一度", "trigger one behind it, then again")
+            )
+        wired = Text("電源と配線を確かめてください", "is it switched on and wired to this port?")
+        return Finding(f"device.{device}", "bad", silent, wired)
+    except OSError as error:
+        return _device(device, str(error) or type(error).__name__)
+    except Exception as error:
+        log.exception("a driver failed")
+        return _device(device, f"its driver failed: {error!r}")
+
+
+def _device(device: str, fault: str | None) -> Finding:
+    if fault is None:
+        return Finding(f"device.{device}", "ok", Text("読めました", "was read"))
+    # Whoever wrote the reason said what to do, in English; the shop talk of a wire is the same everywhere.
+    return Finding(f"device.{device}", "bad", Text("読めません", "can't be read"), Text(fault, fault))
+
+
+# The machine
+
+
+def _clock_state(state: Path) -> str:
+    return Timekeeper(state, boot_id()).clock_state()
+
+
+def _clock(clock: str) -> Finding:
+    if clock != "unsync":
+        return Finding("clock", "ok", Text("合っています", "is right"))
+    return Finding("clock", "weak", Text("まだ合っていません", "was never set since the start"),
+                   Text("ネットにつなぐと合います。それまでの記録の時刻は、あとで直ります",
+                        "a network sets it; records made before get their time later"))  # fmt: skip
+
+
+def _disk(state: Path) -> Finding:
+    folder = next(path for path in (state, *state.absolute().parents) if path.exists())
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        return Finding("disk", "bad", Text(f"読めません: {error}", f"can't be read: {error}"),
+                       Text("SDカードを替えてください", "replace the card"))  # fmt: skip
+    if found.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
+        mend = Text("書ける場所にするか、SDカードを替えてください", "make it writable by this user, or replace the card")
+        return Finding("disk", "bad", Text(f"{folder} に書けません", f"{folder} can't be written"), mend)
+    free = found.f_bavail * found.f_frsize
+    said = Text(f"空き {free // 2**20} MiB", f"{free // 2**20} MiB free")
+    if free < RESERVE_BYTES:
+        return Finding("disk", "bad" if free < LEAST_BYTES else "weak", said,
+                       Text("要らないファイルを消してください。写真はカメラに残ります",
+                            "delete what is not needed; pictures wait on the camera"))  # fmt: skip
+    return Finding("disk", "ok", said)
+
+
+def _outbox(waiting: int) -> Finding:
+    return Finding(
+        "outbox", "ok", Text(f"未送信 {waiting}件。この端末に保存しています", f"{waiting} records wait, saved on this machine")
+    )
+
+
+def _certificate(config: EdgeConfig, clock: str) -> list[Finding]:
+    """That it can be read and fits its key is known by now: `make_client` said nothing."""
+    path = config.broker.certificate_file
+    if path is None or not parse_url(config.broker.url).tls:
+        return []
+    pem = path.read_bytes()
+    if config.broker.ca_file is not None and not _is_of(pem, config.broker.ca_file.read_bytes()):
+        other = Text("broker.ca_file の認証局のものではありません", "is not of the authority in broker.ca_file")
+        return [
+            Finding(
+                "certificate",
+                "weak",
+                other,
+                Text("つながらなければ、登録をやり直してください", "claim this node anew if there is no link"),
+            )
+        ]
+    said, now_s = certificate(pem), time.time()
+    days = int((said.ends_s - now_s) // 86_400)
+    left = Text(f"あと{days}日", f"good for {days} days")
+    renew = Text(
+        "satomori-edge renew edge.toml（動いていれば自動です）", "satomori-edge renew edge.toml (a running agent does so itself)"
+    )
+    if clock == "unsync":
+        return [
+            Finding(
+                "certificate",
+                "unknown",
+                Text("時計が合うまで期限は分かりません", "its dates can't be told until the clock is right"),
+            )
+        ]
+    if not said.begins_s <= now_s < said.ends_s:
+        return [Finding("certificate", "bad", Text("期限が切れています", "has expired or is not valid yet"), renew)]
+    return [Finding("certificate", "weak" if said.is_due(now_s) else "ok", left, renew if said.is_due(now_s) else None)]
+
+
+def _is_of(pem: bytes, authorities: bytes) -> bool:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    own = x509.load_pem_x509_certificate(pem)
+    for authority in x509.load_pem_x509_certificates(authorities):
+        try:
+            own.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return True
+    return False
+
+
+# The link
+
+
+def _told_link(running: Mapping[str, Any]) -> Finding:
+    if not running["up"]:
+        return _no_link("the agent has no connection; its log says why")
+    answered = running["answered_s"]
+    if answered is None:
+        silent = Text("つながっていますが、まだ返事がありません", "connected, but the gateway has not answered yet")
+        return Finding("gateway", "unknown", silent, Text("1分待って、もう一度", "wait a minute, then again"))
+    return Finding(
+        "gateway",
+        "ok",
+        Text(f"つながっています。{answered:.0f}秒前に返事がありました", f"connected; answered {answered:.0f} s ago"),
+    )
+
+
+def _link(config: EdgeConfig, clock: str, devices: list[BornDevice], applied: Applied | None) -> list[Finding]:
+    """With the real outbox, whose number the gateway knows this node by: another would be another life of it."""
+    boot = boot_id()
+    try:
+        with closing(Outbox(config.node.state / "outbox.db", machine=machine_id(), boot=boot,
+                            max_records=config.outbox.max_records)) as outbox:  # fmt: skip
+            birth = Birth(
+                epoch=outbox.epoch, session=secrets.token_hex(8), boot=boot, agent=f"satomori-edge {VERSION}",
+                sent=SystemClock().now().utc_us, first=outbox.first_seq, oldest=outbox.oldest_seq, next=outbox.next_seq,
+                devices=devices, config=applied,
+            )  # fmt: skip
+            tries = _ask(config, clock, birth)
+            return [_outbox(outbox.waiting), _answers(tries), _signal(tries.signals or [_dbm()])]
+    except OutboxError as error:
+        return [Finding("outbox", "bad", Text("開けません", "can't be opened"), Text(str(error), str(error)))]
+
+
+class _Ear:
+    """What the link tells, for `_ask` to wait for."""
+
+    def __init__(self) -> None:
+        self.heard: queue.Queue[tuple[str, str, bytes]] = queue.Queue()
+
+    def link_up(self) -> None:
+        self.heard.put(("up", "", b""))
+
+    def link_down(self, reason: str) -> None:
+        self.heard.put(("down", reason, b""))
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self.heard.put(("message", topic, payload))
+
+
+def _ask(config: EdgeConfig, clock: str, birth: Birth) -> Tries:
+    """Connects as the node, and says birth until the gateway has answered often enough, or not twice."""
+    node, ear = config.node.name, _Ear()
+    topics = {channel: topic_for(Topic(node, channel)) for channel in (Channel.BIRTH, Channel.STATE)}
+    ack = down_filter(node, Channel.ACK)
+    gone = encode(State(session=birth.session, online=False, reason="clean"))
+    words = LinkWords(node, (ack,), topics[Channel.STATE], gone)
+    link = MqttLink(config.broker, words, ear, random.SystemRandom(), lambda: clock)
+    tries = Tries([], [], 0, "")
+    missed = 0
+    link.start()
+    try:
+        if (fault := _await(ear, "up", CONNECT_S)) is not None:
+            return tries._replace(trouble=fault or "nothing answers")
+        while tries.tries < TRIES and missed < 2:
+            while not ear.heard.empty():  # a late answer to the last try is none to this one
+                ear.heard.get()
+            began = time.monotonic()
+            link.publish(topics[Channel.BIRTH], encode(birth), retain=True)
+            fault = _await(ear, "message", ANSWER_S, (ack, birth.epoch))
+            tries.signals.append(_dbm())
+            if fault is None:
+                tries.answers_s.append(time.monotonic() - began)
+            else:
+                missed += 1
+            tries = tries._replace(tries=tries.tries + 1, trouble=fault or tries.trouble)
+        link.publish(topics[Channel.STATE], gone, retain=True)
+        return tries
+    finally:
+        link.stop()
+
+
+def _await(ear: _Ear, what: str, within_s: float, answer: tuple[str, str] | None = None) -> str | None:
+    """None when it came in time; otherwise what the link said last, or nothing. Two failures to connect are enough."""
+    end, reason, failures = time.monotonic() + within_s, "", 0
+    while (left := end - time.monotonic()) > 0:
+        try:
+            said, text, payload = ear.heard.get(timeout=left)
+        except queue.Empty:
+            break
+        if said == "down":
+            reason, failures = text, failures + 1
+            if failures == 2:
+                break
+        elif said == what and (answer is None or (text == answer[0] and _is_ack(payload, answer[1]))):
+            return None
+    return reason
+
+
+def _is_ack(payload: bytes, epoch: str) -> bool:
+    try:
+        return Ack.model_validate_json(payload).epoch == epoch
+    except ValueError:
+        return False
+
+
+def _answers(tries: Tries) -> Finding:
+    good = len(tries.answers_s)
+    if tries.tries == 0:
+        return _no_link(tries.trouble)
+    count = Text(f"{tries.tries}回中{good}回成功", f"{good} of {tries.tries} tries answered")
+    if good == 0:
+        silent = Text("つながりますが、サーバーの返事がありません", "the broker is there, the gateway does not answer")
+        ask = Text("サーバーが動いているか、担当者に聞いてください", "ask the office whether the gateway runs")
+        return Finding("gateway", "bad", silent, ask)
+    if good < tries.tries:
+        return Finding("gateway", "weak", Text(f"通信テスト：不安定（{count.ja}）", f"unsteady ({count.en})"), _HIGHER)
+    middle = statistics.median(tries.answers_s)
+    return Finding("gateway", "ok", Text(f"通信テスト：良好（{count.ja}・{middle:.1f}秒）", f"good ({count.en}, {middle:.1f} s)"))
+
+
+_HIGHER = Text("2〜3m高い場所で試してください", "try a place 2 to 3 m higher")
+
+
+def _no_link(reason: str) -> Finding:
+    return Finding("gateway", "bad", Text("つながりません", "no connection"), Text(f"電波とアンテナを確かめてください: {reason}",
+                                                                    f"check signal and aerial: {reason}"))  # fmt: skip
+
+
+def _dbm() -> float | None:
+    return machine.wifi_rssi_dbm()
+
+
+def _signal(samples: Iterable[float | None]) -> Finding:
+    known = [sample for sample in samples if sample is not None]
+    if not known:
+        return Finding("signal", "unknown", Text("Wi-Fiではないので測れません", "can't be measured: not over Wi-Fi"))
+    dbm = statistics.median(known)
+    if dbm < WEAK_DBM:
+        return Finding("signal", "weak", Text(f"電波が弱いです（{dbm:.0f}dBm）", f"weak ({dbm:.0f} dBm)"), _HIGHER)
+    return Finding("signal", "ok", Text(f"良好（{dbm:.0f}dBm）", f"good ({dbm:.0f} dBm)"))
+
+
+# The screen
+
+
+def language() -> str:
+    """The person's, by the environment: Japanese when it says so, else English."""
+    said = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), "")
+    return "ja" if said.startswith("ja") else "en"
+
+
+_MARKS = {"ok": "OK", "weak": "! ", "bad": "NG", "unknown": "? "}
+_ORDER = ("bad", "weak", "unknown", "ok")
+
+
+def screen(found: list[Finding], language: str) -> str:
+    """At most 24 lines of 80 columns, the worst first; what is good is counted where there is no room to name it."""
+    lines: list[str] = []
+    ordered = sorted(found, key=lambda one: _ORDER.index(one.state))
+    for number, one in enumerate(ordered):
+        own = [_cut(f"{_MARKS[one.state]} {one.what}  {getattr(one.said, language)}", COLUMNS)]
+        if one.do is not None:
+            own += ["   → " + part for part in _wrapped(getattr(one.do, language), COLUMNS - 6, 2)]
+        rest = len(ordered) - number - 1
+        if len(lines) + len(own) > LINES - (2 if rest else 1):  # the last line is the verdict, the one before may count the rest
+            more = sum(other.state != "ok" for other in ordered[number:])
+            lines.append(
+                {"ja": f"… ほか{rest + 1}項目、うち要確認 {more}", "en": f"... and {rest + 1} more, {more} of them not good"}[
+                    language
+                ]
+            )
+            break
+        lines += own
+    bad = sum(one.is_bad for one in found)
+    end = {
+        "ja": f"直すところが {bad} か所あります" if bad else "ここに設置できます",
+        "en": f"{bad} to be mended" if bad else "good to go",
+    }
+    return "\n".join([*lines, end[language]])
+
+
+def as_json(found: list[Finding], language: str) -> str:
+    """One object: whether nothing is bad, and all findings."""
+    return json.dumps(
+        {
+            "ok": not any(one.is_bad for one in found),
+            "findings": [
+                {
+                    "what": one.what, "state": one.state, "said": getattr(one.said, language),
+                    "do": getattr(one.do, language) if one.do else None,
+                }
+                for one in found
+            ],
+        },
+        ensure_ascii=False,
+    )  # fmt: skip
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(character) in "WFA" else 1 for character in text)
+
+
+def _cut(text: str, columns: int) -> str:
+    """The beginning, as far as it fits."""
+    while _width(text) > columns:
+        text = text[:-2] + "…"
+    return text
+
+
+def _wrapped(text: str, columns: int, most: int) -> list[str]:
+    """In lines that fit, broken anywhere, as Japanese is; the last one is cut."""
+    text = " ".join(text.split())
+    lines: list[str] = []
+    while text and len(lines) < most - 1 and _width(text) > columns:
+        end = next(end for end in range(len(text), 0, -1) if _width(text[:end]) <= columns)
+        if (space := text.rfind(" ", columns // 2, end)) > 0 and text[:end].isascii():
+            end = space
+        lines.append(text[:end].rstrip())
+        text = text[end:].lstrip()
+    return [*lines, _cut(text, columns)]

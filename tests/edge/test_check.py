@@ -1,0 +1,330 @@
+"""satomori-edge check, as the person reads it who wants to leave the mountain before dark."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt.client import Client, MQTTMessage
+
+from edge import check, cli
+from edge.check import COLUMNS, LINES, Finding, Text, _width
+from edge.clock import Instant
+from edge.contract.messages import Ack, Birth, encode
+from edge.contract.topics import Channel, Topic, topic_for
+from edge.errors import DeviceError
+from edge.hardware import machine
+from edge.records import Reading, Record
+from simulators.broker import Broker, BrokerMissingError, nats
+from tests.edge.authority import DAY, Authority
+from tests.edge.test_edge_cli import ROOT, written
+from tests.edge.test_uplink import Gateway
+from tests.services import REQUIRE, free_port
+
+READING = Reading(Instant(1, 1), "trap-11", "heartbeat", 1)
+NODE = "kitayama-03"
+
+
+class Says:
+    """A driver of one record, or of one failure; with `meets`, only once the others are there too."""
+
+    metrics = ("heartbeat",)
+
+    def __init__(self, what: Record | Exception | None, meets: asyncio.Barrier | None = None) -> None:
+        self._what, self._meets = what, meets
+
+    async def records(self) -> AsyncIterator[Record]:
+        if self._meets is not None:
+            await self._meets.wait()
+        if isinstance(self._what, Exception):
+            raise self._what
+        if self._what is None:
+            return
+        yield self._what
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(check, "CONNECT_S", 5)
+    monkeypatch.setattr(check, "_clock_state", lambda _: "sync")
+    root = tmp_path / "root"
+    (root / "proc/net").mkdir(parents=True)
+    monkeypatch.setattr(machine, "ROOT", root)
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def looked(
+    drivers: dict[str, Says], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **changes: Any
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and the findings by what they are of."""
+    monkeypatch.setattr(check, "make_driver", lambda device, config, site: drivers[device])
+    device = {name: {"type": "reed_trap", "pin": pin} for pin, name in enumerate(drivers)}
+    code = cli.main(["check", "--json", "--lang", "en", str(written(folder, **({"device": device} | changes)))])
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"] is (code == 0)
+    return code, {one["what"]: one for one in said["findings"]}
+
+
+# Devices
+
+
+def test_each_device_is_read_once_and_what_is_wrong_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drivers = {"a": Says(READING), "b": Says(DeviceError("no such port")), "c": Says(None), "d": Says(ValueError("bug"))}
+    code, said = looked(drivers, tmp_path, monkeypatch, capsys)
+    assert code == 1
+    assert {name: (said[f"device.{name}"]["state"], said[f"device.{name}"]["do"]) for name in drivers} == {
+        "a": ("ok", None),
+        "b": ("bad", "no such port"),
+        "c": ("bad", "ended without a word"),
+        "d": ("bad", "its driver failed: ValueError('bug')"),
+    }
+
+
+def test_devices_are_read_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = asyncio.Barrier(2)
+    _, said = looked({"a": Says(READING, both), "b": Says(READING, both)}, tmp_path, monkeypatch, capsys)
+    assert (said["device.a"]["state"], said["device.b"]["state"]) == ("ok", "ok")
+
+
+def test_a_silent_device_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(check, "READ_S", 0.05)
+    _, said = looked({"a": Says(READING, asyncio.Barrier(2))}, tmp_path, monkeypatch, capsys)
+    assert (said["device.a"]["state"], said["device.a"]["do"]) == ("bad", "is it switched on and wired to this port?")
+
+
+def test_a_port_that_is_not_there_is_said_in_the_persons_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device = {"gate": {"type": "people_counter", "port": str(tmp_path / "none")}}
+    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device=device))]) == 1
+    out = capsys.readouterr().out
+    assert f"NG device.gate  {tmp_path / 'none'} がありません"[:60] in out
+    assert "差し込み口とケーブルを確かめてください" in out
+
+
+# The machine
+
+
+def test_a_full_disk_and_a_clock_that_was_never_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "_clock_state", lambda _: "unsync")
+    monkeypatch.setattr(check, "LEAST_BYTES", 2**60)
+    monkeypatch.setattr(check, "RESERVE_BYTES", 2**60)
+    code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys)
+    assert (code, said["clock"]["state"], said["disk"]["state"]) == (1, "weak", "bad")
+
+
+def test_an_outbox_that_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state" / "outbox.db").mkdir(parents=True)
+    code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys)
+    assert (code, said["outbox"]["state"]) == (1, "bad")
+    assert "outbox.db" in said["outbox"]["do"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "state", "text"),
+    [
+        (-1, 300, "ok", "good for 299 days"),
+        (-300, 65, "weak", "good for 64 days"),
+        (-400, -1, "bad", "has expired"),
+        (1, 300, "bad", "not valid yet"),
+    ],
+)
+def test_the_nodes_certificate(
+    begins: int,
+    ends: int,
+    state: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    authority = Authority()
+    certificate, key = authority.write_pair(tmp_path, NODE, begins * DAY, ends * DAY)
+    broker = {"url": f"mqtts://127.0.0.1:{free_port()}", "ca_file": str(authority.write(tmp_path)),
+              "certificate_file": str(certificate), "key_file": str(key)}  # fmt: skip
+    _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker=broker)
+    assert said["certificate"]["state"] == state
+    assert text in said["certificate"]["said"]
+    Authority("Elsewhere").write(tmp_path)
+    _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker=broker)
+    assert "is not of the authority" in said["certificate"]["said"]
+
+
+def test_a_key_that_does_not_fit_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    authority = Authority()
+    certificate, _ = authority.write_pair(tmp_path, NODE)
+    _, key = authority.write_pair(tmp_path, "other")
+    broker = {"url": "mqtts://127.0.0.1:1", "certificate_file": str(certificate), "key_file": str(key)}
+    assert cli.main(["check", str(written(tmp_path, broker=broker))]) == 2
+    assert "broker.certificate_file and key_file" in capsys.readouterr().err
+
+
+# The link
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    try:
+        made = nats(tmp_path / "broker")
+    except BrokerMissingError as error:
+        if os.environ.get(REQUIRE) == "1":
+            raise
+        pytest.skip(str(error))
+    with made as running:
+        yield running
+
+
+class Answering:
+    """A gateway that answers births, every one or as told; keeps them."""
+
+    def __init__(self, *refuses: int) -> None:
+        self.births: list[Birth] = []
+        self._refuses = refuses
+
+    def __call__(self, client: Client, message: MQTTMessage) -> None:
+        if message.topic.endswith("up/birth"):
+            birth = Birth.model_validate_json(message.payload)
+            self.births.append(birth)
+            if len(self.births) not in self._refuses:
+                client.publish(topic_for(Topic(NODE, Channel.ACK)), encode(Ack(epoch=birth.epoch, upto=0)), qos=1)
+
+
+def wifi(root: Path, dbm: int) -> None:
+    (root / "root/proc/net/wireless").write_text(
+        "Inter-| sta-|   Quality        |   Discarded packets\n"
+        " face | tus | link level noise |  nwid  crypt   frag\n"
+        f" wlan0: 0000   54.  {dbm}.  -256        0      0      0\n"
+    )
+
+
+def test_ten_answers_of_the_gateway_are_a_good_place(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wifi(tmp_path, -56)
+    answering = Answering()
+    with Gateway(broker.port, answer=answering):
+        code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+        assert code == 0
+        assert said["gateway"]["said"].startswith("good (10 of 10 tries answered")
+        assert said["signal"]["said"] == "good (-56 dBm)"
+        assert [(one.device, one.metrics) for one in answering.births[0].devices] == [("a", ["heartbeat"])]
+        first = answering.births[0].epoch
+        looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+        assert {birth.epoch for birth in answering.births} == {first}  # the agent's own: no other life of this node is begun
+
+
+def test_a_place_that_is_not_good_says_what_to_try(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wifi(tmp_path, -88)
+    monkeypatch.setattr(check, "ANSWER_S", 0.5)
+    with Gateway(broker.port, answer=Answering(4)):
+        code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+    assert code == 0  # it works: a person may judge
+    assert (said["gateway"]["state"], said["gateway"]["said"]) == ("weak", "unsteady (9 of 10 tries answered)")
+    assert (said["signal"]["state"], said["signal"]["do"]) == ("weak", "try a place 2 to 3 m higher")
+
+
+def test_a_gateway_that_does_not_answer_is_told_from_a_broker_that_is_away(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "ANSWER_S", 0.2)
+    code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+    assert (code, said["gateway"]["said"]) == (1, "the broker is there, the gateway does not answer")
+    broker.kill()
+    code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+    assert (code, said["gateway"]["said"]) == (1, "no connection")
+    assert "Connection refused" in said["gateway"]["do"]
+
+
+def test_a_running_agent_is_asked_and_not_disturbed(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answering, answered = Answering(), threading.Event()
+
+    def answer(client: Client, message: MQTTMessage) -> None:
+        answering(client, message)
+        if answering.births:
+            answered.set()
+
+    config = written(
+        tmp_path, broker={"url": broker.url},
+        device={"health": {"type": "node_health"}, "gate": {"type": "people_counter", "port": str(tmp_path / "none")}},
+    )  # fmt: skip
+    argv = [sys.executable, "-c", "import sys; from edge.cli import main; sys.exit(main())", "run", str(config)]
+    with (
+        Gateway(broker.port, answer=answer),
+        subprocess.Popen(argv, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as child,
+    ):
+        try:
+            assert answered.wait(20)
+            births = len(answering.births)
+            for _ in range(100):  # the ack is on its way
+                code = cli.main(["check", "--json", "--lang", "en", str(config)])
+                said = {one["what"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
+                if said["gateway"]["state"] == "ok":
+                    break
+            assert code == 1
+            assert "asked, not disturbed" in said["agent"]["said"]
+            assert said["device.health"]["state"] == "ok"
+            assert "can't be opened" in said["device.gate"]["do"]
+            assert len(answering.births) == births
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(20)
+
+
+# The screen
+
+
+def test_in_japanese_it_reads_as_people_speak(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wifi(tmp_path, -88)
+    monkeypatch.setenv("LANG", "ja_JP.UTF-8")
+    monkeypatch.setattr(check, "make_driver", lambda *_: Says(READING))
+    with Gateway(broker.port, answer=Answering()):
+        assert cli.main(["check", str(written(tmp_path, broker={"url": broker.url}))]) == 0
+    out = capsys.readouterr().out
+    assert "通信テスト：良好（10回中10回成功" in out
+    assert "電波が弱いです（-88dBm）\n   → 2〜3m高い場所で試してください" in out
+    assert out.splitlines()[-1] == "ここに設置できます"
+
+
+texts = st.builds(lambda text, times: text * times, st.text("ab 電波→…、", max_size=10), st.integers(0, 30))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.builds(
+            Finding,
+            what=st.sampled_from(["disk", "device.a", "device." + 32 * "b"]),
+            state=st.sampled_from(["ok", "weak", "bad", "unknown"]),
+            said=st.builds(Text, texts, texts),
+            do=st.none() | st.builds(Text, texts, texts),
+        ),
+        max_size=30,
+    ),
+    st.sampled_from(check.LANGUAGES),
+)
+def test_whatever_was_found_it_fits_one_screen_and_begins_with_the_worst(found: list[Finding], language: str) -> None:
+    lines = check.screen(found, language).splitlines()
+    assert len(lines) <= LINES
+    assert all(_width(line) <= COLUMNS for line in lines)
+    assert (lines[0].startswith("NG")) is any(one.is_bad for one in found)
+    json.loads(check.as_json(found, language))
