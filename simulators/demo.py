@@ -92,7 +92,7 @@ def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, fold
     with tempfile.TemporaryDirectory(prefix="satomori-") as temporary:
         home = folder or Path(temporary)
         world = World(seed)
-        broker = (nats if broker_name == "nats" else mosquitto)(home / "broker")
+        broker = (nats if broker_name == "nats" else mosquitto)(home / "broker", authority=home / "authority")
         with Phone(free_port()) as phone:
             tell = Narrator(console)
             tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")

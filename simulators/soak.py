@@ -6,7 +6,9 @@
 import argparse
 import json
 import random
+import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +18,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from edge.drivers.reed_trap import BURST
+from edge.drivers.paced import BURST
+from edge.outbox import Outbox
 from simulators.audit import Audit, audit
 from simulators.broker import Broker, mosquitto, nats
 from simulators.phone import Phone
@@ -104,6 +107,82 @@ def storm(home: Path, broker: Broker, *, kills: int, seed: int, say: Callable[[s
     return Outcome(dict(killed), springs, len(times), sum(times.values()) - len(times), untold, found)
 
 
+PRODUCER = """
+import random, sys
+from pathlib import Path
+from edge.clock import Instant
+from edge.contract.events import TrapSprung
+from edge.outbox import Outbox
+from edge.records import Happened, Reading
+run, rng = int(sys.argv[2]), random.Random(int(sys.argv[2]))
+outbox = Outbox(Path(sys.argv[1]), machine="pi-1", boot="00000000000000b0")
+number = 0
+while True:
+    batch = []
+    for _ in range(rng.choice((1, 3, 200))):
+        number += 1
+        at = Instant(1_780_434_720_000_000 + run * 10**9 + number * 5_000, number * 5_000)
+        alarm = Happened(at, TrapSprung(device="trap-11", folded=run * 10**6 + number))
+        batch.append(alarm if number % 7 == 0 else Reading(at, "trap-11", "heartbeat", run * 10**6 + number))
+    first = outbox.next_seq
+    outbox.put(batch, "sync")
+    for row in outbox.rows(range(first, outbox.next_seq)):
+        print(row.seq, row.body)
+    print("committed", flush=True)
+"""
+"""Puts records for ever and says which are committed, into the outbox argv[1]; argv[2] makes them its own."""
+
+
+class OutboxOutcome(NamedTuple):
+    """What an outbox that was killed at work has kept."""
+
+    kills: int
+    reported: int
+    missing: int
+    """Reported as committed, and not there as it was."""
+    twice: int
+    """Numbers given out twice."""
+    holes: int
+    """Numbers given out before the end and not there."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong, in words."""
+        return [f"{count} {what}" for what, count in zip(("missing", "twice", "holes"), self[2:], strict=True) if count]
+
+
+def outbox_storm(path: Path, *, kills: int, seed: int) -> OutboxOutcome:
+    """One outbox, written by process after process, each killed with -9 amid its work; then compared with what they reported."""
+    rng = random.Random(seed)
+    reported: dict[int, str] = {}
+    twice = 0
+    for run in range(kills):
+        argv = [sys.executable, "-c", PRODUCER, str(path), str(run)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as child:
+            assert child.stdout is not None
+            fresh: list[str] = []
+            commits, wanted = 0, rng.randrange(1, 40)
+            for line in child.stdout:
+                fresh.append(line)
+                commits += line == "committed\n"
+                if commits == wanted:
+                    child.kill()  # amid what it does next; what it still said before comes through the pipe
+                    wanted = -1
+            if child.wait() != -signal.SIGKILL:
+                raise RuntimeError(f"the writer ended by itself with {child.returncode}, after {''.join(fresh)[-200:]!r}")
+        whole = "".join(fresh).rpartition("committed\n")[0]
+        for line in whole.splitlines():
+            if line != "committed":
+                seq, _, body = line.partition(" ")
+                twice += int(seq) in reported
+                reported[int(seq)] = body
+    with closing(Outbox(path, machine="pi-1", boot="00000000000000b0")) as outbox:
+        kept = {row.seq: row.body for row in outbox.rows(range(1, outbox.next_seq))}
+        holes = outbox.next_seq - 1 - len(kept)
+    missing = sum(kept.get(seq) != body for seq, body in reported.items())
+    return OutboxOutcome(kills, len(reported), missing, twice, holes)
+
+
 def _play_counters(town: Town, dead: Edge | None, before_us: int, now_us: int) -> None:
     for edge in town.edges:
         if edge is not dead and not edge.pin_of:
@@ -178,15 +257,29 @@ def main(argv: list[str] | None = None) -> int:
     """`make soak`: prints what it killed and counted; 1 when something was lost, doubled or not told."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="How many kills per broker (default: 200).")
+    parser.add_argument("--outbox", type=int, default=200, help="Kills of a process that only writes an outbox (default: 200).")
     parser.add_argument("--seed", type=int, default=1, help="Decides what is killed and when (default: 1).")
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
     parser.add_argument("--json", action="store_true", help="One JSON object a broker on stdout.")
     arguments = parser.parse_args(argv)
     bad = False
+    if arguments.outbox:
+        with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
+            kept = outbox_storm(Path(folder) / "outbox.db", kills=arguments.outbox, seed=arguments.seed)
+        bad = bool(kept.faults)
+        if arguments.json:
+            print(json.dumps({"outbox": kept._asdict(), "faults": kept.faults}))
+        else:
+            print(f"outbox: {kept._asdict()}\n  " + ("; ".join(kept.faults) or "nothing lost, no number twice"))
     for name in ("nats", "mosquitto") if arguments.broker == "both" else (arguments.broker,):
         with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
             home = Path(folder)
-            broker = nats(home / "broker") if name == "nats" else mosquitto(home / "broker", save_every=0)
+            authority = home / "authority"
+            broker = (
+                nats(home / "broker", authority=authority)
+                if name == "nats"
+                else mosquitto(home / "broker", save_every=0, authority=authority)
+            )
             outcome = storm(
                 home / "town", broker, kills=arguments.kills, seed=arguments.seed, say=lambda text: print(text, file=sys.stderr)
             )

@@ -2,6 +2,8 @@
 
 Nothing here stands in for code of edge or gateway: they run as `satomori-gateway run` and `satomori-edge run` with configuration
 files like any other. What is simulated lies below: pins, serial ports, a camera's folder, the phone's endpoint.
+
+With a broker that has an authority, all of it speaks TLS, and every node claims its identity by a code, as in the field.
 """
 
 import json
@@ -13,15 +15,22 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from edge import identity
 from edge.clock import boot_id, machine_id
 from edge.outbox import Outbox
+from gateway.nodes import claims, desired
+from gateway.nodes.authority import SIGNING_KEY
+from gateway.nodes.signing import Signer
+from gateway.state import open_state
 from simulators.broker import Broker
 from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
 from simulators.phone import Phone
@@ -104,6 +113,9 @@ class Edge(NamedTuple):
 
     node: SimNode
     folder: Path
+    config: Path
+    """edge.toml; with an authority it is there once the node is claimed."""
+    devices: dict[str, dict[str, Any]]
     program: Program
     pins: PinsFile
     pin_of: dict[str, int]
@@ -136,6 +148,8 @@ class Town:
         folder.mkdir(parents=True, exist_ok=True)
         self.token, self._node_token = secrets.token_hex(16), secrets.token_hex(16)
         self.api_port = api_port or free_port()
+        self.node_url = f"https://127.0.0.1:{free_port()}"
+        self._claimed = False
         self.url = f"http://127.0.0.1:{self.api_port}"
         self._write_gateway(RULES if rules is None else rules, world.nodes()[:nodes], store)
         self.gateway = Program(
@@ -148,8 +162,14 @@ class Town:
         """How often a trap's switch was moved: what its events are compared with."""
 
     def __enter__(self) -> "Town":
+        if self.broker.authority is not None and not self._claimed:
+            self._run_once("authority", "init")
         self.broker.start()
         self.start_gateway()
+        if self.broker.authority is not None and not self._claimed:
+            for edge in self.edges:
+                self._claim(edge)
+            self._claimed = True
         for edge in self.edges:
             edge.program.start()
         return self
@@ -171,6 +191,30 @@ class Town:
             if not self.gateway.running or time.monotonic() > deadline:
                 raise RuntimeError(f"the gateway did not start; its log ends:\n{self.gateway.log_end()}")
             time.sleep(0.05)
+
+    def _run_once(self, *command: str) -> None:
+        """A command of the gateway's, for this town."""
+        argv = [str(beside_python("satomori-gateway")), *command, str(self.folder / "gateway.toml")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+
+    def _claim(self, edge: Edge) -> None:
+        """An operator makes a code for the node and says what it should run; the box proves the code and gets both."""
+        assert self.broker.authority is not None
+        now_us = time.time_ns() // 1000
+        state = open_state(f"sqlite:///{self.state_db}")
+        try:
+            claim = claims.add(state, edge.node.name, 1, now_us, "simulators.town")
+            signer = Signer.read(self.broker.authority / SIGNING_KEY)
+            desired.ask(state, signer, edge.node.name, edge.devices, None, now_us, "simulators.town")
+        finally:
+            state.close()
+        identity.claim(claim.code, self.node_url, edge.folder / "state")
+        # Whoever tests a town pulls plugs all day long, and will not wait a minute for each.
+        document = tomllib.loads(edge.config.read_text(encoding="utf-8"))
+        document["broker"]["backoff_cap_s"] = 1.0
+        edge.config.write_text(identity.toml(document), encoding="utf-8")
 
     def health(self) -> dict[str, Any] | None:
         """What the gateway says of itself; None while it does not answer."""
@@ -277,7 +321,7 @@ class Town:
         write_toml(
             self.folder / "gateway.toml",
             {
-                "broker": {"url": self.broker.url, "backoff_cap_s": 1.0},
+                "broker": {"url": self.broker.url, "backoff_cap_s": 1.0, **self._gateway_shows()},
                 "state": {"url": f"sqlite:///{self.state_db}"},
                 "store": store or {"type": "sqlite", "path": str(self.series_db)},
                 "api": {"port": self.api_port, "tokens_file": str(tokens), "stale_after_s": 30.0},
@@ -286,8 +330,32 @@ class Town:
                 "rule": rules,
                 "contact": {"phone": {"type": "webhook", "url": self.phone.url, "timeout_s": 5.0}},
                 "route": [{"to": ["phone"]}],
+                **self._nodes_section(),
             },
         )
+
+    def _gateway_shows(self) -> dict[str, str]:
+        """What the gateway shows to the broker."""
+        folder = self.broker.authority
+        if folder is None:
+            return {}
+        return {"ca_file": str(folder / "ca.pem"), "certificate_file": str(folder / "gateway.pem"),
+                "key_file": str(folder / "gateway-key.pem")}  # fmt: skip
+
+    def _nodes_section(self) -> dict[str, Any]:
+        if self.broker.authority is None:
+            return {}
+        return {
+            "nodes": {
+                "folder": str(self.broker.authority),
+                "host": "127.0.0.1",
+                "port": urlsplit(self.node_url).port,
+                "public_url": self.node_url,
+                "broker_url": self.broker.url,
+                "server_names": ["127.0.0.1"],
+                "broker_pid_file": str(self.broker.pid_file),
+            }
+        }
 
     def _make_edge(self, node: SimNode) -> Edge:
         folder = self.folder / "edges" / node.name
@@ -317,19 +385,20 @@ class Town:
                 settings |= {"ibeacon_uuids": [str(self.world.beacon_uuid)], "leave_after_s": 3.0, "summary_s": 10.0,
                              "eddystone_namespaces": [self.world.eddystone_namespace.hex()]}  # fmt: skip
             devices[device.name] = settings
-        config = folder / "edge.toml"
-        write_toml(
-            config,
-            {
-                "node": {"name": node.name, "state": str(folder / "state")},
-                "broker": {"url": self.broker.url, "backoff_cap_s": 1.0},
-                "media": {"url": self.url, "token_file": str(token)},
-                "device": devices,
-            },
-        )
+        config = folder / "state" / "edge.toml"
+        if self.broker.authority is None:
+            write_toml(
+                config,
+                {
+                    "node": {"name": node.name, "state": str(folder / "state")},
+                    "broker": {"url": self.broker.url, "backoff_cap_s": 1.0},
+                    "media": {"url": self.url, "token_file": str(token)},
+                    "device": devices,
+                },
+            )
         add_ledger(folder / "state" / "outbox.db")
         program = Program([str(beside_python("satomori-edge")), "run", str(config)], folder / "edge.log", pins.environment)
-        return Edge(node, folder, program, pins, pin_of, ports, cards)
+        return Edge(node, folder, config, devices, program, pins, pin_of, ports, cards)
 
 
 def add_ledger(outbox: Path) -> None:

@@ -36,12 +36,14 @@ from gateway.api.authorize import ROLES
 from gateway.api.page import FILES
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployment
+from gateway.nodes.listener import create_node_app
 from gateway.notify import CHANNELS
 from gateway.rules import RULES, RuleConfig
 from gateway.rules.duration import parse_duration
 from gateway.telemetry import Telemetry
 from simulators import pictures, soak
 from simulators.bench import __main__ as bench
+from simulators.bench import edge as bench_edge
 from simulators.scenario import Story
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +94,11 @@ def table(document: str, first: str, heading: str = "") -> dict[str, Row]:
     found = [rows for title, rows in tables(document) if title.startswith(heading) and next(iter(rows[0])) == first]
     assert found, f"{document} has no table of `{first}`" + (f" under a heading {heading}" if heading else "")
     return {row[first].strip("`"): row for rows in found for row in rows}
+
+
+def names_in(rows: list[Row], first: str) -> set[str]:
+    """The first cells of a table that begins with this column, unquoted."""
+    return {row[first].strip("`") for row in rows if next(iter(row)) == first}
 
 
 def examples(document: str, language: str) -> list[str]:
@@ -254,6 +261,16 @@ def test_every_route_of_the_api() -> None:
     assert {f"plain/{name}" for name, _ in FILES.values()} == set(table("dashboards/README.md", "file"))
 
 
+def test_every_route_of_the_node_listener() -> None:
+    app = create_node_app(MagicMock(), MagicMock())
+    assert set(table("gateway/README.md", "request")) == {
+        f"{method.upper()} {path}"
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+        if not path.startswith("/api/v1/media/") or method in ("head", "patch")  # a node may not do the rest
+    }
+
+
 # --- Commands ---------------------------------------------------------------------------------------
 
 
@@ -285,12 +302,31 @@ def test_every_command_and_option(
     for command in commands[1].split(","):
         for rows in (here, in_front):
             assert any(re.match(rf"{program} {command}\b", name) for name in rows), f"{program} {command} is not in {document}"
+        if re.search(r"\{[a-z,]+\}", help_of(main, [command], capsys)):
+            continue  # a group: below
         options = options_in(help_of(main, [command], capsys))
-        told = set(table(document, "option", command)) if program == "satomori-sim" else {n for n in here if n.startswith("--")}
+        own = {n for title, rows in tables(document) if title.startswith(f"`{command}`") for n in names_in(rows, "option")}
+        common = {name for name in here if name.startswith("--")}
+        told = set(table(document, "option", command)) if program == "satomori-sim" else common | own
         assert told == options, f"{program} {command}"
 
 
-@pytest.mark.parametrize(("heading", "main"), [("soak", soak.main), ("bench", bench.main), ("pictures", pictures.main)])
+@pytest.mark.parametrize("group", ["authority", "node"])
+def test_every_command_about_nodes_and_every_option(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.search(r"\{([a-z,]+)\}", help_of(gateway.cli.main, [group], capsys))
+    assert commands
+    here, told = table("gateway/README.md", "command"), table("gateway/README.md", "option", "Commands")
+    for command in commands[1].split(","):
+        name = f"{group} {command}"
+        assert any(re.match(rf"satomori-gateway {name}\b", row) for row in here), f"{name} is not in gateway/README.md"
+        of = {option for option, row in told.items() if f"`{name}`" in row["of"].split(", ")}
+        assert options_in(help_of(gateway.cli.main, [group, command], capsys)) == of | {"--json"}, name
+    assert all(is_said(row) for row in told.values())
+
+
+@pytest.mark.parametrize(
+    ("heading", "main"), [("soak", soak.main), ("bench", bench.main), ("agent", bench_edge.main), ("pictures", pictures.main)]
+)
 def test_every_option_of_the_other_programs(
     heading: str, main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,12 +343,12 @@ def test_the_options_defaults_are_the_programs_own(monkeypatch: pytest.MonkeyPat
         parser.exit()
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", keep)
-    for main in (simulators.cli.main, soak.main, bench.main, pictures.main):
+    for main in (simulators.cli.main, soak.main, bench.main, bench_edge.main, pictures.main):
         with pytest.raises(SystemExit):
             main([])
     sim, *others = parsers
     (commands,) = [action for action in sim._actions if isinstance(action, argparse._SubParsersAction)]
-    by_heading = dict(zip(("soak", "bench", "pictures"), others, strict=True)) | dict(commands.choices)
+    by_heading = dict(zip(("soak", "bench", "agent", "pictures"), others, strict=True)) | dict(commands.choices)
     checked = 0
     for heading, parser in by_heading.items():
         for name, row in table("simulators/README.md", "option", heading).items():
@@ -324,7 +360,7 @@ def test_the_options_defaults_are_the_programs_own(monkeypatch: pytest.MonkeyPat
 
 
 def test_every_target_of_make() -> None:
-    targets = re.findall(r"^([a-z]+):.*## ", text_of("Makefile"), flags=re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):.*## ", text_of("Makefile"), flags=re.MULTILINE)
     assert {name.removeprefix("make ") for name in table("README.md", "make")} == set(targets)
 
 
