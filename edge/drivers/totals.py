@@ -7,9 +7,10 @@ listened are found again, and nobody is counted twice after a power cut.
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
+
+from edge.durable import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +76,8 @@ class Totals:
 
     def save(self) -> None:
         """Durable when it returns. OSError when the disk takes nothing."""
-        new = self._file.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            json.dump({"in": self.inward, "out": self.outward, "resets": self.resets, "raw": self._raw}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._file)
+        numbers = {"in": self.inward, "out": self.outward, "resets": self.resets, "raw": self._raw}
+        write_whole(self._file, json.dumps(numbers).encode())
         self.unsaved = False
 
 
