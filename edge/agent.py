@@ -6,7 +6,7 @@
                                                     Care ◀── everything else ────┘
 
 One asyncio loop; the link's thread and gpiozero's only post into it, and what the link posts is done by the task that sends, so
-that an error there ends the agent as any other would. Events are committed and sent at once, readings
+that an error there ends the agent as any other would. Events are committed and sent at once, readings and summaries of tags
 gathered for a second. A driver resumes after its event is committed. What is asked from afar is `edge.care`'s: it decides, and
 uses `exchange`, `restart` and `use_broker` here.
 """
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from edge.clock import Clock
 from edge.contract.broker import BrokerConfig
-from edge.contract.events import DeviceDown, DeviceUp, RecordClass
+from edge.contract.events import DeviceDown, DeviceUp, RecordClass, TagSeen
 from edge.contract.messages import MAX_RECORDS, Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.topics import Channel, Topic, down_filter, parse, topic_for
 from edge.errors import OutboxError
@@ -265,7 +265,7 @@ class Agent(Listener):
 
     def _take(self, record: Record) -> None:
         self._pending.append(record)
-        if record.rank is not RecordClass.READING or len(self._pending) >= MAX_RECORDS:
+        if not _can_wait(record) or len(self._pending) >= MAX_RECORDS:
             self._commit()
 
     def _commit(self) -> None:
@@ -399,6 +399,11 @@ def born(drivers: Mapping[str, tuple[str, Driver]]) -> list[BornDevice]:
         BornDevice(device=device, kind=kind, metrics=list(getattr(driver, "metrics", ())))
         for device, (kind, driver) in drivers.items()
     ]
+
+
+def _can_wait(record: Record) -> bool:
+    """Readings and summaries are committed each second: nobody is woken by one, and two hundred tags would wear out a card."""
+    return record.rank is RecordClass.READING or (isinstance(record, Happened) and isinstance(record.event, TagSeen))
 
 
 def _refuse_no_number(record: Record) -> None:

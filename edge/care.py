@@ -288,7 +288,8 @@ class RemoteCare:
             return Result(state="refused", reason=f"{device or 'no device named'}: takes no pictures on order; {those}"[:200])
         asked = able[device]()
         if inspect.isawaitable(asked):
-            await asyncio.wait_for(asked, PICTURE_S)
+            async with asyncio.timeout(PICTURE_S):
+                await asked
         return Result(state="done")
 
     async def _restart(self, device: str | None) -> Result:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
+from pydantic import BaseModel
+
 from edge import status
 from edge.agent import VERSION, Driver, born
 from edge.care import children
@@ -29,7 +31,7 @@ from edge.contract.broker import parse_url
 from edge.contract.messages import Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.topics import Channel, Topic, down_filter, topic_for
 from edge.drivers import make_driver
-from edge.errors import OutboxError
+from edge.errors import DeviceError, OutboxError
 from edge.hardware import machine
 from edge.identity import certificate
 from edge.media import RESERVE_BYTES, MediaFolder
@@ -47,6 +49,7 @@ READ_S = 15.0
 CONNECT_S = 15.0
 ANSWER_S = 10.0
 TRIES = 10
+SIGNAL_EVERY_S = 0.3
 WEAK_DBM = -75
 """Wi-Fi weaker than this works today and not in the rain."""
 
@@ -68,6 +71,8 @@ class Finding(NamedTuple):
     state: Literal["ok", "weak", "bad", "unknown"]
     said: Text
     do: Text | None = None
+    setting: bool = False
+    """Whether what is bad is a setting: `what` names it then, and the exit code is 2."""
 
     @property
     def is_bad(self) -> bool:
@@ -97,18 +102,20 @@ async def findings(base: EdgeConfig) -> list[Finding]:
         agent = Finding("agent", "bad", Text(f"動いていますが、返事がありません: {error}", f"runs, but does not answer: {error}"),
                         Text("再起動してください: sudo systemctl restart satomori-edge",
                              "restart it: sudo systemctl restart satomori-edge"))  # fmt: skip
-        return [agent, _disk(state), *_certificate(config, "unsync")]
-    clock = running["clock"] if running else _clock_state(state)
+        return [agent, _disk(state), *_certificate(config, "unsync", 0)]
+    keeper = Timekeeper(state, boot_id())
+    # A running agent may know the time from the gateway, which the machine's own clock does not.
+    clock, now_us = (running["clock"], running["now_us"]) if running else (keeper.clock_state(), keeper.now().utc_us)
     found = [_agent(running)]
     drivers: dict[str, tuple[str, Driver]] = {}
     found += _told_devices(config, running) if running else await _read_devices(config, drivers)
     found += [_clock(clock), _disk(state)]
-    found += _certificate(config, clock)
+    found += _certificate(config, clock, now_us / 1e6)
     if running:
-        found += [_outbox(running["waiting"]), _told_link(running), _signal([_dbm() for _ in range(TRIES)])]
+        found += [_outbox(running["waiting"]), _told_link(running), _signal(await _signals())]
     else:
         devices = [*born(drivers), *children(config, drivers)] if drivers.keys() == config.device.keys() else born(drivers)
-        found += await asyncio.to_thread(_link, config, clock, devices, twin.applied)
+        found += await asyncio.to_thread(_link, config, keeper.machine_state(), devices, twin.applied)
     return found
 
 
@@ -154,13 +161,14 @@ async def _read_devices(config: EdgeConfig, drivers: dict[str, tuple[str, Driver
                 found[device] = _device(device, str(error))
             else:
                 if (missing := _missing(settings)) is not None:
-                    found[device] = Finding(
-                        f"device.{device}", "bad", Text(f"{missing} がありません", f"{missing} is not there"), _PLUG
-                    )
+                    said = Text(f"{missing} がありません", f"{missing} is not there")
+                    found[device] = Finding(f"device.{device}.{_setting(settings, missing)}", "bad", said, _PLUG, setting=True)
         reading = [device for device in drivers if device not in found]
         patient = {device for device in reading if getattr(config.device[device], "children", {})}
         found |= zip(
-            reading, await asyncio.gather(*(_read(one, drivers[one][1], one in patient) for one in reading)), strict=True
+            reading,
+            await asyncio.gather(*(_read(one, config.device[one], drivers[one][1], one in patient) for one in reading)),
+            strict=True,
         )
         return [found[device] for device in config.device]
 
@@ -168,13 +176,26 @@ async def _read_devices(config: EdgeConfig, drivers: dict[str, tuple[str, Driver
 _PLUG = Text("差し込み口とケーブルを確かめてください: ls -l /dev/serial/by-id", "check plug and cable: ls -l /dev/serial/by-id")
 
 
-def _missing(settings: object) -> object:
+def _missing(settings: BaseModel) -> object:
     """A port or folder of the settings that is not there."""
-    paths = (getattr(settings, field, None) for field in ("port", "folder"))
+    paths = (getattr(settings, field, None) for field in ("port", "port_a", "port_b", "folder"))
     return next((path for path in paths if path is not None and not Path(path).exists()), None)
 
 
-async def _read(device: str, driver: Driver, patient: bool) -> Finding:
+def _setting(settings: BaseModel, named: object) -> str | None:
+    """The setting, as it stands in edge.toml, whose value this is; None where it is the value of none."""
+    for field in type(settings).model_fields:
+        value = getattr(settings, field)
+        inner = value if isinstance(value, Mapping) else {"": value}
+        if value == named:
+            return field
+        for key, one in inner.items():
+            if isinstance(one, BaseModel) and (found := _setting(one, named)) is not None:
+                return ".".join(part for part in (field, key, found) if part)
+    return None
+
+
+async def _read(device: str, settings: BaseModel, driver: Driver, patient: bool) -> Finding:
     try:
         async with asyncio.timeout(READ_S), aclosing(driver.records()) as records:  # type: ignore[type-var]  # generators all
             async for _ in records:
@@ -189,24 +210,23 @@ async def _read(device: str, driver: Driver, patient: bool) -> Finding:
         wired = Text("電源と配線を確かめてください", "is it switched on and wired to this port?")
         return Finding(f"device.{device}", "bad", silent, wired)
     except OSError as error:
-        return _device(device, str(error) or type(error).__name__)
+        named = error.named if isinstance(error, DeviceError) else None
+        setting = _setting(settings, named) if named is not None else None
+        return _device(device, str(error) or type(error).__name__, setting)
     except Exception as error:
         log.exception("a driver failed")
         return _device(device, f"its driver failed: {error!r}")
 
 
-def _device(device: str, fault: str | None) -> Finding:
+def _device(device: str, fault: str | None, setting: str | None = None) -> Finding:
     if fault is None:
         return Finding(f"device.{device}", "ok", Text("読めました", "was read"))
     # Whoever wrote the reason said what to do, in English; the shop talk of a wire is the same everywhere.
-    return Finding(f"device.{device}", "bad", Text("読めません", "can't be read"), Text(fault, fault))
+    what = ".".join(("device", device, *([setting] if setting else ())))
+    return Finding(what, "bad", Text("読めません", "can't be read"), Text(fault, fault), setting=setting is not None)
 
 
 # The machine
-
-
-def _clock_state(state: Path) -> str:
-    return Timekeeper(state, boot_id()).clock_state()
 
 
 def _clock(clock: str) -> Finding:
@@ -242,7 +262,7 @@ def _outbox(waiting: int) -> Finding:
     )
 
 
-def _certificate(config: EdgeConfig, clock: str) -> list[Finding]:
+def _certificate(config: EdgeConfig, clock: str, now_s: float) -> list[Finding]:
     """That it can be read and fits its key is known by now: `make_client` said nothing."""
     path = config.broker.certificate_file
     if path is None or not parse_url(config.broker.url).tls:
@@ -258,7 +278,7 @@ def _certificate(config: EdgeConfig, clock: str) -> list[Finding]:
                 Text("つながらなければ、登録をやり直してください", "claim this node anew if there is no link"),
             )
         ]
-    said, now_s = certificate(pem), time.time()
+    said = certificate(pem)
     days = int((said.ends_s - now_s) // 86_400)
     left = Text(f"あと{days}日", f"good for {days} days")
     renew = Text(
@@ -422,6 +442,15 @@ def _no_link(reason: str) -> Finding:
 
 def _dbm() -> float | None:
     return machine.wifi_rssi_dbm()
+
+
+async def _signals() -> list[float | None]:
+    """As often as the gateway would be asked, over some seconds: two looks at once are one."""
+    samples = [_dbm()]
+    while samples[0] is not None and len(samples) < TRIES:
+        await asyncio.sleep(SIGNAL_EVERY_S)
+        samples.append(_dbm())
+    return samples
 
 
 def _signal(samples: Iterable[float | None]) -> Finding:

@@ -10,7 +10,7 @@ import logging
 import random
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ from edge.upload import Uploader
 log = logging.getLogger(__name__)
 
 STATE = NodeConfig.model_fields["state"].default
+TELL_S = 10.0
+"""A service manager that could not be told that this agent is ready, and has no watchdog, is told again after this."""
+
 COMMANDS = (
     ("run", "Run until stopped."),
     ("check", "Look at everything that this node needs, and say what to do about what is wrong."),
@@ -98,7 +101,14 @@ def _claim(arguments: argparse.Namespace) -> int:
         raise ConfigError("--gateway: say https://host:port of the gateway, or give the whole text of the QR code as CODE")
     node = identity.claim(code, url, arguments.state)
     path = arguments.state / "edge.toml"
-    return _said(f"This is node {node} now. Next: satomori-edge check {path}", arguments.json, node=node, config=str(path))
+    try:
+        runs = status.ask(arguments.state) is not None
+    except OSError:  # it runs, and does not answer
+        runs = True
+    restart = " The agent that runs is still the former node: restart it (sudo systemctl restart satomori-edge)." if runs else ""
+    return _said(
+        f"This is node {node} now.{restart} Next: satomori-edge check {path}", arguments.json, node=node, config=str(path)
+    )
 
 
 def _renew(arguments: argparse.Namespace) -> int:
@@ -106,7 +116,7 @@ def _renew(arguments: argparse.Namespace) -> int:
     if config.remote is None:
         raise ConfigError(f"{arguments.config}: remote: is absent, so there is no gateway to ask; claim this node")
     state = config.node.state
-    made = identity.renew(state, config.remote.url, config.node.name, clock=Timekeeper(state, boot_id()).clock_state())
+    made = identity.renew(state, config.remote.url, config.node.name, clock=Timekeeper(state, boot_id()).machine_state())
     until = datetime.fromtimestamp(made.ends_s, UTC).isoformat()
     return _said(f"renewed; good until {until}. A running agent shows it at its next connection.", arguments.json, until=until)
 
@@ -121,6 +131,8 @@ def _check(arguments: argparse.Namespace) -> int:
     findings = asyncio.run(check.findings(config))
     language = arguments.lang or check.language()
     print(check.as_json(findings, language) if arguments.json else check.screen(findings, language))
+    if any(one.setting for one in findings):
+        return 2
     return 1 if any(one.is_bad for one in findings) else 0
 
 
@@ -141,13 +153,8 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
     state.mkdir(parents=True, exist_ok=True)
     guide = GatewayTime(SystemClock(), base.remote.url, state / identity.FOLDER / "ca.pem", rng) if base.remote else None
     clock = Timekeeper(state, boot, guide, guide.disciplined) if guide else Timekeeper(state, boot)
-
-    def tls_clock() -> str:
-        """OpenSSL goes by the machine's own clock, also where we know better."""
-        return "unsync" if guide is not None and guide.guides else clock.clock_state()
-
     media = MediaFolder(state / "media")
-    uploader = _uploader(base, media, clock, rng, tls_clock)
+    uploader = _uploader(base, media, clock, rng)
     outbox = Outbox(
         state / "outbox.db",
         machine=machine_id(),
@@ -175,7 +182,7 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
             drivers | {CLOCK: (CLOCK, clock)},
             outbox,
             clock,
-            lambda words, listener: MqttLink(config.broker, words, listener, rng, tls_clock),
+            lambda words, listener: MqttLink(config.broker, words, listener, rng, clock.machine_state),
             boot=boot,
             clock_state=clock.clock_state,
             rng=rng,
@@ -184,8 +191,9 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
         def tell() -> dict[str, Any]:
             return {
                 "version": VERSION, "node": base.node.name, "up": agent.up, "answered_s": agent.answered_s(),
-                "clock": clock.clock_state(), "waiting": outbox.waiting, "devices": sorted(agent.drivers),
-                "failing": agent.failing, "revision": care.applied.revision if care.applied else 0,
+                "clock": clock.clock_state(), "now_us": clock.now().utc_us, "waiting": outbox.waiting,
+                "devices": sorted(agent.drivers), "failing": agent.failing,
+                "revision": care.applied.revision if care.applied else 0,
             }  # fmt: skip
 
         def shelve() -> str:
@@ -207,7 +215,7 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
             def renewed() -> None:
                 agent.use_broker(care.config.broker)
 
-            renewal = identity.Renewal(state, base.remote.url, base.node.name, clock, tls_clock, rng, renewed)
+            renewal = identity.Renewal(state, base.remote.url, base.node.name, clock, clock.machine_state, rng, renewed)
             works.append(renewal.run())
         if guide is not None:
             works.append(guide.run())
@@ -232,9 +240,7 @@ def _first(base: EdgeConfig, twin: Twin, build: Build) -> tuple[EdgeConfig, dict
         return _first(base, twin, build)
 
 
-def _uploader(
-    config: EdgeConfig, media: MediaFolder, clock: Timekeeper, rng: random.Random, tls_clock: Callable[[], str]
-) -> Uploader | None:
+def _uploader(config: EdgeConfig, media: MediaFolder, clock: Timekeeper, rng: random.Random) -> Uploader | None:
     if config.media is None:
         return None
     try:
@@ -242,19 +248,22 @@ def _uploader(
     except OSError as error:
         raise ConfigError(f"media.token_file: {config.media.token_file} can't be read: {error.strerror}") from error
     url, ca_file = config.media.url, config.media.ca_file
-    return Uploader(media, url, token, clock, rng, ca_file=ca_file, clock_state=tls_clock)
+    return Uploader(media, url, token, clock, rng, ca_file=ca_file, clock_state=clock.machine_state)
 
 
 async def _alive() -> None:
     """Tells the service manager that the loop turns. It stops telling when the loop hangs, and is then restarted."""
-    try:
-        notify("READY=1")
-        every_s = watchdog_s()
-        while every_s is not None:
-            notify("WATCHDOG=1")
-            await asyncio.sleep(every_s / 2)
-    except OSError as error:
-        log.error("the service manager can't be told that all is well: %s", error)
+    every_s, ready, down = watchdog_s(), False, False
+    while not ready or every_s is not None:
+        try:
+            notify("WATCHDOG=1" if ready else "READY=1")
+        except OSError as error:  # it is starting anew itself, perhaps
+            if not down:
+                log.error("the service manager can't be told that all is well: %s; trying again", error)
+            down = True
+        else:
+            ready, down = True, False
+        await asyncio.sleep(TELL_S if every_s is None else every_s / 2)
     await asyncio.Event().wait()
 
 

@@ -5,21 +5,21 @@ and without result was cut short, and nobody knows how far it came: that is its 
 """
 
 import logging
-import secrets
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from edge.clock import Instant
 from edge.contract.messages import MAX_REASON
 from edge.contract.names import Name
 from edge.contract.remote import Command, Result
-from edge.durable import write_whole
+from edge.durable import read_whole, write_whole
 
 log = logging.getLogger(__name__)
 
 KEEP_US = 86_400_000_000
-"""So long after its expiry an id is remembered: a clock that is set back a little makes no command good again."""
+"""So long after its expiry an id is remembered. What expired before one that is forgotten is never begun: a clock that is set
+back makes no command good again."""
 
 MAX_KNOWN = 200
 CUT_SHORT = Result(state="failed", reason="the node restarted while doing it")
@@ -36,6 +36,8 @@ class _Book(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     known: dict[Name, _Known] = {}
+    forgotten: int = 0
+    """The latest expiry of those that are not known any more."""
 
 
 class Commands:
@@ -44,18 +46,13 @@ class Commands:
     def __init__(self, path: Path) -> None:
         """What was begun in an earlier life of the agent has failed. A damaged file is set aside."""
         self._path = path
-        self._book = _Book()
-        try:
-            self._book = _Book.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            pass
-        except ValidationError as error:
-            aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
-            path.rename(aside)
-            log.error("%s is damaged (%s); kept as %s", path, error.errors()[0]["msg"], aside.name)
+        self._book = read_whole(path, _Book, "no command is known") or _Book()
         cut_short = [id_ for id_, known in self._book.known.items() if known.result is None]
         for id_ in cut_short:
-            self.done(id_, CUT_SHORT)
+            try:
+                self.done(id_, CUT_SHORT)
+            except OSError as error:  # a full card is no reason not to start: `begin` says the same of it
+                log.error("what became of command %s can't be kept: %s", id_, error)
 
     def begin(self, command: Command, now: Instant, clock: str) -> Result | None:
         """None: do it, its id is durable. Otherwise the answer, and it must not be done.
@@ -71,19 +68,22 @@ class Commands:
             )
         if now.utc_us >= command.expires:
             return Result(state="refused", reason=f"it expired {(now.utc_us - command.expires) // 1_000_000} s ago")
+        if command.expires <= self._book.forgotten:  # the clock was ahead for a while, and is right again
+            return Result(state="refused", reason="it is older than what this node remembers: perhaps it was done already")
         kept = {id_: one for id_, one in self._book.known.items() if one.expires + KEEP_US > now.utc_us}
         if len(kept) >= MAX_KNOWN:
             return Result(state="refused", reason=f"{MAX_KNOWN} commands are remembered already; try again tomorrow")
-        self._keep(kept | {command.id: _Known(expires=command.expires)})
+        left = max((one.expires for id_, one in self._book.known.items() if id_ not in kept), default=0)
+        self._keep(kept | {command.id: _Known(expires=command.expires)}, max(self._book.forgotten, left))
         return None
 
     def done(self, id_: str, result: Result) -> None:
         """Its result, for whoever asks again."""
         known = self._book.known[id_]
-        self._keep(self._book.known | {id_: known.model_copy(update={"result": result})})
+        self._keep(self._book.known | {id_: known.model_copy(update={"result": result})}, self._book.forgotten)
 
-    def _keep(self, known: dict[str, _Known]) -> None:
-        book = _Book(known=known)
+    def _keep(self, known: dict[str, _Known], forgotten: int) -> None:
+        book = _Book(known=known, forgotten=forgotten)
         write_whole(self._path, book.model_dump_json(exclude_none=True).encode())
         self._book = book
 

@@ -1,7 +1,16 @@
 """Small files that survive a power cut: the old content or the new one, never half of either."""
 
+import logging
 import os
+import secrets
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+log = logging.getLogger(__name__)
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -28,3 +37,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def read_whole(path: Path, model: type[_Model], without: str) -> _Model | None:
+    """What `write_whole` wrote of a model, or None where nothing is. OSError when the disk fails.
+
+    A damaged file is set aside, never deleted; `without` says what is done without it.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
+        path.rename(aside)
+        log.error("%s is damaged (%s); kept as %s, %s", path, error.errors()[0]["msg"], aside.name, without)
+        return None

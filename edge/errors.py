@@ -6,7 +6,14 @@ class ConfigError(ValueError):
 
 
 class DeviceError(OSError):
-    """A device can't be read now: unplugged, missing, unreadable. The agent reports it and tries again."""
+    """A device can't be read now: unplugged, missing, unreadable. The agent reports it and tries again.
+
+    `named` is the value of the setting that names what can't be had (a pin, port, folder, adapter, file), where it may be wrong.
+    """
+
+    def __init__(self, text: str, *, named: object = None) -> None:
+        super().__init__(text)
+        self.named = named
 
 
 class OutboxError(RuntimeError):

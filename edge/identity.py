@@ -5,7 +5,6 @@ edge.toml, to which `<state>/edge.toml` is a link). A new identity is written be
 durable: at every moment there is a whole one or none. Nothing is overwritten.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -19,12 +18,14 @@ import ssl
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edge.apart import apart
 from edge.clock import Clock
 from edge.config import checked
 from edge.contract.names import Hex16
@@ -42,6 +43,7 @@ from edge.contract.remote import (
 from edge.durable import sync_folder, write_whole
 from edge.errors import ConfigError
 from edge.signature import Distrusted, believed
+from edge.timekeeper import remember
 from edge.tls import client_context
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,9 @@ FOLDER = "identity"
 QR_PREFIX = "satomori:claim"
 TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 256 * 1024
+SAID_FROM_AFAR = ("twin.json", "expected.json")
+"""What a gateway asked of the node: it ends with the identity. Another gateway's revisions are others; its own come back."""
+
 FIRST_LOOK_S, LOOK_S = 60.0, 3600.0
 RENEW_WITH = 1 / 3
 """Of a certificate's life: with so much of it left, the next one is asked for."""
@@ -119,7 +124,12 @@ def claim(code: str, url: str, state: Path) -> str:
     state.mkdir(parents=True, exist_ok=True)
     begun = _begun(state / "claiming", claim_id(code))
     if not _is_written(state, begun):
-        _write(state, _files(_asked(code, url, begun), begun.key, state))
+        said = _asked(code, url, begun)
+        files = _files(said, begun.key, state)
+        remember(state, said.now)
+        for name in SAID_FROM_AFAR:
+            (state / name).unlink(missing_ok=True)
+        _write(state, files)
     _turn(state / "edge.toml", Path(FOLDER) / "edge.toml")
     shutil.rmtree(state / "claiming")
     return str(tomllib.loads((state / "edge.toml").read_text(encoding="utf-8"))["node"]["name"])
@@ -184,11 +194,17 @@ class Renewal:
         self._down = False
 
     async def run(self) -> None:
-        """Looks each hour or so, the first time soon; never at the same moment as the other nodes."""
+        """Looks each hour or so, the first time soon; never at the same moment as the other nodes.
+
+        While the clock is not right it looks each minute: when it becomes so, the certificate may turn out to have ended in
+        storage, and until it is renewed no broker takes this node.
+        """
         await self._clock.sleep(self._rng.uniform(0, FIRST_LOOK_S))
         while True:
+            unsure = self._clock_state() == "unsync"
             await self.look()
-            await self._clock.sleep(self._rng.uniform(0.75, 1.25) * LOOK_S)
+            pause_s = FIRST_LOOK_S if unsure and not self._down else LOOK_S
+            await self._clock.sleep(self._rng.uniform(0.75, 1.25) * pause_s)
 
     async def look(self) -> bool:
         """Asks for a successor if it is time. Whether there is one now."""
@@ -196,7 +212,7 @@ class Renewal:
             present = certificate((self._state / FOLDER / "certificate.pem").read_bytes())
             if not present.is_due(self._clock.now().utc_us / 1e6):
                 return False
-            made = await asyncio.to_thread(renew, self._state, self._url, self._node, clock=self._clock_state())
+            made = await apart(partial(renew, self._state, self._url, self._node, clock=self._clock_state()))
             log.info("the certificate is renewed; good until %s", datetime.fromtimestamp(made.ends_s, UTC).date())
             self._renewed()
         except (ConfigError, OSError) as error:
@@ -405,11 +421,16 @@ def _turn(link: Path, target: Path) -> None:
 
 def _ask(url: str, path: str, request: BaseModel, context: ssl.SSLContext) -> bytes:
     parts = _address(url)
-    connection = http.client.HTTPSConnection(parts.host, parts.port, timeout=TIMEOUT_S, context=context)
+    try:
+        connection = http.client.HTTPSConnection(parts.host, parts.port, timeout=TIMEOUT_S, context=context)
+    except http.client.InvalidURL as error:
+        raise ConfigError(f"{url!r} is no address: {error}") from error
     try:
         connection.request("POST", parts.path + path, request.model_dump_json(), {"Content-Type": "application/json"})
         response = connection.getresponse()
         body = response.read(MAX_ANSWER_BYTES)
+    except UnicodeError as error:
+        raise ConfigError(f"{url!r} is no address: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"{url} can't be reached: {str(error) or type(error).__name__}. Is the network there?") from error
     finally:
@@ -449,7 +470,7 @@ def _detail(body: bytes) -> str:
     try:
         said = json.loads(body)
         text = said.get("detail") or said.get("title") if isinstance(said, dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return f": {str(text)[:200]}" if text else ""
 

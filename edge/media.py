@@ -125,7 +125,11 @@ class MediaFolder:
                 match = _name.fullmatch(entry.name)
                 if match is not None and match[2] in _types:
                     item = Waiting(match[1], self._folder / entry.name, _types[match[2]])
-                    found.append((item.content_type.startswith("video/"), entry.stat().st_mtime_ns, item))
+                    try:
+                        since_ns = entry.stat().st_mtime_ns
+                    except FileNotFoundError:
+                        continue  # withdrawn, or gone to the gateway, while we looked
+                    found.append((item.content_type.startswith("video/"), since_ns, item))
         return [item for *_, item in sorted(found)]
 
     def done(self, sha256: str) -> None:

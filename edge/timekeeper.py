@@ -39,6 +39,8 @@ STEP_US = 1_000_000
 """A clock that moved by more than this against the time since boot was set. It does not drift against it: Linux corrects the
 rate of both alike."""
 _READ_TWICE_US = 1000
+AGREE_US = 60_000_000
+"""By so much the machine's own clock may differ from ours and still judge the dates of certificates."""
 
 
 class _Memory(NamedTuple):
@@ -100,13 +102,13 @@ class Timekeeper:
 
     def now(self) -> Instant:
         """This moment; while nothing disciplines the clock never before the floor."""
-        now = self._clock.now()
-        if self._floor_us is None or now.utc_us >= self._floor_us + now.mono_us - STEP_US:
+        now, floor_us = self._clock.now(), self._floor_us  # once: threads ask too, and NTP may come in between
+        if floor_us is None or now.utc_us >= floor_us + now.mono_us - STEP_US:
             return now
         if self._disciplined():
             self._floor_us = None
             return now
-        return now._replace(utc_us=self._floor_us + now.mono_us)
+        return now._replace(utc_us=floor_us + now.mono_us)
 
     async def sleep(self, seconds: float) -> None:
         """As the machine's clock."""
@@ -118,6 +120,11 @@ class Timekeeper:
         It becomes `sync` only when what was read before is committed as `unsync`: see `records`.
         """
         return self._state
+
+    def machine_state(self, machine: Clock | None = None) -> str:
+        """As `clock_state`, of the machine's own clock, which OpenSSL goes by: `unsync` too where that one tells another time."""
+        off_us = self.now().utc_us - (machine or SystemClock()).now().utc_us
+        return self._state if abs(off_us) <= AGREE_US else "unsync"
 
     async def records(self) -> AsyncIterator[Record]:
         """ClockSynced, as above. OSError when what is known can't be saved. Saves it a last time when it is ended."""
@@ -152,7 +159,7 @@ class Timekeeper:
             self._state = "holdover" if kept else "unsync"
             return None
         self._floor_us = self._least_us = seen.zero_us
-        if self._told and abs(self._jumped_us) <= STEP_US:
+        if self._told and abs(self._jumped_us) <= STEP_US and self._state != "unsync":
             self._state = "sync"
             return None
         stepped_us = self._jumped_us if self._told else seen.zero_us - self._first_us
@@ -210,6 +217,20 @@ def set_clock_to_floor(
             "Run this as root, or give it CAP_SYS_TIME"
         ) from error
     return f"the clock said {_text(at.utc_us)}: set forward to {_text(floor_us)}, the last time known"
+
+
+def remember(state: Path, now_us: int) -> None:
+    """Notes a time that it is at least (UTC), as the gateway said it at a claim: the clock begins no earlier from now on.
+
+    A time that was right in this boot already, or a later one, stays. OSError when it can't be written.
+    """
+    boot, mono_us, memory = boot_id(), SystemClock().now().mono_us, _read(state / FILE)
+    zero_us = now_us - mono_us
+    if memory is not None:
+        right = memory.boot == boot and memory.synced
+        if right or _floor(memory, boot, 0, mono_us) >= zero_us:
+            return
+    write_whole(state / FILE, json.dumps(_Memory(boot, mono_us, zero_us, synced=False)._asdict()).encode())
 
 
 def _set_utc_ns(utc_ns: int) -> None:

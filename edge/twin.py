@@ -8,17 +8,16 @@ Decisions and their file only: what they do to devices and link is `edge.care`'s
 """
 
 import logging
-import secrets
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from edge.config import EdgeConfig, checked
 from edge.contract.messages import MAX_REASON, Applied
 from edge.contract.names import Sha256
 from edge.contract.remote import Desired, Reported
-from edge.durable import write_whole
+from edge.durable import read_whole, write_whole
 from edge.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def merged(base: EdgeConfig, desired: Desired) -> EdgeConfig:
 
 
 class Twin:
-    """The twin's memory in a file. `start` and `try_out` are durable when they return; OSError when the disk fails.
+    """The twin's memory in a file. `try_out` is durable when it returns; OSError when the disk fails.
 
     What ends a trial holds even when it can't be written down: the worst is that it is tried once more after a restart.
     """
@@ -104,15 +103,7 @@ class Twin:
     def __init__(self, path: Path) -> None:
         """A file that can't be read is set aside: the node then runs its own file, which is what it was claimed with."""
         self._path = path
-        self.memory = Memory()
-        try:
-            self.memory = Memory.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            pass
-        except ValidationError as error:
-            aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}")
-            path.rename(aside)
-            log.error("%s is damaged (%s); kept as %s, running edge.toml", path, error.errors()[0]["msg"], aside.name)
+        self.memory = read_whole(path, Memory, "running edge.toml") or Memory()
 
     @property
     def applied(self) -> Applied | None:
@@ -129,7 +120,10 @@ class Twin:
             if trial.attempts >= MAX_ATTEMPTS:
                 self.roll_back(f"the agent was started {trial.attempts} times with it and never came so far as to prove it")
             else:
-                self._keep(trial=trial.model_copy(update={"attempts": trial.attempts + 1}))
+                try:
+                    self._keep(trial=trial.model_copy(update={"attempts": trial.attempts + 1}))
+                except OSError as error:  # what can't be counted could be tried for ever
+                    self.roll_back(f"the agent's attempts with it can't be counted: {error}")
         running = self.memory.running
         if running is None:
             return base

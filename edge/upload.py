@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from edge.apart import apart
 from edge.clock import Clock
 from edge.errors import ConfigError
 from edge.media import Waiting
@@ -125,7 +126,7 @@ class Uploader:
             size = item.path.stat().st_size
         except FileNotFoundError:
             return
-        answer = await asyncio.to_thread(self._gateway.head, item.sha256)
+        answer = await apart(self._gateway.head, item.sha256)
         conflicts = 0
         while not answer.complete:
             if answer.status in {413, 415, 422}:
@@ -144,7 +145,7 @@ class Uploader:
                     self._unreadable.add(item.sha256)
                     log.error("picture %s can't be read: %s. Is the disk failing?", item.path, error)
                 return
-            answer = await asyncio.to_thread(self._gateway.patch, item, size, answer.offset, chunk)
+            answer = await apart(self._gateway.patch, item, size, answer.offset, chunk)
         self._shelf.done(item.sha256)
         self._wrong_hash.pop(item.sha256, None)
 

@@ -198,8 +198,11 @@ class BufferedClient(mqtt.Client):
             return False, False
         behind = self.want_write() or (buffered is not None and buffered.behind)
         ahead = self.ahead
-        readable, writable, _ = select.select([sock], [sock] if behind else [], [], 0 if ahead else timeout_s)
-        return ahead or bool(readable), bool(writable)
+        poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of this one
+        poll.register(sock, select.POLLIN | (select.POLLOUT if behind else 0))
+        found = sum(flags for _, flags in poll.poll(0 if ahead else timeout_s * 1000))
+        ended = found & (select.POLLERR | select.POLLHUP)
+        return bool(ahead or ended or found & select.POLLIN), bool((ended and behind) or found & select.POLLOUT)
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """One packet, when a whole one is there."""

@@ -160,6 +160,12 @@ class GatewayConfig(BaseModel):
             )
         return self
 
+    @property
+    def taken_names(self) -> frozenset[str]:
+        """Names that brokers or certificates know as something else than a node."""
+        own = {self.broker.client_id, *([self.broker.username] if self.broker.username else [])}
+        return frozenset(own | set(self.nodes.server_names if self.nodes else ()))
+
 
 def load(path: Path) -> GatewayConfig:
     """Reads and checks the file. ConfigError with one line a fault, each naming its setting."""

@@ -78,7 +78,8 @@ class Ingest:
     ) -> None:
         """`listened_until_us`: when an earlier run of this gateway last listened; None if none did.
 
-        `outgoing` is asked what else to publish, once a second and when somebody rings.
+        `outgoing` is asked what else to publish, once a second and when somebody rings. ConfigError when what the
+        configuration says to show to the broker can't be used.
         """
         self._host, self._port, self._tls = parse_url(config.url)
         self._config, self._processor, self._telemetry = config, processor, telemetry
@@ -93,6 +94,7 @@ class Ingest:
         self._next_tick = 0.0
         self.fault: str | None = "not connected yet"
         """Why messages are not flowing now; None while they are."""
+        self._new_client()  # so that a wrong file is said at the start, to who starts it
 
     def stop(self) -> None:
         """Asks `run` to end; safe from any thread."""
@@ -119,7 +121,11 @@ class Ingest:
     def _connection(self) -> bool:
         """One connection from beginning to end. Whether it ever came up."""
         self._arrived = []  # what an earlier connection left unacknowledged comes again
-        client = self._new_client()
+        try:
+            client = self._new_client()
+        except ConfigError as error:
+            self._down(str(error))  # a certificate that is just being replaced, say
+            return False
         try:
             client.connect(self._host, self._port, keepalive=self._config.keepalive_s)
         except (OSError, ValueError, ssl.SSLError) as error:

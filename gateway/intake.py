@@ -393,14 +393,20 @@ class Intake:
             flush.boots[key] = Zero(batch.t0 - batch.mono0)
 
     def _hear_synced(self, flush: Flush, work: Work, node: str, batch: CheckedBatch) -> None:
-        """Takes the zero of the batch's boot from the node's own word, once, where that can be."""
+        """Takes the zero of the batch's boot from the node's own word, where that can be: once, unless a later word comes when
+        by the first it would be another time now.
+        """
         for event in batch.events:
             if not isinstance(event, ClockSynced) or event.boot != batch.boot or work.knows(event.seq):
                 continue
             key = (node, batch.boot)
             known = self._known_zero(flush, node, batch.boot)
-            if (known is None or not known.synced) and _is_right(event, batch, flush):
+            if not _is_right(event, batch, flush):
+                continue
+            if known is None or not known.synced:
                 flush.synced[key] = Synced(event.zero, event.stepped, known.us if known else None)
+                flush.boots[key] = Zero(event.zero, synced=True)
+            elif batch.sent_mono is not None and not _was_now(known.us + batch.sent_mono, flush):
                 flush.boots[key] = Zero(event.zero, synced=True)
 
     def _known_zero(self, flush: Flush, node: str, boot: str) -> Zero | None:

@@ -26,9 +26,9 @@ from gateway.api.tokens import read_tokens
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
 from gateway.feed import Feed
-from gateway.ingest import Ingest
+from gateway.ingest import GatewayBrokerConfig, Ingest
 from gateway.media import MediaShelf
-from gateway.nodes.listener import create_node_app, listening, open_care
+from gateway.nodes.listener import Care, create_node_app, listening, open_care
 from gateway.nodes.outgoing import Outgoing
 from gateway.notify import build_channel
 from gateway.notify.deliver import Deliverer
@@ -98,7 +98,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     watch = Watch(state, rules, config.route, deployments, ZoneInfo(config.time_zone), telemetry, say)
     outgoing = Outgoing(state, care.signer if care else None)
     pipeline = Pipeline(state, store, watch, telemetry, say, outgoing=outgoing)
-    ingest = Ingest(config.broker, pipeline, telemetry, rng, now_us, _listened_until(state), outgoing)
+    ingest = Ingest(broker_of(config.broker, care), pipeline, telemetry, rng, now_us, _listened_until(state), outgoing)
     deps = Deps(
         state=state,
         store=readable(store),
@@ -113,6 +113,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         deployments=deployments,
         stale_after_s=config.api.stale_after_s,
         signer=care.signer if care else None,
+        claims=care.claims if care else None,
+        taken_names=config.taken_names,
         ring=ingest.ring,
     )  # fmt: skip
     failed = asyncio.Event()
@@ -141,6 +143,13 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
             channel.close()
         store.close()
         state.close()
+
+
+def broker_of(config: GatewayBrokerConfig, care: Care | None) -> GatewayBrokerConfig:
+    """With a client id that no node can guess, unless one was chosen: on NATS, who comes with our id puts us out."""
+    if care is None or "client_id" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"client_id": f"satomori-gateway-{care.signer.derived('client id')[:15]}"})
 
 
 def _thread(name: str, run: Callable[[], None], loop: asyncio.AbstractEventLoop, failed: asyncio.Event) -> threading.Thread:

@@ -7,6 +7,7 @@ With an `authority`, the folder of one that `satomori-gateway authority init` ma
 own rights, as in firmware_configs/gateway; without, everybody does.
 """
 
+import importlib.resources
 import os
 import shutil
 import signal
@@ -197,19 +198,12 @@ max_inflight_messages 0
     argv = [program, "-c", str(folder / "mosquitto.conf")]
 
     def make(_: Path) -> Broker:
-        (folder / "mosquitto.acl").write_text(_ACL, encoding="utf-8")
+        rights = importlib.resources.files("firmware_configs") / "gateway" / "mosquitto.acl"
+        (folder / "mosquitto.acl").write_bytes(rights.read_bytes())
         (folder / "mosquitto.acl").chmod(0o700)
         return Broker("mosquitto", argv, folder, port, authority)
 
     return _ready(folder, "mosquitto.conf", config, make)
-
-
-_ACL = """user gateway
-topic read satomori/v1/+/+/up/#
-topic write satomori/v1/+/+/down/#
-pattern write satomori/v1/+/%u/up/#
-pattern read satomori/v1/+/%u/down/#
-"""
 
 
 def _ready(folder: Path, file: str, config: str, make: Callable[[Path], Broker]) -> Broker:

@@ -11,7 +11,8 @@ import json
 import random
 import tomllib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from edge.contract.broker import BrokerConfig
 from edge.contract.names import is_name
 from edge.contract.topics import Channel, Topic, parse, topic_for
 from edge.drivers import DeviceConfig, Driver, make_driver
+from edge.hardware import machine as own_machine
 from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Reading, Site
@@ -208,7 +210,7 @@ class Story:
 
     async def tell(self) -> list[dict[str, Any]]:
         """Everything that happened, in order, with the totals as the last line."""
-        with own_pins() as pins, Phone(now_us=self._now_us) as phone:
+        with own_pins() as pins, _same_machine(self._home / "machine"), Phone(now_us=self._now_us) as phone:
             self._pins, self._phone = pins, phone
             self._start_gateway()
             for description in self._script["node"]:
@@ -512,6 +514,29 @@ class Story:
     def _do_count_waiting(self, node: str) -> None:
         """Notes how many records the node holds because nobody acknowledged them."""
         self._line("waiting", node=node, records=self._nodes[node].outbox.waiting)
+
+
+MACHINE = {
+    "proc/loadavg": "0.20 0.15 0.10 1/150 900",
+    "proc/meminfo": "MemTotal: 440000 kB\nMemAvailable: 250000 kB",
+    "proc/self/status": "VmRSS: 50000 kB",
+    "proc/net/wireless": "wlan0: 0000 54. -62. -256 0 0 0 0 0 0",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
+    "sys/class/thermal/thermal_zone0/temp": "48000",
+}
+"""What nodes find under / : a Pi over Wi-Fi. Otherwise a story would end as the sensors of this machine have it."""
+
+
+@contextmanager
+def _same_machine(root: Path) -> Iterator[None]:
+    for name, content in MACHINE.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content + "\n", encoding="ascii")
+    before, own_machine.ROOT = own_machine.ROOT, root
+    try:
+        yield
+    finally:
+        own_machine.ROOT = before
 
 
 class _Noting:

@@ -9,7 +9,7 @@ A driver module holds one pydantic config (`type: Literal[...]`) and one class:
 
 `records` raises DeviceError (with what to do about it) when the device can't be read; the agent reports that once,
 waits and iterates anew. Bad bytes never raise: a decoder drops and counts them. The agent asks for the next record only
-when it has taken the last one, and has committed it if it is an event.
+when it has taken the last one, and has committed it if it is an event (a summary of a tag, `tag_seen`, within a second).
 
 A new kind is a new module, one line in DRIVERS and one in DeviceConfig.
 """

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 CHECK_S = 10.0
 """How often the node's own adapter is asked whether it is well."""
 
+GATHER_S = 0.05
+"""How long to let advertisements gather: a busy street has a thousand a second, which would wake a small processor as often."""
+
 JOINED_US = 60 * 1_000_000
 """How long an address stands for the tag that used it last; tags change theirs to be left alone."""
 
@@ -333,7 +336,9 @@ class BleTags:
                 if now.mono_us >= beat_due_us:
                     yield Reading(now, self._device, "heartbeat", (now.mono_us - started_us) / 1e6)
                     yield Reading(now, self._device, "tags_near", ear.sightings.near)
-                    counts = _Counts(ear.foreign + ear.sightings.refused, ear.bad + receiver.bad, receiver.lost)
+                    counts = _Counts(
+                        ear.foreign + ear.sightings.refused + ear.buttons.refused, ear.bad + receiver.bad, receiver.lost
+                    )
                     for metric, count, before in zip(_Counts._fields, counts, said, strict=True):
                         if count != before:
                             yield Reading(now, self._device, metric, count)
@@ -342,7 +347,8 @@ class BleTags:
                 due_us = min(beat_due_us, ear.sightings.next_due_us() or beat_due_us)
                 if config.silent_after_s:
                     due_us = min(due_us, spoke_us + int(config.silent_after_s * 1e6))
-                await woken_within(came, max(due_us - clock.now().mono_us, 0) / 1e6, clock)
+                if await woken_within(came, max(due_us - clock.now().mono_us, 0) / 1e6, clock):
+                    await clock.sleep(GATHER_S)
 
     def _expect_sound(self, spoke_us: int, now: Instant) -> None:
         """DeviceError when the receiver has been silent for longer than it promised."""

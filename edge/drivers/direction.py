@@ -28,7 +28,7 @@ class Passage:
         self._cut = [False, False]
         self._first: int | None = None  # which beam began the passage; None while there is none
         self._last = 0  # which came back last
-        self._both = self._together = False  # whether both beams were cut, and at the same time
+        self._together = False  # whether both beams were cut at the same time
         self._free_since_us = 0
         self.cut_since_us: int | None = None
         """Since when at least one beam is cut; None while both are free."""
@@ -41,8 +41,7 @@ class Passage:
         self._cut[beam] = cut
         if cut:
             if self._first is None:
-                self._first, self._both, self._together = beam, False, False
-            self._both = self._both or beam != self._first
+                self._first, self._together = beam, False
             self._together = self._together or all(self._cut)
             if self.cut_since_us is None:
                 self.cut_since_us = at_us
@@ -58,8 +57,8 @@ class Passage:
         if due_us is None or now_us < due_us:
             return []
         first, self._first = self._first, None
-        if not self._both or first == self._last:
-            return []
+        if first == self._last:
+            return []  # somebody turned round, or cut one beam only
         return [Way.IN if first == 0 else Way.OUT]
 
     @property

@@ -24,7 +24,8 @@ class Line:
         """`gap_s` as in edge.drivers.direction; a beam that is cut for longer than `blocked_s` is no person."""
         self._device = device
         self._totals = Totals(site.state)
-        self._passage = Passage(int(gap_s * 1e6))
+        self._gap_us = int(gap_s * 1e6)
+        self._passage = Passage(self._gap_us)
         self._blocked_us, self._heartbeat_us = int(blocked_s * 1e6), int(heartbeat_s * 1e6)
         self._started_us = self._beat_due_us = site.clock.now().mono_us
         self._may_report_us = 0
@@ -42,6 +43,8 @@ class Line:
         self._count(self._passage.tick(now.mono_us))
         cut_since_us = self._passage.cut_since_us
         if cut_since_us is None:
+            if not self._seen_free:
+                self._passage = Passage(self._gap_us)  # who stood there before this line looked came from nobody knows where
             self._seen_free = True
         elif now.mono_us - cut_since_us >= self._blocked_us:
             raise DeviceError(
@@ -80,5 +83,5 @@ class Line:
             self._totals.save()
 
     def _count(self, passed: list[Way]) -> None:
-        for way in passed:
+        for way in passed if self._seen_free else ():
             self._totals.add(int(way is Way.IN), int(way is Way.OUT))

@@ -147,13 +147,14 @@ class _Trap:
         """
         known = self._known
         if not trap_frame.is_authentic(heard.payload, self._key):
-            self._refuse("its key did not make it: is the same key in the transmitter and in key_file?")
+            self._refuse("key", "its key did not make it: is the same key in the transmitter and in key_file?")
             return []
         if frame.counter <= known.counter:
             if frame.counter != known.counter or (self._last and heard.payload != self._last):
                 self._refuse(
+                    "number",
                     f"its number {frame.counter} is not above {known.counter}: a replay, or the transmitter lost its memory "
-                    "and needs a new key or address"
+                    "and needs a new key or address",
                 )
             return []
         lost = known.lost + (frame.counter - known.counter - 1 if known.counter >= 0 else 0)
@@ -220,10 +221,11 @@ class _Trap:
     def _waiting(self) -> tuple[Kind, ...]:
         return tuple(kind for queue in self._queues for kind in queue.waiting)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, kind: Literal["key", "number"], reason: str) -> None:
+        """Counts it, and says the first of its kind: whoever plays recordings back must not fill the log."""
         self.bad += 1
-        if reason[:20] not in self._warned:
-            self._warned.add(reason[:20])
+        if kind not in self._warned:
+            self._warned.add(kind)
             log.warning("%s: a frame of its address was dropped; %s", self.name, reason)
 
     def _read(self, new: _Known) -> _Known:
@@ -355,7 +357,7 @@ def _key(path: Path, setting: str) -> bytes:
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise DeviceError(f"{setting}: {path} can't be read: {error.strerror}") from error
+        raise DeviceError(f"{setting}: {path} can't be read: {error.strerror}", named=path) from error
     except UnicodeDecodeError:
         text = ""
     try:
@@ -363,7 +365,8 @@ def _key(path: Path, setting: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != 16:
-        raise DeviceError(f"{setting}: {path} holds no key of 32 hexadecimal digits; make one with `openssl rand -hex 16`")
+        text = f"{setting}: {path} holds no key of 32 hexadecimal digits; make one with `openssl rand -hex 16`"
+        raise DeviceError(text, named=path)
     return key
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge.contract.metrics import METRICS
 from edge.hardware import machine
-from edge.hardware.modem import mobile_rssi_dbm
+from edge.hardware.modem import Modem
 from edge.records import Reading, Record, Site
 
 CLOCK_SYNC = {"sync": 2, "holdover": 1, "unsync": 0}
@@ -43,6 +43,7 @@ class NodeHealth:
 
     def __init__(self, device: str, config: NodeHealthConfig, site: Site) -> None:
         self._device, self._config, self._site = device, config, site
+        self._modem = Modem()
 
     async def records(self) -> AsyncIterator[Record]:
         """All of it at once, then each interval."""
@@ -62,7 +63,7 @@ class NodeHealth:
                 ("throttled", None if supply is None else float(supply.throttled)),
                 ("undervoltage", None if supply is None else float(supply.undervoltage)),
                 ("supply_voltage", machine.supply_voltage_v()),
-                ("uplink_rssi", await mobile_rssi_dbm() if signal_dbm is None else signal_dbm),
+                ("uplink_rssi", await self._modem.rssi_dbm() if signal_dbm is None else signal_dbm),
                 ("clock_sync", CLOCK_SYNC.get(site.clock_state())),
                 ("outbox_waiting", site.waiting()),
             )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge.clock import Instant
 from edge.decoders.beam_counter import FrameStream
-from edge.decoders.counter_lines import LineStream, compile_pattern
+from edge.decoders.counter_lines import Agreed, LineStream, compile_pattern
 from edge.decoders.terabee import MODULUS as TERABEE_MODULUS
 from edge.decoders.terabee import TerabeeStream
 from edge.drivers.totals import Counts, Totals
@@ -22,9 +22,8 @@ from edge.hardware.serial_port import open_serial
 from edge.hardware.wakeup import woken_within
 from edge.records import Reading, Record, Site
 
-SAVE_US = 10_000_000
-"""How long the file of totals may stay behind a counter that counts on. After a power cut of the node alone the counter's own
-totals make up for it; of both together, as many people are lost as passed in this time."""
+REPORT_US = 5_000_000
+"""How often new totals are said at most. They are saved before, so that they never go back; that must not wear out the card."""
 
 
 class PeopleCounterConfig(BaseModel):
@@ -115,32 +114,30 @@ class PeopleCounter:
         modulus = {"satomori": 2**32, "terabee": TERABEE_MODULUS, "lines": config.runs_over_at or None}[config.format]
         totals = Totals(self._site.state)
         with open_serial(config.port, config.baud, came.set) as take:
-            started_us = saved_us = clock.now().mono_us
+            started_us = may_report_us = clock.now().mono_us
             beat_due_us = started_us + int(config.heartbeat_s * 1e6)
             heard, alive, battery_mv, bad_said, self._resets_said = False, False, None, 0, -1
+            told = Counts(-1, -1)
             try:
                 while True:
                     said = list(stream.feed(take()))
                     now = clock.now()
-                    before = Counts(totals.inward, totals.outward)
-                    begins = bool(said) and not heard
-                    if begins:
-                        heard, beat_due_us = True, now.mono_us
-                    beat = now.mono_us >= beat_due_us
-                    for number, one in enumerate(said, start=1):
-                        alive = True
+                    must_save = False
+                    for one in said:
                         battery_mv = one.battery_mv or battery_mv
                         if one.counts is not None and self._count(totals, one.counts, modulus):
-                            self._save(totals)
-                            saved_us = now.mono_us
-                        after = Counts(totals.inward, totals.outward)
-                        # The beat says the last one; the very first says nothing new of itself.
-                        if not (beat and number == len(said)) and not (begins and number == 1):
-                            for record in self._changes(now, before, after):
-                                yield record
-                        before = after
+                            must_save = True
+                    if said and not heard:
+                        heard, beat_due_us = True, now.mono_us
+                    alive = alive or bool(said)
+                    beat = now.mono_us >= beat_due_us
+                    counted = Counts(totals.inward, totals.outward)
+                    report = heard and counted != told and now.mono_us >= may_report_us
+                    if totals.unsaved and (must_save or report or beat):
+                        self._save(totals)
                     if beat:
                         if alive:
+                            told = counted
                             for record in self._beat(now, started_us, totals, battery_mv):
                                 yield record
                         if stream.bad != bad_said:
@@ -148,11 +145,12 @@ class PeopleCounter:
                             yield Reading(now, self._device, "frames_bad", bad_said)
                         alive = False
                         beat_due_us = now.mono_us + int(config.heartbeat_s * 1e6)
-                    if now.mono_us - saved_us >= SAVE_US:
-                        if totals.unsaved:
-                            self._save(totals)
-                        saved_us = now.mono_us
-                    await woken_within(came, (beat_due_us - clock.now().mono_us) / 1e6, clock)
+                    if report and counted != told:
+                        before, told, may_report_us = told, counted, now.mono_us + REPORT_US
+                        for record in self._changes(now, before, counted):
+                            yield record
+                    due_us = min(beat_due_us, may_report_us) if heard and counted != told else beat_due_us
+                    await woken_within(came, (due_us - clock.now().mono_us) / 1e6, clock)
             finally:
                 if totals.unsaved:
                     self._save(totals)
@@ -214,8 +212,9 @@ class _Terabee:
 
 
 class _Lines:
-    def __init__(self, pattern: re.Pattern[str]) -> None:
+    def __init__(self, pattern: re.Pattern[str], *, totals: bool) -> None:
         self._lines = LineStream(pattern)
+        self._agreed = Agreed() if totals else None
 
     @property
     def bad(self) -> int:
@@ -223,12 +222,13 @@ class _Lines:
 
     def feed(self, chunk: bytes) -> Iterator[_Said]:
         for line in self._lines.feed(chunk):
-            yield _Said(Counts(line.inward, line.outward))
+            believed = self._agreed.heard(line) if self._agreed else line
+            yield _Said(Counts(*believed) if believed else None)
 
 
 def _stream(config: PeopleCounterConfig) -> "_Satomori | _Terabee | _Lines":
     if config.format == "terabee":
         return _Terabee()
     if config.format == "lines":
-        return _Lines(compile_pattern(config.pattern))
+        return _Lines(compile_pattern(config.pattern), totals=config.counts == "total")
     return _Satomori()

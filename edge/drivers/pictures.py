@@ -193,7 +193,7 @@ class Pictures:
             if withheld:
                 self.tidy(room_for=shot.size)
             if shot.content is not None:
-                shelf.keep(shot.content, shot.content_type)
+                await card.run(shelf.keep, shot.content, shot.content_type)
             else:
                 await card.run(shelf.keep_file, shot.path, shot.sha256, shot.content_type)
         except OSError as error:

@@ -22,6 +22,9 @@ from edge.hardware.classifier import ModelConfig
 from edge.hardware.wakeup import woken_within
 from edge.records import Reading, Record, Site
 
+REPORT_US = 5_000_000
+"""How often new movements are said at most: a loose wire on the sensor's pin must not fill the disk."""
+
 
 class PirCameraConfig(BaseModel):
     """`type = "pir_camera"`."""
@@ -68,7 +71,7 @@ class PirCamera:
         self._wakeup.set()
 
     async def records(self) -> AsyncIterator[Record]:
-        """An event per picture, readings each heartbeat and at each movement. DeviceError when camera or sensor can't be used."""
+        """An event per picture, readings each heartbeat and of movements. DeviceError when camera or sensor can't be used."""
         config, clock = self._config, self._site.clock
         loop = asyncio.get_running_loop()
         self._moved, self._ordered = 0, False  # an order was for then
@@ -79,7 +82,7 @@ class PirCamera:
             take = open_things.enter_context(open_camera(config.width, config.height))
             if config.pin is not None:
                 open_things.enter_context(open_motion(config.pin, lambda: loop.call_soon_threadsafe(self._on_motion)))
-            started_us = beat_due_us = clock.now().mono_us
+            started_us = beat_due_us = may_report_us = clock.now().mono_us
             picture_from_us = started_us + int(config.warm_up_s * 1e6)
             counted = said = 0
             while True:
@@ -97,8 +100,8 @@ class PirCamera:
                             yield event
                     picture_from_us = max(picture_from_us, clock.now().mono_us + int(config.quiet_s * 1e6))
                     now = clock.now()
-                if counted != said:
-                    said = counted
+                if counted != said and now.mono_us >= may_report_us:
+                    said, may_report_us = counted, now.mono_us + REPORT_US
                     yield Reading(now, self._device, "pir_count", counted)
                 if now.mono_us >= beat_due_us:
                     yield Reading(now, self._device, "heartbeat", (now.mono_us - started_us) / 1e6)
@@ -107,7 +110,8 @@ class PirCamera:
                         yield Reading(now, self._device, "media_withheld", pictures.taken.withheld)
                     pictures.tidy()
                     beat_due_us = now.mono_us + int(config.heartbeat_s * 1e6)
-                await woken_within(self._wakeup, (beat_due_us - now.mono_us) / 1e6, clock)
+                due_us = beat_due_us if counted == said else min(beat_due_us, may_report_us)
+                await woken_within(self._wakeup, (due_us - now.mono_us) / 1e6, clock)
 
     async def _burst(self, count: int, take: Callable[[], bytes], pictures: Pictures) -> AsyncIterator[Record]:
         """So many pictures; all are taken before the first is looked at, for the animal does not wait for a model."""

@@ -30,6 +30,10 @@ SAME_BURST_US = 5 * 1_000_000
 PRESSES, PRESSES_US = 6, 60 * 1_000_000
 """At most so many presses of one tag are told in so long: by then somebody knows, and no button may fill the disk."""
 
+NEWCOMERS = 20
+"""At most so many tags that were never heard to be pressed before may be in `PRESSES_US`: a transmitter that makes up identities
+rings no more often, while a tag whose press is remembered has `PRESSES` of its own."""
+
 RESTARTED_COUNTER = 100
 """A counter below this may have begun anew, with a new battery; above, one that does not grow is a recording played back."""
 
@@ -180,6 +184,9 @@ class Buttons:
     def __init__(self, device: str, remembered: Mapping[str, Pressed], now: Instant) -> None:
         """`remembered` is `memory` of an earlier run."""
         self._device = device
+        self._newcomers_us: deque[int] = deque(maxlen=NEWCOMERS)
+        self.refused = 0
+        """Frames of newcomers that were not told because of `NEWCOMERS` others, in total."""
         self._buttons = {
             # A wall clock that went back counts as no time: then the press may still be the same.
             tag: _Button(told, now.mono_us - max(now.utc_us - told.utc_us, 0))
@@ -211,8 +218,14 @@ class Buttons:
             times_us = button.times_us
             if len(times_us) == PRESSES and now.mono_us - times_us[0] < PRESSES_US:
                 return []
-        elif len(self._buttons) >= MAX_TAGS:
-            del self._buttons[min(self._buttons, key=lambda one: self._buttons[one].heard_us)]
+        else:
+            newcomers_us = self._newcomers_us
+            if len(newcomers_us) == NEWCOMERS and now.mono_us - newcomers_us[0] < PRESSES_US:
+                self.refused += 1
+                return []
+            newcomers_us.append(now.mono_us)
+            if len(self._buttons) >= MAX_TAGS:
+                del self._buttons[min(self._buttons, key=lambda one: self._buttons[one].heard_us)]
         told = Pressed(presses=said.presses, packet_id=said.packet_id, counter=said.counter, utc_us=now.utc_us)
         new = _Button(told, now.mono_us)
         if button is not None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge.durable import write_whole
+from edge.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
 _NEAR = 16
-"""A counter that fell from its last sixteenth into its first ran over; any other fall is a reset. Within one heartbeat's silence
-no counter gets so far by itself, and a reset just there would cost a wrong turn of it once in 256 resets."""
+"""A counter that fell from its last sixteenth into its first ran over; any other fall is a reset. A counter that loses its power
+within its last sixteenth is taken to have run over, too: with 16 bits, that counts 4096 people too many at most."""
 
 
 class Counts(NamedTuple):
@@ -30,7 +31,10 @@ class Totals:
     """One device's totals."""
 
     def __init__(self, state: Path) -> None:
-        """Reads what was saved in the device's folder. A file that can't be used is said, and the totals begin at zero."""
+        """Reads what was saved in the device's folder. A file that holds something else is said, and the totals begin at zero.
+
+        DeviceError when the file can't be read now: it would be lost with the next `save`.
+        """
         self._file = state / "totals.json"
         self.inward = self.outward = self.resets = 0
         self.unsaved = False
@@ -45,7 +49,9 @@ class Totals:
             self._raw = Counts(*numbers[3:]) if numbers[3:] else None
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise DeviceError(f"the totals can't be read: {error}. Is the disk well?") from error
+        except (ValueError, KeyError, TypeError) as error:
             self.resets = 1
             log.error("%s can't be used (%s); its totals begin at zero again", self._file, error)
 

@@ -173,6 +173,8 @@ class TrailCamera:
                             self._finished[file.name] = file.held.stamp
                             self._held.pop(file.name, None)
                         await clock.sleep(0)  # a card full of pictures must not hold up the other devices
+                        if clock.now().mono_us >= beat_due_us:
+                            break  # nor its own heartbeat; the others still hold still at the next scan
                     now = clock.now()
                     if self._bad != bad_said:
                         bad_said = self._bad
@@ -259,7 +261,8 @@ def _zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise DeviceError(
-            f"time_zone: {name!r} is not known here. Is it written as in Asia/Tokyo? If so: apt install tzdata"
+            f"time_zone: {name!r} is not known here. Is it written as in Asia/Tokyo? If so: apt install tzdata",
+            named=name,
         ) from error
 
 
@@ -270,9 +273,11 @@ def _card_of(folder: Path, mount: bool) -> tuple[int, int]:
     except OSError as error:
         raise _gone(folder, error) from error
     if not stat.S_ISDIR(found.st_mode):
-        raise DeviceError(f"{folder} is no folder: give the folder that the camera's pictures are in")
+        raise DeviceError(f"{folder} is no folder: give the folder that the camera's pictures are in", named=folder)
     if mount and not os.path.ismount(folder):
-        raise DeviceError(f"{folder} has no card mounted on it. Is the card in? If it needs no mounting, set mount = false")
+        raise DeviceError(
+            f"{folder} has no card mounted on it. Is the card in? If it needs no mounting, set mount = false", named=folder
+        )
     return found.st_dev, found.st_ino
 
 
@@ -305,7 +310,9 @@ def _files_in(folder: Path, below: str = "", deep: int = 0) -> Iterator[tuple[st
 
 
 def _gone(folder: Path, error: OSError) -> DeviceError:
-    return DeviceError(f"{folder} can't be read: {error.strerror or error}. Is the card in, and is it mounted there?")
+    return DeviceError(
+        f"{folder} can't be read: {error.strerror or error}. Is the card in, and is it mounted there?", named=folder
+    )
 
 
 def _changed(folder: Path) -> DeviceError:

@@ -101,7 +101,8 @@ async def open_scan(
 
     async def tried(what: str, answer: Awaitable[_T]) -> _T:
         try:
-            return await asyncio.wait_for(answer, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):  # and not wait_for, which before Python 3.12 may swallow that we are cancelled
+                return await answer
         except DeviceError:
             raise
         except troubles as error:
@@ -129,7 +130,8 @@ async def open_scan(
         finally:
             # An adapter that went away has ended the scan itself; whoever opens it again begins a new one.
             with suppress(*troubles, AssertionError):
-                await asyncio.wait_for(scanner.stop(), ANSWER_S)
+                async with asyncio.timeout(ANSWER_S):
+                    await scanner.stop()
     finally:
         bus.disconnect()
         await asyncio.wait([bus_watch], timeout=ANSWER_S)
@@ -177,7 +179,7 @@ async def _properties(bus: "MessageBus", adapter: str) -> dict[str, Any]:
 
     said: dict[str, Any] = unpack_variants((await _call(bus, adapter, "GetAll", "s", [_ADAPTER]))[0])
     if not {"Powered", "Discovering"} <= said.keys():
-        raise DeviceError(f"BlueZ tells nothing of Bluetooth adapter {adapter}; is it there (bluetoothctl list)?")
+        raise DeviceError(f"BlueZ tells nothing of Bluetooth adapter {adapter}; is it there (bluetoothctl list)?", named=adapter)
     return said
 
 
@@ -216,5 +218,5 @@ async def _call(bus: "MessageBus", adapter: str, member: str, signature: str, bo
         name = str(reply.error_name)
         said = " ".join(str(part) for part in reply.body)
         hint = next((hint for word, hint in _HINTS.items() if name.endswith(word) or word.lower() in said.lower()), None)
-        raise DeviceError(f"Bluetooth adapter {adapter}: {hint or f'BlueZ refuses ({name}: {said})'}")
+        raise DeviceError(f"Bluetooth adapter {adapter}: {hint or f'BlueZ refuses ({name}: {said})'}", named=adapter)
     return list(reply.body)

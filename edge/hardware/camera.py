@@ -4,6 +4,7 @@ picamera2, which comes with the system (python3-picamera2), and gpiozero are imp
 """
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -55,14 +56,17 @@ def open_motion(pin: int, on_motion: Callable[[], object]) -> Iterator[None]:
     """A passive infrared sensor on `pin` (BCM) whose output goes high when warmth moves; `on_motion` is called, from gpiozero's
     thread, each time it does. DeviceError when the pin can't be had."""
     from gpiozero import DigitalInputDevice
-    from gpiozero.exc import GPIOZeroError
+    from gpiozero.exc import GPIOZeroError, PinFactoryFallback
 
     try:
-        sensor = DigitalInputDevice(pin, pull_up=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PinFactoryFallback)
+            sensor = DigitalInputDevice(pin, pull_up=False)
     except (GPIOZeroError, OSError) as error:
         raise DeviceError(
             f"GPIO pin {pin} of the motion sensor can't be opened: {str(error) or type(error).__name__}. "
-            "Is another device on this pin, and is this a Raspberry Pi with the lgpio package?"
+            "Is another device on this pin, and is this a Raspberry Pi with the lgpio package?",
+            named=pin,
         ) from error
     try:
         sensor.when_activated = on_motion

@@ -15,8 +15,8 @@ from edge.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
-AT_ONCE_S = 1.0
-"""A card answers within this, or the others go on without it."""
+AT_ONCE_S = 0.05
+"""A card answers within this, for which all others wait, or they go on without it: a trap must not stand behind many pictures."""
 
 PATIENCE_S = 120.0
 """A card that takes longer for one thing hangs. Copying a long video from a slow one takes less."""

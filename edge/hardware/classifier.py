@@ -102,7 +102,7 @@ class Classifier:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(config.file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes have no common parent but Exception
-            raise DeviceError(f"model.file: {config.file} can't be loaded: {_first_line(error)}") from error
+            raise DeviceError(f"model.file: {config.file} can't be loaded: {_first_line(error)}", named=config.file) from error
         [taken, *more] = self._session.get_inputs()
         types = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
         shape = list(taken.shape)
@@ -118,7 +118,9 @@ class Classifier:
         except ValueError as error:
             raise self._strange(str(error)) from error
         except Exception as error:
-            raise DeviceError(f"model.file: {config.file} fails on an empty picture: {_first_line(error)}") from error
+            raise DeviceError(
+                f"model.file: {config.file} fails on an empty picture: {_first_line(error)}", named=config.file
+            ) from error
 
     def look(self) -> Any:
         """A look at one picture, for `judge`: set its `terminate`, from any thread, to end it."""

@@ -81,10 +81,9 @@ def supply() -> Supply | None:
 
     Source: Raspberry Pi documentation, vcgencmd get_throttled; kernel driver raspberrypi-firmware's sysfs attribute.
     """
-    for name in ("soc:firmware", "soc@107c000000:firmware", "firmware"):
-        text = _text(ROOT / "sys/devices/platform/soc" / name / "get_throttled") or _text(
-            ROOT / "sys/devices/platform" / name / "get_throttled"
-        )
+    # /sys/devices/platform/soc/soc:firmware on most; on a Pi 5 the name of `soc` has its address.
+    for file in sorted((ROOT / "sys/devices/platform").glob("soc*/*firmware/get_throttled")):
+        text = _text(file)
         try:
             bits = int(text, 16) if text else None
         except ValueError:

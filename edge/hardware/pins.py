@@ -1,5 +1,6 @@
 """GPIO pins through gpiozero; its pin factory (real or MockFactory) is the seam below."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,14 +14,17 @@ def open_switch(pin: int, on_edge: Callable[[], object]) -> Iterator[Callable[[]
     `on_edge` is called, from gpiozero's thread, at every change. DeviceError when the pin can't be had.
     """
     from gpiozero import DigitalInputDevice  # heavy, and only nodes with pins have its back ends
-    from gpiozero.exc import GPIOZeroError
+    from gpiozero.exc import GPIOZeroError, PinFactoryFallback
 
     try:
-        switch = DigitalInputDevice(pin, pull_up=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PinFactoryFallback)  # which back ends it tried in vain: the error is enough
+            switch = DigitalInputDevice(pin, pull_up=True)
     except (GPIOZeroError, OSError) as error:
         raise DeviceError(
             f"GPIO pin {pin} can't be opened: {error or type(error).__name__}. "
-            "Is another device on this pin, and is this a Raspberry Pi with the lgpio package?"
+            "Is another device on this pin, and is this a Raspberry Pi with the lgpio package?",
+            named=pin,
         ) from error
     try:
         switch.when_activated = switch.when_deactivated = on_edge

@@ -24,7 +24,8 @@ def open_serial(port: str, baud: int, on_bytes: Callable[[], object]) -> Iterato
     except (OSError, ValueError, termios.error) as error:
         raise DeviceError(
             f"serial port {port} can't be opened at {baud} baud: {error}. Is the device plugged in, is the name right "
-            "(ls -l /dev/serial/by-id), is this user in the group dialout, and does nothing else use the port?"
+            "(ls -l /dev/serial/by-id), is this user in the group dialout, and does nothing else use the port?",
+            named=port,
         ) from error
     loop = asyncio.get_running_loop()
     number = device.fileno()

@@ -24,6 +24,7 @@ ROLES: dict[str, frozenset[str]] = {
         "media.clear",
         "media.read-uncleared",  # pictures in which a person may be
         "media.upload",
+        "node.admit",  # a code that makes a box a node; and the end of a node's identity
         "node.command",
         "node.configure",
         "quarantine.read",  # raw messages as they came, whatever is in them

@@ -13,6 +13,7 @@ from gateway.api.tokens import Tokens
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.media import MediaShelf
+from gateway.nodes.claims import Claims
 from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.store import SeriesReader
@@ -35,6 +36,10 @@ class Deps:
     """Each part of the gateway (broker, store, ...) and whether it works. Shown to everybody: names, no secrets."""
     signer: Signer | None = None
     """What nodes are told is signed with this; None where `[nodes]` is not configured."""
+    claims: Claims | None = None
+    """How nodes come to their identities; None likewise."""
+    taken_names: frozenset[str] = frozenset()
+    """What no node may be called."""
     ring: Callable[[], None] = lambda: None
     """Says that something waits to go down to nodes, so that it need not wait for the next second."""
     deployments: Deployments = field(default_factory=lambda: Deployments(()))

@@ -1,4 +1,6 @@
-"""GET nodes; GET, PUT nodes/{node}/desired; GET, POST nodes/{node}/commands: how nodes do, what they should run and do.
+"""GET nodes; POST nodes/{node}/claim, /revoke; GET, PUT nodes/{node}/desired; GET, POST nodes/{node}/commands.
+
+How nodes do, how they come and go, what they should run and do.
 
 What is asked here is stored, signed, and goes down by itself; whether it arrived is what the next GET says.
 """
@@ -17,16 +19,19 @@ from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
 from gateway.api.shapes import (
+    ClaimJson,
     CommandJson,
     CommandsJson,
     DesiredJson,
     NodesJson,
     RevisionJson,
+    RevokedJson,
     Row,
     asked_json,
     command_json,
     node_json,
 )
+from gateway.nodes.claims import Claims, NameTaken
 from gateway.nodes.commands import LONGEST_S, SHORTEST_S, TTL_S, NotOrdered, TooManyWaiting, order
 from gateway.nodes.desired import NotAsked, Overtaken, ask
 from gateway.nodes.known import UnknownNode
@@ -34,6 +39,25 @@ from gateway.nodes.signing import Signer
 from gateway.state import tables
 
 NodePath = Annotated[Name, Path()]
+NOT_CONFIGURED = "This gateway does not care for nodes: [nodes] is not configured in gateway.toml."
+
+
+class Invited(BaseModel):
+    """A code for a box."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hours: Annotated[int | None, Field(ge=1, le=24 * 90)] = Field(
+        None, description="How long it may be used; nodes.claim_hours when null."
+    )
+
+
+class Revoked(BaseModel):
+    """The end of a node's identity."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: Annotated[str, Field(min_length=1, max_length=200, description="The reason, for the list.")]
 
 
 class Asked(BaseModel):
@@ -62,7 +86,7 @@ class Ordered(BaseModel):
 def routes(deps: Deps) -> APIRouter:
     """GET /nodes and what belongs to one node."""
     router = APIRouter()
-    for group in (_list, _desired, _commands):
+    for group in (_list, _identity, _desired, _commands):
         group(deps, router)
     return router
 
@@ -70,7 +94,7 @@ def routes(deps: Deps) -> APIRouter:
 def signing(deps: Deps) -> Signer:
     """What nodes are told is signed with. 503 where there is nothing to sign with."""
     if deps.signer is None:
-        raise Problem(503, "This gateway does not care for nodes: [nodes] is not configured in gateway.toml.")
+        raise Problem(503, NOT_CONFIGURED)
     return deps.signer
 
 
@@ -95,6 +119,31 @@ def _list(deps: Deps, router: APIRouter) -> None:
         names = sorted(said.keys() | asked.keys() | until.keys())
         found = [node_json(name, said.get(name, {}), asked.get(name, {}), until.get(name)) for name in names]
         return {"now_us": deps.now_us(), "nodes": found}
+
+
+def _identity(deps: Deps, router: APIRouter) -> None:
+    @router.post("/nodes/{node}/claim", status_code=201)
+    def invite(actor: Annotated[Actor, Depends(permitted("node.admit"))], node: NodePath, wanted: Invited) -> ClaimJson:
+        """Makes a code that a box comes to its identity by, once. Earlier codes for the node are void."""
+        try:
+            claim, qr = _claims(deps).invite(node, wanted.hours, actor.name, deps.taken_names)
+        except NameTaken as error:
+            raise Problem(422, f"{error}.") from error
+        return {"node": node, "code": claim.shown, "qr": qr, "expires_us": claim.expires_us}
+
+    @router.post("/nodes/{node}/revoke")
+    def revoke(actor: Annotated[Actor, Depends(permitted("node.admit"))], node: NodePath, wanted: Revoked) -> RevokedJson:
+        """Ends all that a node has; it can come back by a new code only."""
+        ended, fault = _claims(deps).revoke(node, f"{actor.name}: {wanted.why}")
+        if not any(ended):
+            raise Problem(404, "This node has neither a certificate nor a code.")
+        return {"node": node, "certificates": ended.certificates, "codes": ended.codes, "fault": fault}
+
+
+def _claims(deps: Deps) -> Claims:
+    if deps.claims is None:
+        raise Problem(503, NOT_CONFIGURED)
+    return deps.claims
 
 
 def _desired(deps: Deps, router: APIRouter) -> None:

@@ -8,10 +8,49 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from gateway.errors import ConfigError
 
 STOP_WITHIN_S = 5
+MAX_CONNECTIONS = 500
+"""At once, of one server. Each is a file, and without files left neither database nor broker could be opened."""
+IDLE_S = 30.0
+"""Who has begun nothing, or not ended what was begun, and says nothing for so long, is hung up on."""
+
+
+class _Patient(H11Protocol):
+    """Uvicorn's connection, but not for ever and not for any number: whoever can reach the port can connect, and be silent."""
+
+    _idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._wait_on()
+
+    def data_received(self, data: bytes) -> None:
+        self._wait_on()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        super().connection_lost(exc)
+
+    def _wait_on(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = self.loop.call_later(IDLE_S, self._silent)
+
+    def _silent(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's types say
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._wait_on()  # it is for us to speak: a stream, or an answer that takes its time
+        else:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -33,6 +72,7 @@ async def serve(
     listener = _listen(host, port, setting)
     config = uvicorn.Config(
         app,
+        http=_Patient,
         lifespan="off",
         log_config=None,
         access_log=False,

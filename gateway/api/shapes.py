@@ -271,6 +271,24 @@ class CommandsJson(TypedDict):
     commands: list[CommandJson]
 
 
+class ClaimJson(TypedDict):
+    """A code for a box, shown this once. `code` as it stands on the box, `qr` what its QR says."""
+
+    node: str
+    code: str
+    qr: str
+    expires_us: int
+
+
+class RevokedJson(TypedDict):
+    """How many certificates and codes of a node ended; `fault`: why the broker could not be told, which is tried again."""
+
+    node: str
+    certificates: int
+    codes: int
+    fault: str | None
+
+
 class RotatingTagJson(TypedDict):
     """A tag that changes what it calls itself every 2^`exponent` s since `zero_us`. Its key is never shown."""
 

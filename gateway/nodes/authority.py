@@ -129,7 +129,8 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def renew_own(self, names: Sequence[str], now_us: int) -> list[str]:
-        """Makes what is missing of the gateway's and broker's own certificates, ends within a year, or has other names.
+        """Makes what is missing of the gateway's and broker's own certificates, ends within a year, has other names or is not
+        good yet.
 
         Returns what was made, as file names. An older key is not used again. `names`: DNS names and addresses of the servers.
         """
@@ -163,7 +164,10 @@ class Authority:
             return False
         ends = min(certificate.not_valid_after_utc, self._certificate.not_valid_after_utc)
         lasts = ends - _utc(now_us) > RENEW_BEFORE or ends == self._certificate.not_valid_after_utc
-        return certificate.public_key() == key.public_key() and set(names) == set(general) and lasts
+        # Made while our clock was ahead: until that day everybody else refuses it. (Or our clock is far behind now: left alone.)
+        now = _utc(now_us)
+        begun = certificate.not_valid_before_utc <= now or now < self._certificate.not_valid_before_utc
+        return certificate.public_key() == key.public_key() and set(names) == set(general) and lasts and begun
 
     def _leaf(
         self, subject: x509.Name, key: NodeKey, serial: int, not_before: dt.datetime, not_after: dt.datetime,

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,12 +38,17 @@ class Brokers:
         self._state, self._authority, self._pid_file, self._now_us = state, authority, pid_file, now_us
         self._fault: str | None = None
         self._unsaid = False
+        self._lock = threading.Lock()  # claims, renewals and the look each minute are on different threads
 
     def tell(self, *, anyway: bool = False) -> str | None:
         """Brings the files up to date and has the broker read them, if anything changed or `anyway`. Why it failed, or None.
 
         A failure is logged once and tried again by the next call: what it is about is durable in the state database.
         """
+        with self._lock:
+            return self._tell(anyway=anyway)
+
+    def _tell(self, *, anyway: bool) -> str | None:
         try:
             changed = self._write()
             self._unsaid = self._unsaid or changed or anyway

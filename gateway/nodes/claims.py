@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from edge.contract.names import is_name
 from edge.contract.remote import (
@@ -36,13 +36,16 @@ from gateway.state import State
 from gateway.state.tables import certificates, claims, cursors, desired, node_tokens
 from gateway.state.upsert import upsert
 
-MAX_FAILURES = 5
 REPEAT_US = 15 * 60 * 1_000_000
 """So long the same request is answered again."""
 KEPT_US = 30 * 24 * 3600 * 1_000_000
 """So long after its end a code is still known, so that who holds the box is told that it is over, and not that it is wrong."""
 GUESSES = "claim_guesses"
 """Wrong codes so far, in `cursors`. Counted for unknown ids too, so that both cost one write and take the same time."""
+_NOT_KNOWN = (
+    "This code is not known here: it may be mistyped, replaced by a newer one, or used. Look at the box again; "
+    "a new code is made by `satomori-gateway node add`."
+)
 BEGIN_WITH: dict[str, dict[str, Any]] = {"node": {"type": "node_health"}}
 """The devices of a node that nothing else is asked of yet."""
 RESERVED = frozenset({ACCOUNT, "broker", "listener", "localhost"})
@@ -83,6 +86,8 @@ class Offer(NamedTuple):
     public_url: str
     broker_url: str
     certificate_days: int
+    claim_hours: int = 72
+    """How long a code may be used where nothing else is said."""
 
 
 def qr_text(public_url: str, code: str) -> str:
@@ -150,45 +155,64 @@ class Claims:
     def answer(self, id_: str, request: ClaimRequest) -> ClaimAnswer:
         """The node's identity. Refused for everything else, and that in one way for all that does not prove the code."""
         now_us = self._now_us()
-        with self._lock:
-            wait_s = self._limit.wait_s(now_us)
-        if wait_s:
-            raise Refused(429, f"Too many wrong codes. Try again in {wait_s} s.", wait_s)
-        # Refused is raised after the transaction: a failure that is not counted would be a guess for nothing.
+        with self._state.read() as connection:
+            proved = _proved(connection, id_, request)
+        if proved is None:
+            raise self._wrong(id_, now_us)
         with self._state.write() as connection:
             outcome = self._decide(connection, id_, request, now_us)
-        if isinstance(outcome, Refused):
-            if outcome.status == 403:
-                with self._lock:
-                    self._limit.count(now_us)
-            raise outcome
         self._brokers.tell()  # before the node goes there. Where this fails it was logged, and is tried again
         return outcome
 
-    def _decide(self, connection: Connection, id_: str, request: ClaimRequest, now_us: int) -> ClaimAnswer | Refused:
-        _forget(connection, now_us)
-        row = connection.execute(select(claims).where(claims.c.id == id_)).one_or_none()
-        code = row.code if row is not None and row.code is not None else None
-        mac = claim_mac(code or _NOBODY, "request", request.csr, request.nonce)
-        if not hmac.compare_digest(mac, request.mac) or code is None or row is None:
+    def invite(self, node: str, hours: int | None, who: str, taken: frozenset[str]) -> tuple[Claim, str]:
+        """A code for `node`, as `add` makes it, and what its QR says."""
+        claim = add(self._state, node, hours or self._offer.claim_hours, self._now_us(), who, taken)
+        return claim, qr_text(self._offer.public_url, claim.code)
+
+    def revoke(self, node: str, why: str) -> tuple[Ended, str | None]:
+        """Ends what a node has, and tells the broker; why that could not be told, or None."""
+        ended = revoke(self._state, node, why, self._now_us())
+        return ended, self._brokers.tell() if any(ended) else None
+
+    def forget(self) -> None:
+        """Forgets codes that nobody may use any more."""
+        with self._state.write() as connection:
+            _forget(connection, self._now_us())
+
+    def _wrong(self, id_: str, now_us: int) -> Refused:
+        """Counts a wrong code, so that `node list` shows that somebody guesses.
+
+        No number of them keeps who has the right code from using it: the 60 bits behind the id can't be found by asking, but a
+        lock could be closed by anybody who can reach us. Only what a wrong code costs us, a durable write, has a limit.
+        """
+        with self._lock:
+            wait_s = self._limit.wait_s(now_us)
+            if not wait_s:
+                self._limit.count(now_us)
+        if wait_s:
+            return Refused(429, f"Too many wrong codes. Try again in {wait_s} s.", wait_s)
+        with self._state.write() as connection:
             _count_failure(connection, id_)
-            return Refused(
-                403,
-                "This code is not known here: it may be mistyped, replaced by a newer one, used, or guessed at too often. "
-                "Look at the box again; a new code is made by `satomori-gateway node add`.",
-            )
+        return Refused(403, _NOT_KNOWN)
+
+    def _decide(self, connection: Connection, id_: str, request: ClaimRequest, now_us: int) -> ClaimAnswer:
+        _forget(connection, now_us)
+        row = _proved(connection, id_, request)
+        if row is None:
+            raise Refused(403, _NOT_KNOWN)  # used and forgotten, or replaced, since we looked
+        code = row.code
         serial = int(_derived(code, "serial", request)[:16].hex(), 16) | 1
         mine = connection.execute(select(certificates).where(certificates.c.serial == f"{serial:x}")).one_or_none()
         if row.used_us is not None and mine is None:
-            return Refused(409, "This code was used already, with another key. If that was not this box, revoke the node.")
+            raise Refused(409, "This code was used already, with another key. If that was not this box, revoke the node.")
         if mine is not None and mine.revoked_us is not None:
-            return Refused(409, f"What this code gave was revoked since: {mine.revoked_why}. A new code is needed.")
+            raise Refused(409, f"What this code gave was revoked since: {mine.revoked_why}. A new code is needed.")
         if row.used_us is None and now_us >= row.expires_us:
-            return Refused(410, "This code is over. A new one is made by `satomori-gateway node add`.")
+            raise Refused(410, "This code is over. A new one is made by `satomori-gateway node add`.")
         try:
             key = public_key_of(request.csr)
         except ValueError as error:
-            return Refused(422, f"csr: {error}")
+            raise Refused(422, f"csr: {error}") from None
         issued = self._authority.issue(
             row.node, key, serial, now_us if mine is None else mine.issued_us, self._offer.certificate_days
         )
@@ -202,8 +226,12 @@ class Claims:
         return ClaimAnswer(body=body, mac=claim_mac(code, "answer", body, request.nonce))
 
     def _identity(self, connection: Connection, node: str, issued: Issued, token: str, now_us: int) -> Identity:
+        # What the node itself could not run is no configuration to begin with.
         asked = connection.scalar(
-            select(desired.c.payload).where(desired.c.node == node).order_by(desired.c.revision.desc()).limit(1)
+            select(desired.c.payload)
+            .where(desired.c.node == node, desired.c.outcome.is_distinct_from("failed"))
+            .order_by(desired.c.revision.desc())
+            .limit(1)
         )
         return Identity(
             node=node,
@@ -233,10 +261,17 @@ def _revoke(connection: Connection, node: str, why: str, now_us: int) -> int:
     return ended
 
 
+def _proved(connection: Connection, id_: str, request: ClaimRequest) -> Row[Any] | None:
+    """The claim that the request proves to know the code of. As much work where there is none."""
+    row = connection.execute(select(claims).where(claims.c.id == id_)).one_or_none()
+    code = None if row is None else row.code
+    mac = claim_mac(code or _NOBODY, "request", request.csr, request.nonce)
+    return row if hmac.compare_digest(mac, request.mac) and code is not None else None
+
+
 def _count_failure(connection: Connection, id_: str) -> None:
     """The same statements, and one durable write, whether the id is known or not."""
     connection.execute(update(claims).where(claims.c.id == id_).values(failures=claims.c.failures + 1))
-    connection.execute(update(claims).where(claims.c.id == id_, claims.c.failures >= MAX_FAILURES).values(code=None))
     count = connection.scalar(select(func.max(cursors.c.value)).where(cursors.c.name == GUESSES)) or 0
     connection.execute(upsert(cursors, "value"), {"name": GUESSES, "value": count + 1})
 

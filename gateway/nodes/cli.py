@@ -75,12 +75,6 @@ def who() -> str:
         return "cli"
 
 
-def taken_names(config: GatewayConfig) -> frozenset[str]:
-    """Names that brokers or certificates know as something else than a node."""
-    servers = config.nodes.server_names if config.nodes else []
-    return frozenset({config.broker.client_id, *([config.broker.username] if config.broker.username else []), *servers})
-
-
 def _init(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     nodes = nodes_of(config)
     made = init(nodes.folder, nodes.server_names, _now_us())
@@ -107,7 +101,7 @@ def _new_claim(config: GatewayConfig, arguments: argparse.Namespace) -> claims.C
     Authority.read(nodes.folder)  # before a code is on a box that nothing could answer
     with _State(config) as state:
         try:
-            return claims.add(state, arguments.name, arguments.hours or nodes.claim_hours, _now_us(), who(), taken_names(config))
+            return claims.add(state, arguments.name, arguments.hours or nodes.claim_hours, _now_us(), who(), config.taken_names)
         except claims.NameTaken as error:
             raise ConfigError(str(error)) from error
 
@@ -120,7 +114,7 @@ def _image(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         return made[-1].code
 
     try:
-        claims.check_name(arguments.name, taken_names(config))
+        claims.check_name(arguments.name, config.taken_names)
     except claims.NameTaken as error:
         raise ConfigError(str(error)) from error
     folder = write_image(arguments, nodes_of(config).public_url.rstrip("/"), new_code)

@@ -111,6 +111,8 @@ def commit_reports(connection: Connection, reports: Iterable[tuple[str, Reported
             continue
         here = (desired.c.node == node, desired.c.revision == report.revision)
         row = connection.execute(select(desired.c.outcome, desired.c.reason).where(*here)).one()
+        if row.outcome is not None and not news:
+            continue  # a broker that lost its last minutes has an older answer than we
         if (row.outcome, row.reason) != (report.outcome, report.reason):
             connection.execute(
                 update(desired).where(*here).values(outcome=report.outcome, reason=report.reason, reported_us=now_us)

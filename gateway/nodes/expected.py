@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, exists, select, update
 
 from edge.contract.messages import MAX_BYTES
 from edge.contract.names import is_name
@@ -15,7 +15,7 @@ from edge.contract.remote import MAX_EXPECTED, Expected
 from gateway.nodes.eid import DRIFT_PPM, MAX_EXPONENT, RESTART_S, ExpectedIdentifier, RotatingTag, expected_identifiers
 from gateway.nodes.signing import Signer, Statement
 from gateway.state import State
-from gateway.state.tables import cursors, devices, rotating_tags
+from gateway.state.tables import certificates, cursors, devices, rotating_tags
 from gateway.state.upsert import upsert
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,11 @@ def remove_tag(state: State, tag: str, now_us: int) -> bool:
 
 
 def listeners(connection: Connection) -> list[str]:
-    """The nodes that have announced a receiver of tags."""
-    return list(connection.scalars(select(devices.c.node).where(devices.c.kind == KIND).distinct().order_by(devices.c.node)))
+    """The nodes that have announced a receiver of tags, but for those whose certificates all were revoked: stolen ones, say."""
+    theirs = certificates.c.node == devices.c.node
+    ended = exists().where(theirs) & ~exists().where(theirs, certificates.c.revoked_us.is_(None))
+    query = select(devices.c.node).where(devices.c.kind == KIND, ~ended)
+    return list(connection.scalars(query.distinct().order_by(devices.c.node)))
 
 
 def newest(connection: Connection) -> int | None:

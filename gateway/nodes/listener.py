@@ -65,7 +65,7 @@ def open_care(config: NodesConfig, state: State, now_us: Callable[[], int]) -> C
     authority = Authority.read(config.folder)
     signer = Signer.read(config.folder / SIGNING_KEY)
     brokers = Brokers(state, authority, config.broker_pid_file, now_us)
-    offer = Offer(config.public_url.rstrip("/"), config.broker_url, config.certificate_days)
+    offer = Offer(config.public_url.rstrip("/"), config.broker_url, config.certificate_days, config.claim_hours)
     return Care(
         authority,
         signer,
@@ -151,6 +151,7 @@ def _look(care: Care, names: list[str], now_us: Callable[[], int]) -> list[str]:
     if made:
         log.warning("new certificates, for the old ones end or bear other names: %s", ", ".join(made))
     care.brokers.tell(anyway=bool(made))
+    care.claims.forget()
     return made
 
 

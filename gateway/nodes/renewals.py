@@ -7,7 +7,6 @@ The same request again within the hour gets the same successor, for an answer ma
 
 import base64
 import hashlib
-import threading
 from collections.abc import Callable
 
 from cryptography import x509
@@ -21,7 +20,6 @@ from edge.contract.remote import RenewAnswer, RenewRequest, renewal_text
 from gateway.nodes.authority import Authority, Issued, Unsuitable, public_key_of
 from gateway.nodes.brokers import Brokers
 from gateway.nodes.claims import Refused, record
-from gateway.nodes.limit import Limit
 from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.state.tables import certificates
@@ -38,25 +36,13 @@ class Renewals:
         """`days`: how long a new certificate is good."""
         self._state, self._authority, self._signer, self._brokers = state, authority, signer, brokers
         self._days, self._now_us = days, now_us
-        self._limit = Limit(burst=50, every_us=1_000_000)
-        self._lock = threading.Lock()
 
     def answer(self, request: RenewRequest) -> bytes:
         """A Signed RenewAnswer as JSON. Refused, with HTTP's status and the reason, for everything else."""
-        now_us = self._now_us()
-        with self._lock:
-            wait_s = self._limit.wait_s(now_us)
-        if wait_s:
-            raise Refused(429, f"Too many renewals that were refused. Try again in {wait_s} s.", wait_s)
-        try:
-            node, serial = self._proved(request)
-            with self._state.write() as connection:
-                issued = self._renew(connection, node, serial, request, now_us)
-        except Refused as refused:
-            if refused.status == 403:
-                with self._lock:
-                    self._limit.count(now_us)
-            raise
+        # No limit to those that are refused: there is nothing to guess, and it would lock out who must renew.
+        node, serial = self._proved(request)
+        with self._state.write() as connection:
+            issued = self._renew(connection, node, serial, request, self._now_us())
         self._brokers.tell()
         answer = RenewAnswer(
             node=node,

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,10 @@ class Signer:
             file.flush()
             os.fsync(file.fileno())
         return cls(key)
+
+    def derived(self, purpose: str) -> str:
+        """64 hex digits, the same for a purpose as long as the key is: only who has the key can know them."""
+        return hmac.new(self._key.private_bytes_raw(), f"satomori {purpose}".encode(), hashlib.sha256).hexdigest()
 
     def sign(self, statement: BaseModel) -> Statement:
         """The statement as it travels; absent fields are left out. ValueError for what has no canonical JSON."""

@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.errors import ConfigError
 
+MOST_CONNECTIONS = 200
+"""More than there are threads: nobody who has a transaction to make waits for another's to end, but for the write lock."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -61,7 +63,7 @@ class State:
 def open_state(url: str) -> State:
     """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do."""
     try:
-        engine = create_engine(url)
+        engine = create_engine(url, max_overflow=MOST_CONNECTIONS)
     except (SQLAlchemyError, ImportError) as error:
         raise ConfigError(f"state.url: {url!r} is no database that can be opened: {error}") from error
     if engine.dialect.name == "sqlite":

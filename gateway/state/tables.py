@@ -233,7 +233,7 @@ claims = Table(
     metadata,
     Column("id", Text, primary_key=True),  # the code's first 4 characters
     Column("node", Text, nullable=False),
-    Column("code", Text),  # NULL once used, expired or guessed at too often
+    Column("code", Text),  # NULL once used, replaced or revoked
     Column("created_us", BigInteger, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("expires_us", BigInteger, nullable=False),

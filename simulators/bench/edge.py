@@ -1,11 +1,12 @@
 """`make bench-edge`: what one agent costs a small Pi, beside a loop that only publishes the same records.
 
-A real `satomori-edge run` with all four kinds of device at their simulated seams, a real broker, and the gateway's real
-pipeline to acknowledge; every byte between agent and broker is counted on the way. Then a day's backlog drains while traps
-spring. CPU and memory are the kernel's own figures of that process.
+A real `satomori-edge run` with all four kinds of device at their simulated seams and remote care, a real broker, and the
+gateway's real pipeline to acknowledge; every byte between agent and broker is counted on the way. Then a day's backlog drains
+while traps spring. CPU and memory are the kernel's own figures of that process.
 """
 
 import argparse
+import base64
 import json
 import os
 import signal
@@ -26,9 +27,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
 from edge.clock import Instant, machine_id
-from edge.contract.topics import Channel, parse
+from edge.contract.remote import Expected
+from edge.contract.topics import Channel, Topic, parse, topic_for
 from edge.outbox import Outbox
 from edge.records import Reading
+from gateway.nodes.signing import Signer
 from gateway.pipeline import Message
 from simulators.bench.figures import Figure, machine, print_table, write_json
 from simulators.bench.ours import Parts
@@ -111,6 +114,11 @@ class Gateway:
         for topic, ack in acks:
             client.publish(topic, ack, qos=1)
 
+    def say_expected(self, signer: Signer) -> None:
+        """The node checks a signature, and has in memory from then on what every claimed node has: the library that does it."""
+        signed = signer.sign(Expected(node=NODE, revision=1, tags=[])).payload
+        self._client.publish(topic_for(Topic(NODE, Channel.EXPECTED)), signed, qos=1, retain=True)
+
     def close(self) -> None:
         """Ends it."""
         self._client.disconnect()
@@ -143,8 +151,10 @@ class Process(NamedTuple):
 class Desk:
     """One agent and the far ends of its devices."""
 
-    def __init__(self, folder: Path, port: int, *, ballast: int = 0) -> None:
+    def __init__(self, folder: Path, port: int, signer: Signer, *, ballast: int = 0) -> None:
         folder.mkdir()
+        keys = folder / "keys.json"
+        keys.write_text(json.dumps([base64.b64encode(signer.public).decode()]), encoding="ascii")
         self.outbox = folder / "state" / "outbox.db"
         if ballast:
             _fill(self.outbox, ballast)
@@ -169,6 +179,7 @@ class Desk:
             {
                 "node": {"name": NODE, "state": str(folder / "state")},
                 "broker": {"url": f"mqtt://127.0.0.1:{port}", "backoff_cap_s": 1.0},
+                "remote": {"url": "https://127.0.0.1:1", "keys_file": str(keys)},
                 "device": devices,
             },
         )
@@ -209,6 +220,10 @@ class Desk:
             at_us = time.time_ns() // 1000
             save_picture(self._card, at_us, picture(at_us, "wild-boar", seed=1))
 
+    def is_cared_for(self) -> bool:
+        """Whether it has checked what the gateway said under its signature."""
+        return (self.outbox.parent / "expected.json").exists()
+
     def produced(self) -> int:
         """Records that the outbox ever committed."""
         return _asked(self.outbox, "SELECT value FROM meta WHERE key = 'next_seq'") - 1
@@ -222,20 +237,21 @@ def measure(folder: Path, seconds: int) -> list[Figure]:
     """All figures. RuntimeError when a record got lost, BrokerError when there is no broker."""
     figures: list[Figure] = []
     with nats(folder / "broker") as broker:
-        gateway = Gateway(folder / "gateway", broker.port)
+        gateway, signer = Gateway(folder / "gateway", broker.port), Signer.make(folder / "signing-key.pem")
         try:
-            figures += _living(folder / "living", broker, seconds)
-            figures += _draining(folder / "draining", broker, gateway)
+            gateway.say_expected(signer)
+            figures += _living(folder / "living", broker, signer, seconds)
+            figures += _draining(folder / "draining", broker, signer, gateway)
         finally:
             gateway.close()
     return figures
 
 
-def _living(folder: Path, broker: Broker, seconds: int) -> list[Figure]:
+def _living(folder: Path, broker: Broker, signer: Signer, seconds: int) -> list[Figure]:
     """A busy place for so long: what the agent takes of the Pi, and what it sends."""
     way = Counted(broker.port)
-    with Desk(folder, way.port) as desk:
-        _wait(lambda: desk.outbox.exists() and desk.produced() > TRAPS and not desk.waiting(), desk)
+    with Desk(folder, way.port, signer) as desk:
+        _wait(lambda: desk.outbox.exists() and desk.produced() > TRAPS and not desk.waiting() and desk.is_cared_for(), desk)
         desk.live(0)
         time.sleep(3)  # every tag has entered: said once, not for ever
         before, produced, passed = Process.of(desk.pid), desk.produced(), way.bytes
@@ -278,11 +294,11 @@ def _plain(broker: Broker, records: int, per_second: float) -> tuple[dict[str, A
     return json.loads(done.stdout), way.bytes
 
 
-def _draining(folder: Path, broker: Broker, gateway: Gateway) -> list[Figure]:
+def _draining(folder: Path, broker: Broker, signer: Signer, gateway: Gateway) -> list[Figure]:
     """A day's backlog drains; meanwhile traps move, and each is timed until the gateway has it."""
     gateway.arrived.clear()
     moved: dict[tuple[str, str], list[float]] = {}
-    with Desk(folder, broker.port, ballast=BACKLOG) as desk:
+    with Desk(folder, broker.port, signer, ballast=BACKLOG) as desk:
         begun = time.monotonic()
         _wait(lambda: any(device.startswith("trap-") for device, _ in gateway.arrived) or desk.waiting() < BACKLOG, desk)
         drain_from, drained_s, moves = time.monotonic(), None, 0

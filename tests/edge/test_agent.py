@@ -11,7 +11,7 @@ import pytest
 
 from edge.agent import Agent, Driver
 from edge.contract.broker import BrokerConfig
-from edge.contract.events import TrapSprung
+from edge.contract.events import TagLeft, TagSeen, TrapSprung
 from edge.contract.messages import SEQ_REUSED, Ack, Batch, Birth, State, encode
 from edge.contract.topics import Channel, parse
 from edge.errors import DeviceError, OutboxError
@@ -256,6 +256,24 @@ async def test_a_driver_goes_on_only_when_its_event_is_committed(tmp_path: Path,
     async with running(tmp_path, trap_11=device) as node:
         await node.give(device, node.sprung(), node.sprung(), node.reading(), node.sprung())
         assert device.asked == [0, 1, 2, 2, 4]  # how many records were durable each time it was asked for the next
+
+
+@story
+async def test_summaries_of_tags_are_gathered_too_but_who_comes_and_goes_is_said_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two hundred tags near a station are two summaries a second, for years: each its own commit would wear out the card."""
+    device = Device()
+    async with running(tmp_path, tags=device) as node:
+        now = node.clock.now()
+        seen = TagSeen(device="tags", tag="ibeacon:0:1:2", rssi=-60, frames=120)
+        await node.give(device, Happened(now, seen), Happened(now, seen))
+        assert device.asked == [0, 0, 0]
+        await node.give(device, Happened(now, TagLeft(device="tags", tag="ibeacon:0:1:3", rssi=-90)))
+        assert node.link.events() == ["tag_seen", "tag_seen", "tag_left"]
+        await node.give(device, Happened(now, seen))
+        await node.clock.advance(1)
+        assert node.outbox.waiting == 4
 
 
 @story

@@ -254,6 +254,25 @@ def test_a_well_adapter_that_hears_nobody_is_left_alone(bus: str, clock: Virtual
     asyncio.run(play())
 
 
+def test_a_scan_that_is_closed_while_bluez_answers_is_closed(
+    bus: str, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer and the end come in the same round of the loop; the look-out must not go on for ever."""
+
+    async def play() -> None:
+        async with bluez_on(bus), asyncio.timeout(PATIENCE_S), open_scan("hci0", clock, 10, lambda: None):
+            answer = asyncio.get_running_loop().create_future()
+
+            async def properties(*_: object) -> object:
+                return await answer
+
+            monkeypatch.setattr(ble, "_properties", properties)
+            await clock.advance(10)
+            answer.set_result({"Powered": True, "Discovering": True})
+
+    asyncio.run(play())
+
+
 def test_nobody_who_passes_by_is_written_down_even_when_debugging(
     bus: str, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage
 
-from edge import check, cli
+from edge import check, cli, status
 from edge.check import COLUMNS, LINES, Finding, Text, _width
 from edge.clock import Instant
 from edge.contract.messages import Ack, Birth, encode
@@ -24,6 +26,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from edge.errors import DeviceError
 from edge.hardware import machine
 from edge.records import Reading, Record
+from edge.timekeeper import Timekeeper
 from simulators.broker import Broker, BrokerMissingError, nats
 from tests.edge.authority import DAY, Authority
 from tests.edge.test_edge_cli import ROOT, written
@@ -55,7 +58,7 @@ class Says:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(check, "CONNECT_S", 5)
-    monkeypatch.setattr(check, "_clock_state", lambda _: "sync")
+    monkeypatch.setattr(check, "Timekeeper", partial(Timekeeper, disciplined=lambda: True))
     root = tmp_path / "root"
     (root / "proc/net").mkdir(parents=True)
     monkeypatch.setattr(machine, "ROOT", root)
@@ -108,10 +111,34 @@ def test_a_silent_device_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_port_that_is_not_there_is_said_in_the_persons_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device = {"gate": {"type": "people_counter", "port": str(tmp_path / "none")}}
-    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device=device))]) == 1
+    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device=device))]) == 2
     out = capsys.readouterr().out
-    assert f"NG device.gate  {tmp_path / 'none'} がありません"[:60] in out
+    assert f"NG device.gate.port  {tmp_path / 'none'} がありません"[:60] in out
     assert "差し込み口とケーブルを確かめてください" in out
+
+
+@pytest.mark.parametrize(
+    ("device", "setting"),
+    [
+        ({"type": "reed_trap", "pin": 17, "tilt_pin": 18}, "pin"),
+        ({"type": "trail_camera", "folder": "FILE"}, "folder"),
+        ({"type": "lora_traps", "port": "FILE", "key_file": "NONE", "trap": {"t-1": {"address": 1}}}, "key_file"),
+        (
+            {"type": "lora_traps", "port": "FILE", "key_file": "KEY", "trap": {"t-1": {"address": 1, "key_file": "NONE"}}},
+            "trap.t-1.key_file",
+        ),
+    ],
+)
+def test_a_setting_that_names_what_can_not_be_had_is_named_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], device: dict[str, Any], setting: str
+) -> None:
+    """No pin on this machine; a file where a folder should be; a key that is not there."""
+    (tmp_path / "FILE").touch()
+    (tmp_path / "KEY").write_text("00" * 16)
+    said = json.loads(json.dumps(device).replace("FILE", str(tmp_path / "FILE")).replace("KEY", str(tmp_path / "KEY")))
+    assert cli.main(["check", "--lang", "en", "--json", str(written(tmp_path, device={"a": said}))]) == 2
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert f"device.a.{setting}" in [one["what"] for one in findings if one["state"] == "bad"]
 
 
 # The machine
@@ -120,7 +147,7 @@ def test_a_port_that_is_not_there_is_said_in_the_persons_language(tmp_path: Path
 def test_a_full_disk_and_a_clock_that_was_never_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "_clock_state", lambda _: "unsync")
+    monkeypatch.setattr(check, "Timekeeper", partial(Timekeeper, disciplined=lambda: False))
     monkeypatch.setattr(check, "LEAST_BYTES", 2**60)
     monkeypatch.setattr(check, "RESERVE_BYTES", 2**60)
     code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys)
@@ -164,6 +191,22 @@ def test_the_nodes_certificate(
     Authority("Elsewhere").write(tmp_path)
     _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker=broker)
     assert "is not of the authority" in said["certificate"]["said"]
+
+
+def test_a_node_that_goes_by_the_gateways_time_judges_its_certificate_by_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its machine's own clock is half a year behind, or ahead."""
+    authority = Authority()
+    certificate, key = authority.write_pair(tmp_path, NODE, 180 * DAY, 545 * DAY)
+    broker = {"url": f"mqtts://127.0.0.1:{free_port()}", "ca_file": str(authority.write(tmp_path)),
+              "certificate_file": str(certificate), "key_file": str(key)}  # fmt: skip
+    now_us = (time.time_ns() // 1000) + 200 * 86_400_000_000
+    running = {"clock": "sync", "now_us": now_us, "revision": 0, "devices": [], "failing": {}, "waiting": 0, "up": True,
+               "answered_s": 1.0}  # fmt: skip
+    monkeypatch.setattr(status, "ask", lambda _: running)
+    _, said = looked({}, tmp_path, monkeypatch, capsys, broker=broker, device={"a": {"type": "node_health"}})
+    assert (said["certificate"]["state"], said["certificate"]["said"]) == ("ok", "good for 344 days")
 
 
 def test_a_key_that_does_not_fit_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +329,15 @@ def test_a_running_agent_is_asked_and_not_disturbed(broker: Broker, tmp_path: Pa
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(20)
+
+
+def test_beside_a_running_agent_the_signal_is_looked_at_ten_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SIGNAL_EVERY_S", 0)
+    levels = iter([-90, -90, *[-60] * 8])
+    monkeypatch.setattr(machine, "wifi_rssi_dbm", lambda: next(levels))
+    assert asyncio.run(check._signals()) == [-90, -90, *[-60] * 8]
+    monkeypatch.setattr(machine, "wifi_rssi_dbm", lambda: None)
+    assert asyncio.run(check._signals()) == [None]
 
 
 # The screen

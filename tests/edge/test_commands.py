@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +24,7 @@ from edge.outbox import Outbox
 from edge.records import Reading, Record
 from gateway.nodes.signing import Signer
 from simulators.clock import settle
-from tests.edge.test_twin import HEALTH, NODE, Town, base, story, town
+from tests.edge.test_twin import HEALTH, NODE, Town, base, full_disk, story, town
 
 NOW = Instant(1_780_434_720_000_000, 1)
 
@@ -57,6 +58,14 @@ def test_one_that_was_cut_short_is_not_begun_again(tmp_path: Path) -> None:
     assert cut == Result(state="failed", reason="the node restarted while doing it")
 
 
+def test_a_full_card_keeps_no_agent_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the command that was cut short it is known all the same that it must not be begun again."""
+    assert Commands(tmp_path / "commands.json").begin(order(), NOW, "sync") is None
+    monkeypatch.setattr(os, "fsync", full_disk)
+    cut = Commands(tmp_path / "commands.json").begin(order(), NOW, "sync")
+    assert cut == Result(state="failed", reason="the node restarted while doing it")
+
+
 @pytest.mark.parametrize("clock", ["sync", "holdover"])
 def test_an_expired_one_is_refused(clock: str, tmp_path: Path) -> None:
     refused = Commands(tmp_path / "commands.json").begin(order(ttl_s=300), later(302), clock)
@@ -83,6 +92,18 @@ def test_old_ones_are_forgotten_and_expired_by_then(tmp_path: Path) -> None:
     again = commands.begin(order("c-0"), after, "sync")
     assert again is not None
     assert again.state == "refused"
+
+
+def test_a_clock_that_was_ahead_for_a_while_makes_no_old_command_good_again(tmp_path: Path) -> None:
+    """Whoever holds the network can lie about the time, and say again what he once heard."""
+    commands = Commands(tmp_path / "commands.json")
+    assert commands.begin(order(), NOW, "sync") is None
+    commands.done("c-1", DONE)
+    ahead = later(300 + KEEP_US / 1e6 + 1)
+    assert commands.begin(order("c-2", now=ahead), ahead, "sync") is None  # c-1 is forgotten
+    for book in (commands, Commands(tmp_path / "commands.json")):
+        again = book.begin(order(), NOW, "sync")
+        assert again == Result(state="refused", reason="it is older than what this node remembers: perhaps it was done already")
 
 
 @settings(max_examples=50)

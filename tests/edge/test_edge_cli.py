@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from edge.clock import boot_id, machine_id
 from edge.config import load
 from edge.contract.messages import State
 from edge.errors import ConfigError
+from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
 from simulators.broker import BrokerMissingError, nats
@@ -211,6 +213,27 @@ def test_run_works_until_sigterm_and_ends_with_0_a_goodbye_and_everything_commit
         assert outbox.waiting >= 4
 
 
+def test_a_gateway_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """It takes the connection for a picture, and no more; the service manager would wait for half a minute, then kill."""
+    (tmp_path / "token").write_text("media-token")
+    MediaFolder(tmp_path / "state" / "media", reserve_bytes=0).keep(b"a picture", "image/jpeg")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        media = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "token_file": str(tmp_path / "token")}
+        argv = [sys.executable, "-c", "import sys; from edge.cli import main; sys.exit(main())", "run"]
+        with subprocess.Popen([*argv, str(written(tmp_path, media=media))], stderr=subprocess.PIPE, cwd=ROOT) as child:
+            connection, _ = silent.accept()
+            assert connection.recv(100).startswith(b"HEAD")
+            child.send_signal(signal.SIGTERM)
+            try:
+                _, log = child.communicate(timeout=15)
+            finally:
+                child.kill()
+            connection.close()
+    assert child.returncode == 0, log
+    assert b"Traceback" not in log
+
+
 def test_an_error_on_the_way_out_is_not_swallowed() -> None:
     """SIGTERM, and then the last commit fails: that is no clean end."""
 
@@ -245,3 +268,31 @@ def test_a_farewell_is_not_cut_short_by_the_end_of_the_others() -> None:
 
     asyncio.run(tale())
     assert said == ["goodbye"]
+
+
+def test_a_service_manager_that_does_not_listen_for_a_moment_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would restart an agent that is well."""
+    told: list[str] = []
+
+    async def tale() -> None:
+        enough = asyncio.Event()
+
+        def notify(said: str) -> bool:
+            told.append(said)
+            if len(told) in (1, 3, 4):
+                raise ConnectionRefusedError("systemd is re-executing")
+            if len(told) == 6:
+                enough.set()
+            return True
+
+        monkeypatch.setattr(cli, "notify", notify)
+        monkeypatch.setenv("WATCHDOG_USEC", "2000")
+        alive = asyncio.ensure_future(cli._alive())
+        await asyncio.wait_for(enough.wait(), 10)
+        alive.cancel()
+
+    asyncio.run(tale())
+    assert told[:6] == ["READY=1", "READY=1", *["WATCHDOG=1"] * 4]
+    assert caplog.text.count("can't be told that all is well") == 2

@@ -23,20 +23,36 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import cli, identity
-from edge.clock import Instant
+from edge import cli, identity, status
+from edge.clock import Instant, SystemClock, boot_id
 from edge.config import load
 from edge.contract.messages import encode
-from edge.contract.remote import ClaimAnswer, ClaimRequest, Identity, RenewAnswer, RenewRequest, claim_mac, renewal_text
+from edge.contract.remote import (
+    ClaimAnswer,
+    ClaimRequest,
+    Desired,
+    Expected,
+    Identity,
+    RemoteBroker,
+    RenewAnswer,
+    RenewRequest,
+    claim_mac,
+    renewal_text,
+)
 from edge.errors import ConfigError
+from edge.expected import ExpectedTags
+from edge.timekeeper import FILE, Timekeeper, remember
+from edge.twin import Document, Memory, Twin
 from edge.uplink import make_client
 from gateway.nodes.signing import Signer
+from simulators.clock import VirtualClock
 from tests.edge.authority import DAY, Authority
 from tests.services import free_port
 
 CODE = "7K3M-9QWX-2B4D-HT6V"
 NODE = "kitayama-03"
 TOKEN = "media-token"
+NOW_US = 1_780_434_720_000_000
 
 Answer = tuple[int, bytes] | None
 
@@ -67,7 +83,7 @@ class Gateway:
             gateway_url=self.url,
             token=TOKEN,
             device=self.device,
-            now=1_780_434_720_000_000,
+            now=NOW_US,
         )
 
     def reply(self, path: str, body: bytes) -> Answer:
@@ -163,6 +179,14 @@ def test_a_claimed_node_has_all_it_needs_to_work(gateway: Gateway, state: Path, 
     assert identity.keys_in(config.remote.keys_file) == [gateway.signer.public]
 
 
+def test_whoever_claims_beside_a_running_agent_is_told_to_restart_it(
+    gateway: Gateway, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "ask", lambda folder: {"up": True} if folder == state else None)
+    assert cli.main(["claim", CODE, "--gateway", gateway.url, "--state", str(state)]) == 0
+    assert "restart it (sudo systemctl restart satomori-edge)" in capsys.readouterr().out
+
+
 def test_nobody_else_on_the_machine_can_read_the_key(gateway: Gateway, state: Path) -> None:
     before = os.umask(0)
     try:
@@ -201,7 +225,9 @@ def test_a_code_that_is_none_ends_with_2(code: str, text: str, state: Path, caps
     assert text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "gateway.local", "https://", "https://a:b"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "gateway.local", "https://", "https://a:b", f"https://{'a' * 70}.example", "https://a b:1"]
+)
 def test_an_address_that_is_none_ends_with_2(url: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["claim", CODE, "--gateway", url, "--state", str(state)]) == 2
     assert url in capsys.readouterr().err
@@ -242,8 +268,9 @@ def tampered(_status: int, body: bytes) -> Answer:
         (lambda *_: (200, b"<html>Welcome to the hotel</html>"), "no satomori gateway"),
         (lambda *_: (200, b""), "no satomori gateway"),
         (lambda *_: (200, b"{" * 300_000), "no satomori gateway"),
+        (lambda *_: (403, b"[" * 100_000), "does not take this code (403)"),
     ],
-    ids=["tampered", "captive portal", "empty", "endless"],
+    ids=["tampered", "captive portal", "empty", "endless", "deep"],
 )
 def test_an_answer_that_cannot_be_believed_ends_with_2_and_leaves_nothing(
     answer: Callable[[int, bytes], Answer], text: str, gateway: Gateway, state: Path, capsys: pytest.CaptureFixture[str]
@@ -297,6 +324,36 @@ def test_a_power_cut_after_the_answer_was_written_needs_no_code_again(
     gateway.answer = lambda *_: (404, b"")  # used
     assert identity.claim(CODE, gateway.url, state) == NODE
     assert load(state / "edge.toml").node.name == NODE
+
+
+def test_after_a_claim_the_clock_begins_no_earlier_than_the_gateways_time(gateway: Gateway, state: Path) -> None:
+    identity.claim(CODE, gateway.url, state)
+    without_battery = VirtualClock(0, SystemClock().now().mono_us)
+    assert Timekeeper(state, boot_id(), without_battery, lambda: False, image_us=0).now().utc_us >= NOW_US
+    (state / FILE).write_text(json.dumps({"boot": boot_id(), "mono_us": 1, "zero_us": 1, "synced": True}))
+    remember(state, NOW_US)
+    assert json.loads((state / FILE).read_bytes())["synced"]  # what was right in this boot stays
+
+
+def test_what_another_gateway_said_from_afar_ends_with_its_identity(gateway: Gateway, state: Path) -> None:
+    """A node that moves to another town would run the old one's devices at the old one's broker, and take the new town's first
+    revisions for old ones."""
+    state.mkdir()
+    said = Document(
+        sha256="0" * 64,
+        statement=Desired(
+            node=NODE, revision=7, device={"old": {"type": "node_health"}}, broker=RemoteBroker(url="mqtts://old.example:8883")
+        ),
+    )
+    (state / "twin.json").write_text(Memory(applied=said, seen=7).model_dump_json())
+    expected = ExpectedTags(state / "expected.json")
+    expected.update(Expected(node=NODE, revision=90, tags=[]))
+    identity.claim(CODE, gateway.url, state)
+    base = load(state / "edge.toml")
+    twin = Twin(state / "twin.json")
+    assert twin.start(base) == base
+    assert twin.memory.seen == 0
+    assert ExpectedTags(state / "expected.json").revision == 0
 
 
 @pytest.mark.parametrize("at", ["replace", "fsync", "symlink_to"])
@@ -470,3 +527,25 @@ def test_a_renewal_that_can_not_be_had_is_said_once_and_tried_again(
     assert caplog.text.count("can't be renewed") == 1
     gateway.answer = lambda status, body: (status, body)
     assert asyncio.run(renewal.look())
+
+
+def test_a_node_from_a_season_in_storage_is_renewed_within_minutes_of_knowing_the_time(claimed: Path, gateway: Gateway) -> None:
+    """Its certificate has ended, and by the last time that it knows, it has not; the Wi-Fi takes half an hour to come."""
+
+    async def tale() -> tuple[int, float]:
+        now_us = int(dt.datetime.now(dt.UTC).timestamp() * 1e6)
+        clock, renewed, state = VirtualClock(now_us), asyncio.Event(), ["unsync"]
+        renewal = identity.Renewal(
+            claimed, gateway.url, NODE, clock, lambda: state[0], random.Random(1), renewed.set
+        )  # fmt: skip
+        running = asyncio.ensure_future(renewal.run())
+        await clock.advance(1800)
+        asked = len(gateway.asked)
+        clock.step_utc(400 * 86_400_000_000)
+        state[0] = "sync"
+        await clock.advance(2 * identity.FIRST_LOOK_S)
+        await asyncio.wait_for(renewed.wait(), 10)
+        running.cancel()
+        return asked, clock.now().mono_us / 1e6
+
+    assert asyncio.run(tale()) == (1, 1800 + 2 * identity.FIRST_LOOK_S)

@@ -175,6 +175,18 @@ def test_the_backlog_finds_out_how_much_of_it_the_link_carries_without_a_queue(e
     assert on_the_way(0.05, 3) > 10  # and it tries again
 
 
+def test_a_backlog_that_must_be_sent_again_is_halved(edge: Edge) -> None:
+    """No ack at all: the link carries less than that, and all of it stands before the next alarm."""
+    edge.read(1000)
+    edge.lanes.connected()
+    first = [seq for some in edge.poll_seqs() for seq in some]
+    edge.wait(2 * FIRST_TIMEOUT_S)
+    assert [seq for some in edge.poll_seqs() for seq in some] == first
+    edge.wait(0.1)
+    edge.ack(*first)
+    assert (len(first), sum(map(len, edge.poll_seqs()))) == (100, 50)
+
+
 # Sending again
 
 

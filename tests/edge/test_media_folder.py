@@ -1,6 +1,8 @@
 import hashlib
 import os
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,19 @@ def test_what_waits_can_be_withdrawn_and_what_has_gone_can_not(shelf: MediaFolde
     assert shelf.withdraw(SHA256, tmp_path / "withheld")
     assert (shelf.waiting(), [item.sha256 for item in other.waiting()]) == ([], [SHA256])
     assert not shelf.withdraw(SHA256, tmp_path / "withheld")
+
+
+def test_a_file_that_goes_while_we_look_is_no_error(shelf: MediaFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera withdraws pictures while others are sent."""
+    shelf.keep(CONTENT, "image/jpeg")
+    scandir = os.scandir
+
+    @contextmanager
+    def slow(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            seen = list(entries)
+        shelf.done(SHA256)
+        yield seen
+
+    monkeypatch.setattr(os, "scandir", slow)
+    assert shelf.waiting() == []

@@ -244,6 +244,32 @@ def test_a_restart_of_the_agent_forgets_none_of_it(tmp_path: Path) -> None:
     assert machine.keeper.clock_state() == "unsync"
 
 
+def test_a_clock_that_was_wrong_for_a_while_says_when_it_is_right_again(tmp_path: Path) -> None:
+    """Else readings that still wait in memory would be committed as those of a right clock."""
+    machine = Machine(tmp_path, disciplined=True)
+    machine.run()
+    machine.set(365 * DAY_US, disciplined=False)  # while the agent was down
+    machine.start()
+    assert machine.keeper.clock_state() == "unsync"
+    machine.run(lambda: machine.set(-365 * DAY_US, disciplined=True))
+    assert machine.states_at_commit == ["sync", "unsync"]
+    assert machine.events[-1].zero == TRUE_US - UPTIME_US
+    assert machine.keeper.clock_state() == "sync"
+
+
+@pytest.mark.parametrize(("off_us", "state"), [(-DAY_US, "unsync"), (DAY_US, "unsync"), (-30 * SECOND_US, "holdover")])
+def test_openssl_may_judge_dates_only_while_the_machines_own_clock_tells_our_time(
+    tmp_path: Path, off_us: int, state: str
+) -> None:
+    """The right time was the gateway's, earlier in this boot: the agent knows it still, the machine never did."""
+    Machine(tmp_path, disciplined=True).run()
+    machine = Machine(tmp_path)
+    wrong = VirtualClock(TRUE_US + off_us, UPTIME_US)
+    assert machine.keeper.clock_state() == "holdover"
+    assert machine.keeper.machine_state(machine.clock) == "holdover"
+    assert machine.keeper.machine_state(wrong) == state
+
+
 class Torn:
     """A clock that is set between the reading of its two halves, once."""
 

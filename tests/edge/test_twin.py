@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 import logging
 import os
@@ -59,6 +60,10 @@ def document(revision: int, **device: Any) -> Document:
     )
 
 
+def full_disk(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 # The decisions
 
 
@@ -88,6 +93,20 @@ def test_a_trial_outlives_a_restart_but_not_many(tmp_path: Path) -> None:
     assert told is not None
     assert (told.revision, told.outcome, told.running) == (3, "failed", 0)
     assert "started 3 times" in str(told.reason)
+
+
+def test_a_trial_whose_attempts_cannot_be_counted_is_over_and_the_agent_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The card is full: it could be the one that the agent does not survive, and would be tried for ever. Traps must ring."""
+    Twin(tmp_path / "twin.json").try_out(document(3, other=HEALTH))
+    monkeypatch.setattr(os, "fsync", full_disk)
+    twin = Twin(tmp_path / "twin.json")
+    assert list(twin.start(base(tmp_path)).device) == ["health"]
+    told = twin.memory.told()
+    assert told is not None
+    assert (told.revision, told.outcome) == (3, "failed")
+    assert "No space left" in str(told.reason)
 
 
 def test_a_failed_one_goes_back_to_the_last_that_was_applied(tmp_path: Path) -> None:

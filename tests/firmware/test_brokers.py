@@ -4,6 +4,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,7 +159,9 @@ class Session:
     `who` names the certificate of `town` that is shown; none is shown for None.
     """
 
-    def __init__(self, box: Box, who: str | None, client_id: str | None = None, *, town: Town | None = None) -> None:
+    def __init__(
+        self, box: Box, who: str | None, client_id: str | None = None, *, town: Town | None = None, will: str | None = None
+    ) -> None:
         folder = (town or box.town).folder
         self.got: queue.Queue[MQTTMessage] = queue.Queue()
         self.ended: queue.Queue[bool] = queue.Queue()
@@ -169,6 +172,8 @@ class Session:
         certificate, key = (str(folder / f"{who}.pem"), str(folder / f"{who}-key.pem")) if who else (None, None)
         client.tls_set(str(box.town.folder / "ca.pem"), certificate, key)
         client.reconnect_delay_set(3600)
+        if will is not None:
+            client.will_set(will, b"a will", qos=1, retain=True)
         client.on_connect = lambda _c, _u, _f, code, _p: self._answers.put(not code.is_failure)
         client.on_subscribe = lambda _c, _u, _m, codes, _p: self._answers.put(all(not code.is_failure for code in codes))
         client.on_message = lambda _c, _u, message: self.got.put(message)
@@ -199,6 +204,17 @@ class Session:
 
     def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(WAIT_S)
+
+    def push(self, topic: str, payload: bytes) -> None:
+        """Says it and does not wait for an answer."""
+        self._client.publish(topic, payload, qos=1)
+
+    def vanish(self) -> None:
+        """Is gone without a word, as a node whose power is cut."""
+        connection = self._client.socket()
+        assert isinstance(connection, socket.socket)
+        connection.shutdown(socket.SHUT_RDWR)
+        self.ended.get(timeout=WAIT_S)
 
     def next(self) -> tuple[str, bytes]:
         message = self.got.get(timeout=WAIT_S)
@@ -363,6 +379,32 @@ def test_a_node_says_nothing_for_another_nor_for_the_gateway(box: Box) -> None:
         gateway.say(ACK, b"heard")
         assert node.next() == (ACK, b"heard")
         assert (gateway.got.qsize(), node.got.qsize(), liar.got.qsize()) == (0, 0, 0)
+
+
+def test_a_last_will_too_is_for_the_node_itself_only(box: Box) -> None:
+    """What a broker says when a client is gone is said in the client's name."""
+    with started(box), of_gateway(box) as gateway, Session(box, HERE) as node:
+        assert gateway.hear(up_filters()[0])
+        assert node.hear(DOWN)
+        own = topic(THERE, Channel.STATE)
+        for will in (topic(HERE, Channel.STATE), LIVE, ACK, DESIRED, own):
+            with Session(box, THERE, will=will) as liar:
+                liar.vanish()
+        assert gateway.next() == (own, b"a will")
+        gateway.say(ACK, b"heard")
+        assert node.next() == (ACK, b"heard")
+        assert (gateway.got.qsize(), node.got.qsize()) == (0, 0)
+
+
+def test_who_sends_what_no_batch_can_be_is_hung_up_on_and_heard_by_nobody(box: Box) -> None:
+    with started(box), of_gateway(box) as gateway:
+        assert gateway.hear(up_filters()[0])
+        with Session(box, "stolen") as node:
+            node.push(topic("stolen", Channel.LIVE), bytes(200_000))
+            assert node.ended.get(timeout=WAIT_S)
+        with Session(box, HERE) as node:
+            node.say(LIVE, b"a batch")
+        assert gateway.next() == (LIVE, b"a batch")
 
 
 def test_who_takes_another_nodes_session_does_not_get_what_waits_in_it(box: Box) -> None:

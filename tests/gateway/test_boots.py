@@ -169,6 +169,18 @@ def test_the_first_word_counts_and_other_boots_and_nodes_keep_theirs(town: Town)
     assert rows == {(NODE, EARLIER): (0, False), ("other-01", BOOT): (0, False), (NODE, BOOT): (0, True)}
 
 
+def test_a_word_that_a_later_one_shows_to_be_wrong_is_replaced(town: Town) -> None:
+    """A gateway that began a year ahead gave its node that time, and both were set right afterwards."""
+    town.now_us = NOW_US + YEAR_US
+    town.process(unsync([], [synced(1, zero=ZERO_US + YEAR_US)], off_us=YEAR_US))
+    assert zeros(town) == [(BOOT, YEAR_US, True)]
+    town.now_us = NOW_US
+    town.process(unsync([], [synced(2, stepped=-YEAR_US)], off_us=YEAR_US))
+    assert zeros(town) == [(BOOT, 0, True)]
+    town.process(unsync([], [event(3)], off_us=YEAR_US, ago_us=MINUTE_US))  # read before, sent after
+    assert times(town)[3] == -MINUTE_US
+
+
 def test_what_people_were_told_stays_as_it_was_told(town: Town) -> None:
     town.now_us += 30 * SECOND_US
     town.process(unsync([], [event(1)], off_us=-YEAR_US, ago_us=MINUTE_US))

@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway import ingest as ingest_module
 from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.nodes.authority import init
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
 from simulators.broker import Broker, BrokerMissingError, mosquitto, nats
 from tests.gateway.town import NODE, NOW_US, SECOND_US, locked
+from tests.services import free_port
 
 UP = topic_for(Topic(NODE, Channel.LIVE))
 DOWN = topic_for(Topic(NODE, Channel.ACK))
@@ -375,3 +378,29 @@ def test_a_refused_subscription_is_asked_for_again(tmp_path: Path, caplog: pytes
                 socket.create_connection(listener.getsockname()).close()
             server.join(WAIT_S)
     assert sum("broker is not connected" in record.message for record in caplog.records) == 1, "said once"
+
+
+def test_a_certificate_that_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is being replaced: the key comes first, then the certificate that fits it."""
+    files = {name: tmp_path / "authority" / f"{name}.pem" for name in ("ca", "gateway", "gateway-key")}
+    init(tmp_path / "authority", ["localhost", "127.0.0.1"], time.time_ns() // 1000)
+    config = GatewayBrokerConfig(
+        url=f"mqtts://127.0.0.1:{free_port()}", backoff_cap_s=0.1, ca_file=files["ca"], certificate_file=files["gateway"],
+        key_file=files["gateway-key"],
+    )  # fmt: skip
+    processor = Processor()
+    ingest = Ingest(config, processor, Telemetry(), random.Random(1), lambda: NOW_US, None)
+    key = files["gateway-key"].read_bytes()
+    files["gateway-key"].write_bytes(b"half a ke")
+    thread = threading.Thread(target=ingest.run)
+    thread.start()
+    try:
+        processor.wait_for(lambda: processor.ticks)
+        assert "certificate_file and key_file" in str(ingest.fault)
+        files["gateway-key"].write_bytes(key)
+        processor.wait_for(lambda: "refused" in str(ingest.fault))  # now it is the broker that is missing
+    finally:
+        ingest.stop()
+        thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert len([record for record in caplog.records if record.name == "gateway.ingest"]) == 1, "said once"

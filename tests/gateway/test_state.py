@@ -1,17 +1,23 @@
 """The state database: its migrations make the schema that the code means, and its transactions are whole and wait their turn."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, insert, select
+from sqlalchemy import create_engine, func, insert, select
 
+from edge.contract.events import MediaCaptured
 from gateway.errors import ConfigError
+from gateway.pictures import is_open
 from gateway.state import State, open_state, tables
+from gateway.state.database import MIGRATIONS
 from gateway.state.upsert import upsert
 
 
@@ -36,6 +42,42 @@ def test_the_migrations_make_exactly_the_schema_of_the_code(state: State) -> Non
     with state.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, tables.metadata) == []
+
+
+def test_a_database_of_before_pictures_were_judged_keeps_all_it_has_and_nothing_in_it_opens(tmp_path: Path) -> None:
+    """What 0002 makes of data that 0001 had: an event sent again is still the same one, and somebody may say `clear`."""
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(url)
+    old = {"media": "a" * 64, "size": 3, "content_type": "image/jpeg", "camera_time": "2026-06-03T06:12:00"}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO boots (node, boot, zero_us) VALUES ('n', 'b', 7)")
+        for seq, type_, body in (
+            (1, "media_captured", json.dumps(old, separators=(",", ":"))),
+            (2, "trap_sprung", '{"folded":0}'),
+        ):
+            connection.exec_driver_sql(
+                "INSERT INTO events (node, epoch, seq, device, type, class, time_us, node_time_us, received_us, late,"
+                " clock_trusted, body) VALUES ('n', 'e', ?, 'camera-1', ?, 'evidence', 5, 5, 6, 0, 1, ?)",
+                (seq, type_, body),
+            )
+    engine.dispose()
+
+    state = open_state(url)
+    with state.read() as connection:
+        rows = connection.execute(select(tables.events).order_by(tables.events.c.seq)).all()
+        again = MediaCaptured.model_validate({"seq": 1, "dt": 0, "device": "camera-1", **old})
+        assert rows[0].body == again.model_dump_json(by_alias=True, exclude={"seq", "dt", "device", "type", "class_"})
+        assert (rows[1].body, rows[1].boot) == ('{"folded":0}', None)
+        assert connection.execute(select(tables.boots)).all() == [("n", "b", 7, False)]
+        assert [tuple(row)[:6] for row in connection.execute(select(tables.pictures))] == [
+            ("a" * 64, "n", "camera-1", "unclassified", False, 5)
+        ]
+        assert not is_open(connection, "a" * 64)
+    state.close()
 
 
 def test_opening_again_changes_nothing(state: State, tmp_path: Path) -> None:
@@ -109,6 +151,23 @@ def test_readers_never_wait_for_a_writer_and_see_nothing_half_done(state: State)
         connection.execute(upsert(tables.cursors, "value"), {"name": "a", "value": 2})
         assert values(state) == {"a": 1}
     assert values(state) == {"a": 2}
+
+
+def test_however_many_wait_to_write_who_reads_need_not(state: State) -> None:
+    """Forty requests can wait for the write lock at once; the traps' thread must not wait for one of them to give up."""
+    threads = [threading.Thread(target=put, args=(state, f"n{number}", number)) for number in range(40)]
+    with state.write() as connection:
+        for thread in threads:
+            thread.start()
+        reader = threading.Thread(target=values, args=(state,))
+        reader.start()
+        reader.join(5)
+        waited = reader.is_alive()
+        connection.execute(upsert(tables.cursors, "value"), {"name": "a", "value": 1})
+    for thread in (*threads, reader):
+        thread.join(30)
+    assert not waited
+    assert len(values(state)) == 41
 
 
 def test_one_read_is_one_view(state: State) -> None:

@@ -1,20 +1,23 @@
 """What only a real Raspberry Pi can show: that the seams below the simulators are where we think they are."""
 
 import asyncio
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 
 from edge.clock import SystemClock, clock_state
+from edge.decoders.jpeg import jpeg_fault
+from edge.drivers.ble_tags import BleTags, BleTagsConfig
 from edge.drivers.node_health import NodeHealth, NodeHealthConfig
+from edge.drivers.pir_camera import PirCamera, PirCameraConfig
 from edge.drivers.reed_trap import ReedTrap, ReedTrapConfig
 from edge.hardware import machine
+from edge.hardware.camera import open_camera
 from edge.hardware.serial_port import open_serial
 from edge.media import MediaFolder
-from edge.records import Site
-from tests.edge.drivers.listening import Listener, values
+from edge.records import Record, Site
+from tests.edge.drivers.listening import Listener, said, values
 
 MODEL = Path("/proc/device-tree/model")
 
@@ -103,6 +106,44 @@ def test_a_serial_port_with_its_ends_joined_hears_itself() -> None:
     assert asyncio.run(play()) == b"satomori\n"
 
 
-def test_the_camera_takes_a_picture() -> None:
+def test_the_camera_takes_a_whole_picture_of_the_size_asked_for() -> None:
     wired("SATOMORI_CAMERA")
-    assert importlib.util.find_spec("picamera2") is not None, "sudo apt install python3-picamera2"
+    with open_camera(1920, 1080) as take:
+        content = take()
+    assert jpeg_fault(content) is None
+    assert picture_size(content) == (1920, 1080)
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """Of a baseline or progressive JPEG, by its frame header (ITU-T T.81 B.2.2)."""
+    at = min(found for marker in (b"\xff\xc0", b"\xff\xc2") if (found := content.find(marker)) >= 0)
+    return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
+
+
+def test_a_motion_sensor_wakes_the_camera(site: Site) -> None:
+    wired("SATOMORI_CAMERA")
+    drive, read = (int(number) for number in wired("SATOMORI_LOOP_PINS").split(","))
+    from gpiozero import DigitalOutputDevice
+
+    async def play() -> list[Record]:
+        settings = {"type": "pir_camera", "pin": read, "pictures": 1, "warm_up_s": 0}
+        with DigitalOutputDevice(drive, initial_value=False) as sensor:
+            async with Listener(PirCamera("cam-1", PirCameraConfig.model_validate(settings), site)) as heard:
+                await heard.until("media_count")
+                sensor.on()
+                return await heard.until("pir_count")
+
+    assert "media_captured" in [said(record) for record in asyncio.run(play())]
+
+
+def test_the_adapter_hears_what_advertises_nearby(site: Site) -> None:
+    """Whatever it is: a stranger's phone counts as foreign."""
+    adapter = wired("SATOMORI_BLE")
+
+    async def play() -> dict[str, float]:
+        config = BleTagsConfig.model_validate({"type": "ble_tags", "adapter": adapter, "heartbeat_s": 3})
+        async with Listener(BleTags("tags-1", config, site)) as heard:
+            await heard.until("tags_near")
+            return values(await heard.until("frames_foreign"))
+
+    assert asyncio.run(play())["frames_foreign"] > 0

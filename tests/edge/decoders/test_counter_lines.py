@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.decoders.counter_lines import MAX_LINE, LineCounts, LineStream, compile_pattern
+from edge.decoders.counter_lines import MAX_LINE, Agreed, LineCounts, LineStream, compile_pattern
 
 PATTERN = compile_pattern(r"N\d+ IN=(?P<in>\d+) OUT=(?P<out>\d+)")
 
@@ -58,9 +58,45 @@ def test_noise_never_raises_and_lines_are_read_however_cut(noise: bytes, number:
         (r"\d+", "needs a group"),
         (r"(?P<out>\d+)", "needs a group"),
         (r"(?P<in>\d+)(?P<sum>\d+)", "no other names"),
-        (r"(?P<in>(\d+)+)", "repeats a repetition"),
+        (r"(?P<in>(\d+)+)", "repeats a group"),
+        (r"(?P<in>\d+)(\d+,?)*X", "repeats a group"),
+        (r"(?P<in>\d+)(?:\s|\s)+X", "repeats a group"),
+        (r"(?P<in>\d+)([)]){1,50}X", "repeats a group"),
     ],
 )
 def test_a_pattern_that_can_not_serve_is_refused_with_the_reason(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         compile_pattern(text)
+
+
+@pytest.mark.parametrize("text", [r"\(\)+ (?P<in>\d+)", r"[)]+ (?P<in>\d+)", r"[])\]]* (?P<in>\d+)", r"(?:IN|in)? ?(?P<in>\d+)"])
+def test_a_parenthesis_that_ends_no_group_may_be_repeated(text: str) -> None:
+    compile_pattern(text)
+
+
+def test_a_box_that_ends_its_lines_with_carriage_returns() -> None:
+    stream = LineStream(PATTERN)
+    assert stream.feed(b"\rN1 IN=1 OUT=2\rN1 IN=3") == [LineCounts(1, 2)]
+    assert stream.feed(b" OUT=4\r") == [LineCounts(3, 4)]
+    assert stream.bad == 0
+
+
+def believed(*totals: int) -> list[int]:
+    agreed = Agreed()
+    return [one.inward for total in totals if (one := agreed.heard(LineCounts(total, 0)))]
+
+
+def test_a_total_is_believed_when_the_next_line_agrees() -> None:
+    assert believed(1050, 1050, 1051, 1052, 1052) == [1050, 1051, 1052]
+
+
+@pytest.mark.parametrize("damaged", [0, 105, 1010, 1049, 1052, 1090, 9050, 999_999_999_999])
+def test_a_damaged_digit_brings_nobody_in(damaged: int) -> None:
+    said = believed(1050, 1050, 1050, 1051, damaged, 1051, 1052, 1052)
+    assert set(said) <= {1050, 1051, 1052}
+    assert said == sorted(said)
+    assert said[-1] == 1052
+
+
+def test_a_box_that_began_anew_is_believed_with_its_third_line() -> None:
+    assert believed(1050, 1050, 1050, 0, 0, 1, 1) == [1050, 0, 1]

@@ -54,3 +54,11 @@ def test_one_damaged_frame_counts_once() -> None:
     damaged[11] ^= 0x40
     assert stream.feed(bytes(damaged) + passage(6, 5)) == [TerabeeFrame((6, 5))]
     assert stream.bad == 1
+
+
+def test_totals_that_do_not_fit_their_difference_are_damage_though_the_crc_fits() -> None:
+    """A CRC of 8 bits lets one damaged frame of 256 through."""
+    body = struct.pack(">2s4siHH", b"PC", bytes(4), 2, 12, 11)
+    stream = TerabeeStream()
+    assert stream.feed(body + bytes([crc8(body)])) == []
+    assert stream.bad == 1

@@ -92,6 +92,18 @@ def test_totals_go_on_after_a_power_cut(beams: Beams, site: Site, clock: Virtual
     asyncio.run(play())
 
 
+def test_who_was_counted_and_not_said_yet_is_said_after_a_restart(beams: Beams, site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        async with pair(site) as heard:
+            heard.so_far()
+            await walk(clock, beams, A, B)
+            assert heard.so_far() == []
+        async with pair(site) as heard:
+            assert values(heard.so_far())["count_in"] == 1
+
+    asyncio.run(play())
+
+
 def test_a_beam_that_stays_cut_is_reported(beams: Beams, site: Site, clock: VirtualClock) -> None:
     async def play() -> None:
         async with pair(site) as heard:
@@ -119,6 +131,28 @@ def test_a_line_that_begins_blocked_is_not_alive_until_it_is_free(beams: Beams, 
             await settle()
             await clock.advance(1)
             assert "heartbeat" in values(heard.so_far())
+
+    asyncio.run(play())
+
+
+def test_who_stands_there_at_the_start_came_from_nobody_knows_where(beams: Beams, site: Site, clock: VirtualClock) -> None:
+    """These outputs open while a beam is cut, and nothing drives them yet."""
+    free, cut = beams.cut, beams.free
+
+    async def play() -> None:
+        async with pair(site, cut_when="open") as heard:
+            for beam in (A, B):
+                free(beam)
+                await settle()
+                await clock.advance(0.1)
+            await clock.advance(5)
+            assert values(heard.so_far()) == {"heartbeat": 0.1, "count_in": 0, "count_out": 0}
+            for move, beam in ((cut, B), (cut, A), (free, B), (free, A)):
+                move(beam)
+                await settle()
+                await clock.advance(0.1)
+            await clock.advance(5)
+            assert values(heard.so_far()) == {"count_in": 0, "count_out": 1}
 
     asyncio.run(play())
 

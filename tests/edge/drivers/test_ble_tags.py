@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from edge.contract.events import ButtonPressed, TagBattery, TagEntered, TagLeft, TagSeen
 from edge.decoders.advertisement import MAX_LINE
+from edge.drivers import ble_tags
 from edge.drivers.ble_tags import BleTags, BleTagsConfig
 from edge.errors import DeviceError
 from edge.records import Happened, Record, Site
-from simulators.clock import VirtualClock
+from simulators.clock import VirtualClock, settle
 from tests.edge.drivers.listening import Listener, Wire, values, wire
 
 OURS = b"-67 0201061aff4c0002150f1e2d3c4b5a49788796a5b4c3d2e1f0000101f4c5\n"
@@ -342,6 +343,17 @@ def test_a_tag_with_a_key_is_believed_only_when_sealed_with_it(site: Site, tmp_p
     asyncio.run(play())
 
 
+def test_what_a_beacon_seals_and_nobody_can_open_says_nothing(site: Site) -> None:
+    async def play() -> None:
+        with wire() as line:
+            async with receiver(site, line.port) as heard:
+                beacon = OURS.rstrip(b"\n") + b" " + WHO + b"\n"
+                said = await deliver(line, heard, beacon + sealed("0003 015a 3a01", 500))
+                assert [type(record.event) for record in said if isinstance(record, Happened)] == [TagEntered]
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "can't be read"), ("00112233", "no key of 32 hex digits"), ("tag", "can't")]
 )
@@ -479,3 +491,25 @@ async def deliver(line: Wire, heard: Listener, data: bytes) -> list[Record]:
         if [event.tag for event in events([record])] == [f"{TAG.removesuffix('500')}{minor}"]:
             return said
         said.append(record)
+
+
+def test_a_busy_street_wakes_the_processor_twenty_times_a_second(
+    site: Site, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once for each advertisement, of which a small Pi could not take in a thousand a second."""
+    monkeypatch.setattr(ble_tags, "GATHER_S", 0.05)
+
+    async def play() -> None:
+        with wire() as line:
+            async with receiver(site, line.port) as heard:
+                heard.so_far()
+                line.send(OURS)
+                await settle()
+                line.send(OURS_TOO)
+                await settle()
+                first = heard.so_far()
+                await clock.advance(0.05)
+                assert first == []
+                assert [event.tag for event in events(heard.so_far())] == [TAG, TAG_TOO]
+
+    asyncio.run(play())

@@ -71,8 +71,12 @@ def test_directions_are_told_apart_even_when_half_a_second_comes_in_one_piece(wa
 def test_a_single_odd_measurement_is_nobody(way: Way, site: Site, clock: VirtualClock) -> None:
     async def play() -> None:
         async with pair(site, way) as heard:
-            way.see([FAR, NEAR, FAR, FAR, NEAR, FAR], [FAR, FAR, NEAR, FAR, FAR, FAR])
-            await clock.advance(2)
+            way.see([FAR], [FAR])
+            await clock.advance(1)
+            way.see([FAR, NEAR, FAR, FAR, FAR, FAR], [FAR, FAR, NEAR, FAR, FAR, FAR])
+            for _ in range(4):  # longer than new totals wait
+                await clock.advance(2)
+                way.see([FAR], [FAR])
             said = values(heard.so_far())
             assert (said["count_in"], said["count_out"]) == (0, 0)
 

@@ -573,3 +573,19 @@ def test_a_wrong_setting_is_refused(wrong: dict[str, object], said_so: str) -> N
     assert LoraTrapsConfig.model_validate(right).children == {"trap-21": "lora-trap"}
     with pytest.raises(ValidationError, match=said_so):
         LoraTrapsConfig.model_validate(right | wrong)
+
+
+def test_recordings_played_back_fill_no_log(
+    site: Site, clock: VirtualClock, line: Wire, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with receiver(site, line, keys) as heard:
+            await heard.until("heartbeat")
+            trap = transmitter()
+            recorded = [trap.send() for _ in range(20)]
+            await told(heard, line, recorded[-1])
+            assert await told(heard, line, *recorded[:-1]) == []
+
+    play(story())
+    assert [message for message in caplog.messages if "a replay" in message] == caplog.messages
+    assert len(caplog.messages) == 1

@@ -1,11 +1,12 @@
 import asyncio
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from edge.drivers.node_health import NodeHealth, NodeHealthConfig
-from edge.hardware import machine
+from edge.hardware import machine, modem
 from edge.records import Site
 from simulators.clock import VirtualClock
 from tests.edge.drivers.listening import Listener, values
@@ -126,6 +127,14 @@ def test_what_the_firmware_says_of_supply_and_heat_now(
     assert (first["throttled"], first["undervoltage"]) == (throttled, undervoltage)
 
 
+def test_the_firmware_of_a_pi_5_stands_under_another_name(root: Path, site: Site, clock: VirtualClock) -> None:
+    (root / "sys/devices/platform/soc").rename(root / "sys/devices/platform/soc@107c000000")
+    soc = root / "sys/devices/platform/soc@107c000000"
+    (soc / "soc:firmware").rename(soc / "soc@107c000000:firmware")
+    (soc / "soc@107c000000:firmware" / "get_throttled").write_text("1\n")
+    assert hear(site, clock, 1)[0]["undervoltage"] == 1
+
+
 def test_a_newer_kernels_sensor_of_the_supply(root: Path, site: Site, clock: VirtualClock) -> None:
     (root / "sys/devices/platform/soc/soc:firmware/get_throttled").unlink()
     chip = root / "sys/class/hwmon/hwmon0"
@@ -177,3 +186,27 @@ def test_a_modem_that_was_never_told_to_measure_is_told(root: Path, site: Site) 
     mmcli(root, f'echo "$@" >>{root}/asked; echo \'{{"modem":{{"signal":{{"lte":{{"rssi":"--"}},"refresh":{{"rate":"0"}}}}}}}}\'')
     asyncio.run(signal_of(site))
     assert "--signal-setup 30" in (root / "asked").read_text()
+
+
+@pytest.mark.parametrize(("script", "why"), [("exec /bin/sleep 60", "does not answer within"), ("", "can't be run")])
+def test_a_modem_that_is_not_answered_for_is_said_once_and_stops_nothing_else(
+    root: Path, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, script: str, why: str
+) -> None:
+    """A year has half a million minutes."""
+    (root / "proc/net/wireless").unlink()
+    mmcli(root, script)
+    command = root / "bin" / "mmcli"
+    if not script:
+        command.write_text("#!/nonexistent\n")
+    monkeypatch.setattr(modem, "PATIENCE_S", 0.05)
+
+    async def play() -> None:
+        asked = modem.Modem()
+        assert [await asked.rssi_dbm(), await asked.rssi_dbm()] == [None, None]
+        monkeypatch.setattr(modem, "PATIENCE_S", 5)
+        command.write_text("#!/bin/sh\necho '{}'\n")
+        await asked.rssi_dbm()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(play())
+    assert [why in caplog.messages[0], caplog.messages[1:]] == [True, [f"{command} answers again"]]

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 from pydantic import ValidationError
@@ -51,6 +52,29 @@ def test_a_total_is_said_again_when_it_changed(site: Site, clock: VirtualClock) 
                     Reading(now, "gate-1", "count_in", 6),
                     Reading(now, "gate-1", "count_out", 7),
                 ]
+
+    asyncio.run(play())
+
+
+def test_a_crowd_says_its_totals_every_five_seconds_and_what_was_said_is_on_the_disk(site: Site, clock: VirtualClock) -> None:
+    """Node and counter lose their power together: what was said before must not be said again of other people."""
+
+    def saved() -> int:
+        return int(json.loads((site.state / "totals.json").read_text())["in"])
+
+    async def play() -> None:
+        with wire() as line:
+            async with counter(site, line.port) as heard:
+                line.send(counter_frame(100, 90, 3700))
+                await heard.until("battery_voltage")
+                line.send(counter_frame(101, 90, 3700))
+                assert values(await heard.until("count_in"))["count_in"] == saved() == 101
+                for more in range(2, 20):
+                    line.send(counter_frame(100 + more, 90, 3700))
+                    await settle()
+                assert heard.so_far() == []
+                await clock.advance(5)
+                assert values(heard.so_far())["count_in"] == saved() == 119
 
     asyncio.run(play())
 
@@ -128,6 +152,27 @@ def test_a_box_that_prints_people_since_its_last_line(site: Site, clock: Virtual
             async with other(site, line.port, **settings) as heard:
                 line.send(b"\n1,0\r\n")
                 assert values(await heard.until("counter_resets"))["count_in"] == 6
+
+    asyncio.run(play())
+
+
+def test_a_box_that_prints_totals_is_alive_at_once_and_believed_when_its_lines_agree(site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        with wire() as line:
+            settings = {"format": "lines", "pattern": r"(?P<in>\d+),(?P<out>\d+)"}
+            async with other(site, line.port, **settings) as heard:
+                line.send(b"\n1050,1000\n")
+                assert values(await heard.until("counter_resets")) == {
+                    "heartbeat": 0.0, "count_in": 0, "count_out": 0, "counter_resets": 0,
+                }  # fmt: skip
+                line.send(b"1050,1000\n1050,1000\n")
+                assert values(await heard.until("count_out")) == {"count_in": 1050, "count_out": 1000}
+                await clock.advance(5)
+                line.send(b"1010,1000\n1051,1000\n9051,1000\n1051,1000\n1051,1000\n")
+                assert values(await heard.until("count_in")) == {"count_in": 1051}
+                await clock.advance(5)
+                line.send(b"2,1\n2,1\n2,1\n")
+                assert values(await heard.until("count_out")) == {"count_in": 1053, "count_out": 1001}
 
     asyncio.run(play())
 

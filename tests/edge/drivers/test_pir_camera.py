@@ -247,3 +247,20 @@ def test_a_pin_that_is_taken_is_said_and_the_camera_let_go(pin: MockPin, cameras
 def test_a_wrong_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="width"):
         PirCameraConfig.model_validate({"type": "pir_camera", "width": 1281})
+
+
+def test_a_loose_wire_fills_no_disk(pin: MockPin, cameras: list[FakeCamera], site: Site, clock: VirtualClock) -> None:
+    async def play() -> None:
+        async with Listener(driver(site, warm_up_s=0, quiet_s=3600)) as heard:
+            pulse(pin)
+            await clock.advance(10)
+            heard.so_far()
+            for _ in range(1000):
+                pulse(pin)
+                await clock.advance(0.01)
+            await clock.advance(5)
+            said = counted(heard.so_far(), "pir_count")
+            assert len(said) <= 4
+            assert said[-1] == 1001
+
+    asyncio.run(play())

@@ -229,6 +229,22 @@ def test_a_child_with_a_button_does_not_fill_the_disk() -> None:
     assert pressed(town, 61, "press", packet=61) == ["press"]
 
 
+def test_made_up_buttons_do_not_fill_the_disk_nor_silence_a_known_one() -> None:
+    """A press is never dropped from a full outbox, and anybody may send a frame with the town's own UUID."""
+    town = buttons()
+    assert pressed(town, 0, "press", packet=1) == ["press"]
+    made_up = [
+        event
+        for number in range(5000)
+        for event in town.heard(f"ibeacon:made-up:{number}", BtHome(packet_id=1, presses=("press",)), -60, at(1 + number / 100))
+    ]
+    assert len(made_up) < module.NEWCOMERS
+    assert town.refused == 5000 - len(made_up)
+    assert pressed(town, 52, "press", packet=2) == ["press"]
+    later = town.heard("ibeacon:of-a-neighbour:1", BtHome(packet_id=1, presses=("press",)), -60, at(70))
+    assert len(later) == 1, "a newcomer is only put off"
+
+
 def test_after_a_restart_an_old_press_is_still_the_old_one() -> None:
     before = buttons()
     pressed(before, 1, "press", packet=7)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.drivers.totals import Counts, Totals
+from edge.errors import DeviceError
 
 
 def said(totals: Totals) -> tuple[int, int, int]:
@@ -58,6 +59,12 @@ def test_a_file_that_is_no_use_is_said_and_counted_as_a_reset(
         totals = Totals(tmp_path)
     assert said(totals) == (0, 0, 1)
     assert "totals.json" in caplog.text
+
+
+def test_a_file_that_can_not_be_read_now_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "totals.json").mkdir()
+    with pytest.raises(DeviceError, match="totals can't be read"):
+        Totals(tmp_path)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), max_size=30))

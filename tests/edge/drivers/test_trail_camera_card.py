@@ -4,6 +4,7 @@ import asyncio
 import ftplib
 import hashlib
 import io
+import itertools
 import logging
 import os
 import shutil
@@ -16,16 +17,16 @@ from typing import cast
 
 import pytest
 
-from edge.clock import SystemClock
+from edge.clock import Instant, SystemClock
 from edge.contract.events import MediaCaptured
 from edge.drivers import taken
 from edge.drivers.taken import Recent, Stamp, Taken
 from edge.drivers.trail_camera import WATCHED_SCAN_S
 from edge.errors import DeviceError
 from edge.hardware import card
-from edge.hardware.card import CardReader
+from edge.hardware.card import AT_ONCE_S, CardReader
 from edge.media import MediaFolder
-from edge.records import Site
+from edge.records import Reading, Site
 from simulators.clock import VirtualClock
 from tests.edge.drivers.listening import values
 from tests.edge.drivers.trail_pictures import camera, captured, counted, picture, video, write
@@ -45,7 +46,7 @@ def test_pictures_in_folders_of_the_folder_are_taken_in(site: Site, clock: Virtu
     async def play() -> None:
         async with camera(site, folder) as heard:
             names = ("DCIM/100RECNX/RCNX0001.JPG", "DCIM/101RECNX/RCNX0001.JPG", "IMG_1.jpg")
-            expected = {write(folder / name, picture((number, 0, 0))) for number, name in enumerate(names, 60)}
+            expected = {write(folder / name, picture((10 * number, 0, 0))) for number, name in enumerate(names, 60)}
             write(folder / ".Trashes/501/IMG_9.jpg", picture((9, 9, 9)))
             (folder / "link").symlink_to("DCIM")
             await clock.advance(4)
@@ -323,5 +324,52 @@ def test_a_slow_upload_is_taken_in_when_it_is_whole(real: Site, folder: Path, ft
             assert event.media == hashlib.sha256(content).hexdigest()
             assert counted(said, "frames_bad") == []
             await uploading
+
+    asyncio.run(play())
+
+
+def test_a_card_full_of_pictures_does_not_hold_up_the_heartbeat(site: Site, clock: VirtualClock, folder: Path) -> None:
+    class Worked(VirtualClock):
+        """Time that passes while somebody works."""
+
+        worked_us = 0
+
+        def now(self) -> Instant:
+            now = super().now()
+            return Instant(now.utc_us + self.worked_us, now.mono_us + self.worked_us)
+
+    class SlowDisk(MediaFolder):
+        def keep(self, content: bytes, content_type: str) -> str:
+            worked.worked_us += 10_000_000
+            return super().keep(content, content_type)
+
+    worked = Worked(clock.now().utc_us, clock.now().mono_us)
+
+    async def play() -> None:
+        for number in range(20):
+            write(folder / f"{number}.jpg", picture((10 * number, 0, 0)))
+        slow = site._replace(clock=worked, media=SlowDisk(folder.parent / "slow", reserve_bytes=0))
+        async with camera(slow, folder, heartbeat_s=60) as heard:
+            await worked.advance(30)
+            said = heard.so_far()
+        assert len(captured(said)) == 20
+        beats = [record.at.mono_us for record in said if isinstance(record, Reading) and record.metric == "heartbeat"]
+        assert len(beats) == 4
+        assert max(later - earlier for earlier, later in itertools.pairwise(beats)) <= 70_000_000
+
+    asyncio.run(play())
+
+
+def test_a_slow_card_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it reads for half a second, the loop turns; a trap needs some turns of it."""
+    monkeypatch.setattr(card, "AT_ONCE_S", AT_ONCE_S)
+
+    async def play() -> None:
+        turns = 0
+        reading = asyncio.create_task(CardReader("the card").run(time.sleep, 0.5))
+        while not reading.done():
+            turns += 1
+            await asyncio.sleep(0.01)
+        assert turns > 10
 
     asyncio.run(play())

@@ -1,19 +1,23 @@
 """Nodes over HTTP: how they do, what they should run, what they are told to do, which rotating tags there are."""
 
+import urllib.parse
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.contract.remote import Desired, Reported
+from edge.contract.remote import Desired, Reported, normal_code
 from edge.signature import believed
 from gateway.nodes.commands import MAX_WAITING
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
 from gateway.state import tables
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
+from tests.gateway.nodes.boxes import Box, town
 from tests.gateway.town import SIGNER
 
 NODE = "kitayama-03"
@@ -169,3 +173,34 @@ def test_no_body_breaks_the_gateway(operator: TestClient, body: bytes) -> None:
     for method, path in (("PUT", DESIRED), ("POST", COMMANDS), ("PUT", TAG)):
         answer = operator.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert 400 <= answer.status_code < 500
+
+
+# --- Who becomes a node, and who is one no longer -----------------------------------------------------
+
+
+def test_a_code_from_the_page_makes_a_box_a_node_and_the_page_ends_it(gateway: Gateway, tmp_path: Path) -> None:
+    with town(tmp_path / "town") as here:
+        operator = gateway.client(claims=here.care.claims, taken_names=frozenset({"gateway.example"}))
+        made = operator.post(f"/api/v1/nodes/{NODE}/claim", json={"hours": 1})
+        assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+        assert made.json()["expires_us"] == here.now_us + 60 * MINUTE_US
+        code = made.json()["code"]
+        assert urllib.parse.parse_qs(made.json()["qr"].split("?")[1]) == {
+            "u": ["https://localhost:8443"],
+            "c": [normal_code(code)],
+        }
+        assert Box().claimed(here, normal_code(code)).node == NODE
+
+        ended = operator.post(f"/api/v1/nodes/{NODE}/revoke", json={"why": "stolen"})
+        assert (ended.status_code, ended.json()) == (200, {"node": NODE, "certificates": 1, "codes": 1, "fault": None})
+        assert [row.revoked_why for row in here.rows(tables.certificates)] == ["tanaka: stolen"]
+        crl = x509.load_pem_x509_crl((here.folder / "crl.pem").read_bytes())
+        assert len(list(crl)) == 1, "the broker can know"
+        assert operator.post(f"/api/v1/nodes/{NODE}/revoke", json={"why": "again"}).status_code == 404
+        for taken in ("gateway.example", "gateway", "satomori-x"):
+            assert operator.post(f"/api/v1/nodes/{taken}/claim", json={}).status_code == 422
+        for role in ("viewer", "node"):
+            client = gateway.client(role, claims=here.care.claims)
+            assert client.post(f"/api/v1/nodes/{NODE}/claim", json={}).status_code == 403
+            assert client.post(f"/api/v1/nodes/{NODE}/revoke", json={"why": "x"}).status_code == 403
+    assert gateway.client().post(f"/api/v1/nodes/{NODE}/claim", json={}).status_code == 503

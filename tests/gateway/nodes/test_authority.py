@@ -1,6 +1,7 @@
 """The town's own authority: real certificates in real TLS handshakes, and files that nobody else gets at."""
 
 import base64
+import datetime as dt
 import ssl
 import stat
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.gateway.nodes.boxes import DAY_US, NAMES, Box, broker_tls, csr_of, ha
 
 NOW_US = 1_780_434_720_000_000
 YEAR_US = 365 * DAY_US
+MADE = dt.datetime.fromtimestamp(NOW_US / 1e6, dt.UTC)
 
 
 @pytest.fixture
@@ -86,6 +88,18 @@ def test_servers_certificates_are_renewed_in_time_and_with_their_names(authority
     assert init(authority, ["gateway.example"], NOW_US + 2 * YEAR_US + 3 * DAY_US) == made[:4]
     names = certificate(authority, "listener").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["gateway.example"]
+
+
+def test_what_was_made_by_a_clock_that_ran_ahead_is_made_anew_once_it_is_right(authority: Path) -> None:
+    """Nodes with a right clock refuse it, and with it the broker and the listener, until that day."""
+    init(authority, ["gateway.example"], NOW_US + 2 * YEAR_US)
+    assert certificate(authority, "broker").not_valid_before_utc > MADE + dt.timedelta(days=700)
+    assert "broker.pem" in init(authority, ["gateway.example"], NOW_US + DAY_US)
+    assert certificate(authority, "broker").not_valid_before_utc < MADE + dt.timedelta(days=2)
+
+
+def test_a_clock_that_begins_in_1970_replaces_nothing(authority: Path) -> None:
+    assert init(authority, NAMES, 3600 * 1_000_000) == []
 
 
 def test_nothing_outlives_the_authority(authority: Path) -> None:

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert
 
 from edge.contract.names import is_name
-from edge.contract.remote import ClaimAnswer, ClaimRequest, Desired, Identity, claim_id, claim_mac, normal_code
+from edge.contract.remote import ClaimAnswer, ClaimRequest, Desired, Identity, Reported, claim_id, claim_mac, normal_code
 from gateway.nodes import claims
 from gateway.nodes.claims import NameTaken, Refused
+from gateway.nodes.desired import ask, commit_reports
 from gateway.state import tables
 from tests.gateway.nodes.boxes import DAY_US, HOUR_US, MINUTE_US, Box, Town, csr_of, town
 
@@ -76,6 +77,18 @@ def test_it_begins_with_what_was_last_asked_of_the_node(here: Town) -> None:
     assert Box().claimed(here, here.code()).device == {"trap-11": {"type": "reed_trap", "pin": 27}}
 
 
+def test_it_does_not_begin_with_what_the_node_could_not_run(here: Town) -> None:
+    """A box that is claimed anew would never start with it."""
+    Box().claimed(here, here.code())
+    signer, good = here.care.signer, {"trap-11": {"type": "reed_trap", "pin": 17}}
+    ask(here.state, signer, "kitayama-03", good, None, here.now_us, "tanaka")
+    bad = ask(here.state, signer, "kitayama-03", {"trap-11": {"type": "reed_trap", "pin": 99}}, None, here.now_us, "tanaka")
+    report = Reported.model_validate({"revision": bad, "outcome": "failed", "running": bad - 1, "reason": "pin: 99 is none"})
+    with here.state.write() as connection:
+        commit_reports(connection, [("kitayama-03", report, True)], here.now_us)
+    assert Box().claimed(here, here.code()).device == good
+
+
 def test_the_answer_proves_that_the_gateway_knows_the_code(here: Town) -> None:
     """Without it, somebody between could hand out an identity of another town, or another broker."""
     code, box = here.code(), Box()
@@ -103,6 +116,7 @@ def test_a_lost_answer_is_given_again_the_same_for_a_quarter_of_an_hour(here: To
     assert len(here.rows(tables.node_tokens)) == 1
     here.now_us += 2 * MINUTE_US
     assert refused(here, code, box).status == 403
+    here.care.claims.forget()
     assert [row.code for row in here.rows(tables.claims)] == [None], "a code is forgotten after its use"
 
 
@@ -144,35 +158,31 @@ def test_a_guess_that_no_code_was_never_made_for_an_unknown_id_opens_nothing(her
     assert refused(here, OTHER_CODE, Box()).status == 403
 
 
-def test_five_wrong_guesses_end_a_code(here: Town) -> None:
-    code = here.code()
-    for _ in range(4):
-        refused(here, code, Box(), mac="0" * 64)
-    other = here.code("minamisawa")
-    refused(here, code, Box(), mac="0" * 64)
-    assert refused(here, code, Box()).status == 403
+def test_who_guesses_keeps_nobody_with_the_right_code_from_using_it(here: Town) -> None:
+    """Anybody on the network can be wrong as often as they like: a lock against them would be theirs to close."""
+    code, other = here.code(), here.code("minamisawa")
+    for number in range(100):
+        assert refused(here, code, Box(), mac=f"{number:064x}").status in (403, 429)
+    assert Box().claimed(here, code).node == "kitayama-03"
     assert Box().claimed(here, other).node == "minamisawa"
 
 
-def test_guessing_is_slow_for_everybody_together_and_time_heals_it(here: Town) -> None:
-    ids = [f"{number:04d}" + "0" * 12 for number in range(20)]
-    for code in ids:
-        assert refused(here, code, Box()).status == 403
+def test_wrong_codes_are_counted_and_cost_few_writes(here: Town) -> None:
     code = here.code()
-    late = refused(here, code, Box())
-    assert (late.status, late.wait_s) == (429, 3)
+    answers = [refused(here, code, Box(), mac="0" * 64) for _ in range(30)]
+    assert [one.status for one in answers] == [403] * 20 + [429] * 10
+    assert answers[-1].wait_s == 3
+    assert [row.failures for row in here.rows(tables.claims)] == [20]
     here.now_us += 3_000_000
-    assert Box().claimed(here, code).node == "kitayama-03"
+    assert refused(here, code, Box(), mac="0" * 64).status == 403
 
 
-def test_a_clock_that_is_set_back_locks_nobody_out(here: Town) -> None:
-    for number in range(20):
-        refused(here, f"{number:04d}" + "0" * 12, Box())
+def test_a_clock_that_is_set_back_is_forgiven(here: Town) -> None:
+    code = here.code()
+    for _ in range(20):
+        refused(here, code, Box(), mac="0" * 64)
     here.now_us -= DAY_US
-    code = here.code()
-    assert refused(here, code, Box()).wait_s == 3
-    here.now_us += 3_000_000
-    assert Box().claimed(here, code).node == "kitayama-03"
+    assert refused(here, code, Box(), mac="0" * 64).wait_s == 3
 
 
 def test_a_new_code_ends_the_one_before_it(here: Town) -> None:
@@ -198,7 +208,7 @@ def test_the_database_holds_no_token_and_soon_no_code(here: Town, tmp_path: Path
     code = here.code()
     token = Box().claimed(here, code).token
     here.now_us += 20 * MINUTE_US
-    here.code("minamisawa")
+    here.care.claims.forget()
     texts = [str(tuple(row)) for table in tables.metadata.sorted_tables for row in here.rows(table)]
     assert not [text for text in texts if token in text or code in text]
 

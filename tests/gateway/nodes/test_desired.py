@@ -135,6 +135,14 @@ def test_what_was_applied_may_still_fail_when_the_link_does_not_come_back(known:
     assert outcomes(known) == [(1, "failed", "the link did not come back in 5 min")]
 
 
+def test_what_a_broker_remembers_from_before_does_not_undo_the_nodes_last_word(known: Town) -> None:
+    asked(known)
+    known.process(reports(known, 1))
+    known.process(reports(known, 1, "failed", running=0, reason="the link did not come back in 5 min"))
+    known.process(reports(known, 1, retained=True))
+    assert outcomes(known) == [(1, "failed", "the link did not come back in 5 min")]
+
+
 def test_a_late_report_says_nothing_of_the_newer_revision(known: Town) -> None:
     asked(known)
     asked(known)

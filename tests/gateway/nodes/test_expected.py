@@ -55,6 +55,17 @@ def test_only_nodes_that_listen_hear_what_a_tag_calls_itself_now_and_in_the_comi
     assert town.goes_down() == []
 
 
+def test_a_node_whose_certificates_were_revoked_hears_nothing_more(town: Town) -> None:
+    """A stolen one may still be on a broker that was not started again."""
+    born(town, NODE, "minami-01", "higashi-01")
+    enrol(town)
+    with town.state.write() as connection:
+        for serial, node, revoked_us in ((1, NODE, 1), (2, NODE, None), (3, "minami-01", 1)):
+            row = {"serial": f"{serial}", "node": node, "issued_us": 0, "not_after_us": 2, "revoked_us": revoked_us}
+            connection.execute(tables.certificates.insert().values(**row))
+    assert set(told(town.goes_down(anew=True))) == {NODE, "higashi-01"}
+
+
 def test_a_town_without_such_tags_says_nothing(town: Town) -> None:
     born(town, NODE)
     assert town.goes_down(anew=True) == []

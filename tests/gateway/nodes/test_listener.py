@@ -14,6 +14,7 @@ from cryptography import x509
 import edge.identity
 from edge.contract.remote import RenewAnswer, claim_id
 from edge.signature import believed
+from gateway.api import server
 from gateway.nodes import claims
 from gateway.state import tables
 from tests.gateway.nodes.boxes import DAY_US, HOUR_US, Answer, Box, Town, ask, at_work, json_of, town
@@ -145,6 +146,55 @@ def test_what_people_see_is_not_here_for_a_node_either(looked_at: tuple[Town, in
 def test_what_is_no_claim_is_a_clear_error(looked_at: tuple[Town, int], body: bytes, status: int) -> None:
     answer = ask(looked_at[1], "POST", "/api/v1/claims/7K3M", body, {"Content-Type": "application/json"})
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+
+def tls_to(port: int) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    made = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20))
+    made.settimeout(20)
+    return made
+
+
+def hung_up(connection: ssl.SSLSocket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /api/v1/time HT", b"POST /api/v1/renewals HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_who_connects_and_falls_silent_is_hung_up_on(here: Town, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else anybody could take every file that this gateway may open, and the traps would be deaf."""
+    monkeypatch.setattr(server, "IDLE_S", 0.1)
+    with at_work(here) as port, tls_to(port) as silent:
+        silent.sendall(said)
+        assert hung_up(silent)
+
+
+def asked_for_the_time(connection: ssl.SSLSocket) -> bool:
+    connection.sendall(b"GET /api/v1/time HTTP/1.1\r\nHost: x\r\n\r\n")
+    said = b""
+    while not said.endswith(b"}"):
+        said += connection.recv(65536)
+    return said.startswith(b"HTTP/1.1 200")
+
+
+def test_who_asks_and_asks_again_is_not_hung_up_on(here: Town, port: int) -> None:
+    with tls_to(port) as node:
+        assert all(asked_for_the_time(node) for _ in range(3))
+
+
+def test_only_so_many_connections_are_held(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    with at_work(here) as port, tls_to(port) as first, tls_to(port):
+        with tls_to(port) as one_too_many:
+            assert hung_up(one_too_many)
+        assert asked_for_the_time(first)
 
 
 def test_no_plain_http(here: Town, port: int) -> None:

@@ -15,10 +15,14 @@ import pytest
 from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.contract.names import is_name
 from edge.contract.remote import Identity
 from edge.contract.topics import Channel, Topic, topic_for, up_filters
+from gateway.ingest import GatewayBrokerConfig
 from gateway.nodes import claims
 from gateway.nodes.brokers import Brokers, nats_nodes
+from gateway.nodes.listener import open_care
+from gateway.service import broker_of
 from tests.gateway.nodes.boxes import HOUR_US, Box, Town, node_tls, town
 from tests.services import free_port, listening, require_binary, running
 
@@ -312,6 +316,19 @@ def test_a_broker_that_can_t_be_told_is_said_once_and_told_later(
     assert brokers.tell() is None
     assert len(hung_up) == 1
     assert len(caplog.records) == 2
+
+
+def test_a_thief_does_not_know_the_gateways_client_id(here: Town, tmp_path: Path) -> None:
+    """On NATS, who comes with it puts the gateway out, as often as they like."""
+    plain = GatewayBrokerConfig(url="mqtts://localhost:8883")
+    got = broker_of(plain, here.care).client_id
+    assert is_name(got)
+    assert broker_of(plain, open_care(here.config, here.state, lambda: here.now_us)).client_id == got, "its session waits for it"
+    with town(tmp_path / "elsewhere") as other:
+        assert broker_of(plain, other.care).client_id != got
+    chosen = GatewayBrokerConfig(url="mqtts://localhost:8883", client_id="our-own")
+    assert broker_of(chosen, here.care).client_id == "our-own"
+    assert broker_of(plain, None).client_id == "satomori-gateway", "without identities everybody is everybody anyway"
 
 
 def test_the_file_for_nats_names_a_certificate_and_its_nodes_own_topics() -> None:

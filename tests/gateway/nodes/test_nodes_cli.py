@@ -180,6 +180,7 @@ def test_check_names_the_file_of_the_broker_that_is_wrong(
     broker = ", ".join(f'{name} = "{file}"' for name, file in settings.items())
     path = written(tmp_path, broker=f'url = "mqtts://localhost:1", {broker}')
     assert re.search(said, told(capsys, "check", path, code=1)["faults"]["broker"])
+    assert re.search(said, told(capsys, "run", path, code=2)["error"])
 
 
 def heard_of(url: str, node: str) -> bool:

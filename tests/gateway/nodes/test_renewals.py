@@ -201,14 +201,13 @@ def test_the_successors_own_renewal_ends_the_first(here: Town) -> None:
     assert refused(here, box.renewal(first.certificate)).status == 403
 
 
-def test_refusals_are_slow_for_everybody_together(here: Town) -> None:
+def test_who_is_refused_keeps_nobody_else_from_renewing(here: Town) -> None:
+    """There is nothing to guess here, and a lock could be closed by anybody who can reach the listener."""
     box, thief = Box(), Box()
     identity = box.claimed(here, here.code())
     here.now_us += 2 * HOUR_US
-    for _ in range(50):
+    for _ in range(100):
         assert refused(here, thief.renewal(identity.certificate)).status == 403
-    assert refused(here, box.renewal(identity.certificate)).status == 429
-    here.now_us += 1_000_000
     assert box.renewed(here, identity).node == "kitayama-03"
 
 

@@ -4,6 +4,8 @@ Revision ID: 0002
 Revises: 0001
 """
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -100,3 +102,30 @@ def upgrade() -> None:
         sa.Column("zero_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tag"),
     )
+    _tell_of_pictures()
+
+
+def _tell_of_pictures() -> None:
+    """What a picture shows is in its event from now on. Those of before: nothing looked at them, and a person may say `clear`.
+
+    Their events get the new fields as an event without them has them, so that one that is sent again is known for the same.
+    """
+    connection = op.get_bind()
+    events = sa.table("events", *map(sa.column, ("id", "node", "device", "type", "time_us", "body")))
+    pictures = sa.table("pictures", *map(sa.column, ("sha256", "node", "device", "content", "withheld", "captured_us")))
+    told: set[tuple[str, str]] = set()
+    for row in connection.execute(sa.select(events).where(events.c.type == "media_captured").order_by(events.c.id)).all():
+        said = json.loads(row.body)
+        if "content" in said:
+            continue
+        said |= {"camera_offset_s": None, "burst": None, "content": "unclassified", "confidence": None, "withheld": False}
+        body = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+        connection.execute(sa.update(events).where(events.c.id == row.id).values(body=body))
+        if (said["media"], row.node) not in told:
+            told.add((said["media"], row.node))
+            connection.execute(
+                sa.insert(pictures).values(
+                    sha256=said["media"], node=row.node, device=row.device, content="unclassified", withheld=False,
+                    captured_us=row.time_us,
+                )
+            )  # fmt: skip
