@@ -37,11 +37,12 @@ die() { say "$$*"; exit 1; }
 # One set-up at a time in this folder; the lock goes when this shell does.
 if command -v flock >/dev/null; then exec 9<Makefile; flock 9; fi
 
-# Of each candidate: its path outside of any venv, version and word size; nothing where it is too old.
-describe='import sys
+# Of each candidate: its path outside of any venv, version and word size; nothing where it is too old. Links are followed: what
+# leads to one Python, as an activated .venv does, is one Python.
+describe='import os, sys
 if sys.version_info < (3, 11): sys.exit(1)
 exe = getattr(sys, "_base_executable", None) or sys.executable
-print(exe, "%d.%d" % sys.version_info[:2], sys.maxsize.bit_length() + 1, sep="|")'
+print(os.path.realpath(exe), "%d.%d" % sys.version_info[:2], sys.maxsize.bit_length() + 1, sep="|")'
 found=
 for name in $${WANTED_PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
     this=$$("$$name" -c "$$describe" 2>/dev/null) || continue
@@ -106,14 +107,14 @@ export WANTED_PYTHON = $(PYTHON)
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."] [PYTHON=python3.X]'
-	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name what; do \
-		printf '  %-10s %s\n' "$$name" "$$what"; done
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
+		printf '  %-11s %s\n' "$$name" "$$what"; done
 
-demo: ## set everything up and run the demo, e.g. ARGS="--for 30 --json"
+demo: ## set everything up and run it, e.g. ARGS="--for 30 --json"
 	$(call setup,demo)
 	exec $(BIN)/satomori-sim demo $(ARGS)
 
-test: ## install the real servers, then run all checks and all tests, e.g. ARGS="-k outbox -x"
+test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(call setup,dev)
 	sh .ci/services >&2
 	$(MAKE) check
@@ -150,7 +151,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 # ESPHome has an environment of its own (.ci/esphome).
 ESPHOME_COMPILE = $(subst pyproject.toml,firmware_configs/esphome/requirements.in,$(UV_COMPILE)) \
 	--output-file requirements/esphome.txt
-lock: ## lock requirements/*.txt again from pyproject.toml, e.g. ARGS="--upgrade"
+lock: ## lock requirements/*.txt anew, e.g. ARGS="--upgrade"
 	$(call setup,demo)
 	$(BIN)/python -m pip install --quiet uv >&2
 	$(UV_COMPILE) --extra dev --group build --output-file requirements/dev.txt >&2

@@ -11,11 +11,13 @@ import os
 import queue
 import random
 import secrets
+import socket
+import ssl
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing, closing
+from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
@@ -26,11 +28,12 @@ from edge import status
 from edge.agent import VERSION, Driver, born
 from edge.care import children
 from edge.clock import SystemClock, boot_id, machine_id
-from edge.config import EdgeConfig
-from edge.contract.broker import parse_url
+from edge.config import CLOCK, EdgeConfig
+from edge.contract.broker import BrokerConfig, parse_url
 from edge.contract.messages import Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.topics import Channel, Topic, down_filter, topic_for
 from edge.drivers import make_driver
+from edge.durable import hand_over
 from edge.errors import DeviceError, OutboxError
 from edge.hardware import machine
 from edge.identity import certificate
@@ -38,6 +41,7 @@ from edge.media import RESERVE_BYTES, MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
 from edge.timekeeper import Timekeeper
+from edge.tls import client_context
 from edge.twin import Twin, merged
 from edge.uplink import LinkWords, MqttLink, make_client
 
@@ -52,6 +56,9 @@ TRIES = 10
 SIGNAL_EVERY_S = 0.3
 WEAK_DBM = -75
 """Wi-Fi weaker than this works today and not in the rain."""
+
+HANGS_UP_S = 2.0
+"""A broker that doesn't want a certificate says so within this after the handshake (RFC 8446, 4.4.2.4 and 6.2)."""
 
 LEAST_BYTES = 32 * 1024 * 1024
 """With less than this the outbox is about to stop."""
@@ -106,13 +113,16 @@ async def findings(base: EdgeConfig) -> list[Finding]:
     keeper = Timekeeper(state, boot_id())
     # A running agent may know the time from the gateway, which the machine's own clock does not.
     clock, now_us = (running["clock"], running["now_us"]) if running else (keeper.clock_state(), keeper.now().utc_us)
-    found = [_agent(running)]
+    found = [_agent(running), *_configuration(running, applied.revision if applied and base.remote else 0)]
     drivers: dict[str, tuple[str, Driver]] = {}
     found += _told_devices(config, running) if running else await _read_devices(config, drivers)
     found += [_clock(clock), _disk(state)]
     found += _certificate(config, clock, now_us / 1e6)
     if running:
-        found += [_outbox(running["waiting"]), _told_link(running), _signal(await _signals())]
+        link = _told_link(running)
+        if link is None:
+            link = await asyncio.to_thread(_no_link, config.broker, keeper.machine_state(), "the agent's log says more")
+        found += [_outbox(running["waiting"]), link, _signal(await _signals())]
     else:
         devices = [*born(drivers), *children(config, drivers)] if drivers.keys() == config.device.keys() else born(drivers)
         found += await asyncio.to_thread(_link, config, keeper.machine_state(), devices, twin.applied)
@@ -125,19 +135,27 @@ async def findings(base: EdgeConfig) -> list[Finding]:
 def _agent(running: Mapping[str, Any] | None) -> Finding:
     if running is None:
         return Finding("agent", "ok", Text("止まっています。ここから調べます", "does not run; looked at from here"))
-    revision = running["revision"]
-    by = (
-        Text(f"設定 第{revision}版", f"configuration {revision}")
-        if revision
-        else Text("設定 edge.toml", "configuration edge.toml")
+    return Finding("agent", "ok", Text("動いています。邪魔をせず様子を聞きました", "runs; asked, not disturbed"))
+
+
+def _configuration(running: Mapping[str, Any] | None, applied: int) -> list[Finding]:
+    """Which one runs, where it is not edge.toml: whoever edits that file would wait for ever."""
+    revision = running["revision"] if running else applied
+    if not revision:
+        return []
+    said = Text(
+        f"サーバーからの設定 第{revision}版。edge.toml の [device] は使いません",
+        f"revision {revision} from the gateway; [device] of edge.toml is not used",
     )
-    return Finding(
-        "agent", "ok", Text(f"動いています（{by.ja}）。邪魔をせず様子を聞きました", f"runs ({by.en}); asked, not disturbed")
-    )
+    back = Text("edge.toml に戻すには、止めてから: satomori-edge own edge.toml",
+                "to come back to edge.toml, stop the agent, then: satomori-edge own edge.toml")  # fmt: skip
+    return [Finding("configuration", "ok", said, back)]
 
 
 def _told_devices(config: EdgeConfig, running: Mapping[str, Any]) -> list[Finding]:
-    return [_device(device, running["failing"].get(device)) for device in running["devices"]] + [
+    # The clock is one of the agent's devices, and has a line of its own.
+    told = (device for device in running["devices"] if device != CLOCK)
+    return [_device(device, running["failing"].get(device), settings=config.device.get(device)) for device in told] + [
         Finding(f"device.{device}", "unknown", Text("動いている設定にはありません", "is not in the configuration that runs"))
         for device in config.device
         if device not in running["devices"]
@@ -158,11 +176,13 @@ async def _read_devices(config: EdgeConfig, drivers: dict[str, tuple[str, Driver
                     make_driver(device, settings, Site(SystemClock(), media, folder)),
                 )
             except (ValueError, OSError) as error:
-                found[device] = _device(device, str(error))
+                found[device] = _device(device, str(error), settings=settings)
             else:
                 if (missing := _missing(settings)) is not None:
+                    setting = _setting(settings, missing) or ""
                     said = Text(f"{missing} がありません", f"{missing} is not there")
-                    found[device] = Finding(f"device.{device}.{_setting(settings, missing)}", "bad", said, _PLUG, setting=True)
+                    do = _FOLDER if setting == "folder" else _PLUG
+                    found[device] = Finding(f"device.{device}.{setting}", "bad", said, do, setting=True)
         reading = [device for device in drivers if device not in found]
         patient = {device for device in reading if getattr(config.device[device], "children", {})}
         found |= zip(
@@ -174,6 +194,19 @@ async def _read_devices(config: EdgeConfig, drivers: dict[str, tuple[str, Driver
 
 
 _PLUG = Text("差し込み口とケーブルを確かめてください: ls -l /dev/serial/by-id", "check plug and cable: ls -l /dev/serial/by-id")
+_FOLDER = Text("カードが入っているか、そこにマウントされているか、FTPの置き場所なら作ってあるかを確かめてください: findmnt",
+               "is the card in and mounted there (findmnt)? If the camera sends by FTP: was this folder made?")  # fmt: skip
+
+_HINTS = {
+    "port": "差し込み口とケーブルを確かめてください",
+    "pin": "ピンの番号と配線を確かめてください",
+    "folder": "カードとマウントを確かめてください",
+    "adapter": "Bluetoothの受信機を確かめてください",
+    "camera": "カメラのケーブルを確かめてください",
+    "file": "ファイルの名前と中身を確かめてください",
+    "zone": "時間帯の名前を確かめてください",
+}
+"""What to look at, by the last word but a letter of the setting's name (`key_file`, `pin_a`), or of the device's type."""
 
 
 def _missing(settings: BaseModel) -> object:
@@ -200,7 +233,7 @@ async def _read(device: str, settings: BaseModel, driver: Driver, patient: bool)
         async with asyncio.timeout(READ_S), aclosing(driver.records()) as records:  # type: ignore[type-var]  # generators all
             async for _ in records:
                 return _device(device, None)
-        return _device(device, "ended without a word")
+        return _device(device, "ended without a word", settings=settings)
     except TimeoutError:
         silent = Text(f"{READ_S:g}秒待っても何も言いません", f"said nothing for {READ_S:g} s")
         if patient:  # those behind it speak when they have something to say
@@ -212,18 +245,27 @@ async def _read(device: str, settings: BaseModel, driver: Driver, patient: bool)
     except OSError as error:
         named = error.named if isinstance(error, DeviceError) else None
         setting = _setting(settings, named) if named is not None else None
-        return _device(device, str(error) or type(error).__name__, setting)
+        return _device(device, str(error) or type(error).__name__, setting, settings)
     except Exception as error:
         log.exception("a driver failed")
         return _device(device, f"its driver failed: {error!r}")
 
 
-def _device(device: str, fault: str | None, setting: str | None = None) -> Finding:
+def _hint(setting: str | None, settings: BaseModel | None) -> str:
+    """In Japanese, what to look at: what is named, else everything that a device of these settings hangs on."""
+    names = (*type(settings).model_fields, str(getattr(settings, "type", ""))) if settings is not None and setting is None else ()
+    told = [setting.rpartition(".")[2]] if setting is not None else [name for name in names if not name.endswith("_file")]
+    kinds = (kind for kind in _HINTS if any(kind in name.split("_") for name in told))
+    return "。".join(_HINTS[kind] for kind in kinds) or "担当者に知らせてください"
+
+
+def _device(device: str, fault: str | None, setting: str | None = None, settings: BaseModel | None = None) -> Finding:
     if fault is None:
         return Finding(f"device.{device}", "ok", Text("読めました", "was read"))
     # Whoever wrote the reason said what to do, in English; the shop talk of a wire is the same everywhere.
     what = ".".join(("device", device, *([setting] if setting else ())))
-    return Finding(what, "bad", Text("読めません", "can't be read"), Text(fault, fault), setting=setting is not None)
+    do = Text(f"{_hint(setting, settings)}。くわしくは: {fault}", fault)
+    return Finding(what, "bad", Text("読めません", "can't be read"), do, setting=setting is not None)
 
 
 # The machine
@@ -314,9 +356,10 @@ def _is_of(pem: bytes, authorities: bytes) -> bool:
 # The link
 
 
-def _told_link(running: Mapping[str, Any]) -> Finding:
+def _told_link(running: Mapping[str, Any]) -> Finding | None:
+    """None while it has no link."""
     if not running["up"]:
-        return _no_link("the agent has no connection; its log says why")
+        return None
     answered = running["answered_s"]
     if answered is None:
         silent = Text("つながっていますが、まだ返事がありません", "connected, but the gateway has not answered yet")
@@ -330,17 +373,23 @@ def _told_link(running: Mapping[str, Any]) -> Finding:
 
 def _link(config: EdgeConfig, clock: str, devices: list[BornDevice], applied: Applied | None) -> list[Finding]:
     """With the real outbox, whose number the gateway knows this node by: another would be another life of it."""
-    boot = boot_id()
+    boot, state = boot_id(), config.node.state
+    fresh = not (state / "outbox.db").exists()
+    if fresh and (closed := _closed(config.broker, clock)) is not None:  # nothing is made for a gateway out of reach
+        return [_outbox(0), closed, _signal([_dbm()])]
     try:
-        with closing(Outbox(config.node.state / "outbox.db", machine=machine_id(), boot=boot,
+        with closing(Outbox(state / "outbox.db", machine=machine_id(), boot=boot,
                             max_records=config.outbox.max_records)) as outbox:  # fmt: skip
             birth = Birth(
                 epoch=outbox.epoch, session=secrets.token_hex(8), boot=boot, agent=f"satomori-edge {VERSION}",
                 sent=SystemClock().now().utc_us, first=outbox.first_seq, oldest=outbox.oldest_seq, next=outbox.next_seq,
                 devices=devices, config=applied,
             )  # fmt: skip
+            for path in state.glob("outbox.db*") if fresh else ():
+                hand_over(path, state)
             tries = _ask(config, clock, birth)
-            return [_outbox(outbox.waiting), _answers(tries), _signal(tries.signals or [_dbm()])]
+            gateway = _answers(tries) if tries.tries else _no_link(config.broker, clock, tries.trouble)
+            return [_outbox(outbox.waiting), gateway, _signal(tries.signals or [_dbm()])]
     except OutboxError as error:
         return [Finding("outbox", "bad", Text("開けません", "can't be opened"), Text(str(error), str(error)))]
 
@@ -374,7 +423,7 @@ def _ask(config: EdgeConfig, clock: str, birth: Birth) -> Tries:
     link.start()
     try:
         if (fault := _await(ear, "up", CONNECT_S)) is not None:
-            return tries._replace(trouble=fault or "nothing answers")
+            return tries._replace(trouble=fault)
         while tries.tries < TRIES and missed < 2:
             while not ear.heard.empty():  # a late answer to the last try is none to this one
                 ear.heard.get()
@@ -419,8 +468,6 @@ def _is_ack(payload: bytes, epoch: str) -> bool:
 
 def _answers(tries: Tries) -> Finding:
     good = len(tries.answers_s)
-    if tries.tries == 0:
-        return _no_link(tries.trouble)
     count = Text(f"{tries.tries}回中{good}回成功", f"{good} of {tries.tries} tries answered")
     if good == 0:
         silent = Text("つながりますが、サーバーの返事がありません", "the broker is there, the gateway does not answer")
@@ -435,9 +482,69 @@ def _answers(tries: Tries) -> Finding:
 _HIGHER = Text("2〜3m高い場所で試してください", "try a place 2 to 3 m higher")
 
 
-def _no_link(reason: str) -> Finding:
-    return Finding("gateway", "bad", Text("つながりません", "no connection"), Text(f"電波とアンテナを確かめてください: {reason}",
-                                                                    f"check signal and aerial: {reason}"))  # fmt: skip
+def _no_link(broker: BrokerConfig, clock: str, told: str) -> Finding:
+    """Why there is none; `told` is what the link said, if anything."""
+    host, port, _ = parse_url(broker.url)
+    return _closed(broker, clock) or (_hung_up(told) if told else _silent(f"{host}:{port}"))
+
+
+def _closed(broker: BrokerConfig, clock: str) -> Finding | None:
+    """Which step of the way to the broker fails, by a look of its own at each; None where it is open, but for MQTT itself."""
+    host, port, tls = parse_url(broker.url)
+    at = f"{host}:{port}"
+    try:
+        with ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection((host, port), CONNECT_S))
+            if tls:
+                context = client_context("broker", broker.ca_file, broker.certificate_file, broker.key_file, clock=clock)
+                connection = stack.enter_context(context.wrap_socket(connection, server_hostname=host))
+            return _hung_up("") if _hangs_up(connection) else None
+    except socket.gaierror as error:
+        return _unlinked(f"{host} という名前が見つかりません", f"the name {host} is not found",
+                         "電波とアンテナ、broker.url の名前を確かめてください",
+                         "check signal and aerial, and the name in broker.url", error)  # fmt: skip
+    except ConnectionRefusedError as error:
+        return _unlinked(f"{at} に断られました", f"{at} refuses connections",
+                         "ネットには届いています。ブローカーが動いているか、担当者に聞いてください",
+                         "the network is there; ask the office whether the broker runs on this port", error)  # fmt: skip
+    except ssl.SSLCertVerificationError as error:
+        return _unlinked("ブローカーの証明書を信用できません", "the broker's certificate can't be believed",
+                         "時計と broker.ca_file を確かめるか、登録をやり直してください",
+                         "check the clock and broker.ca_file, or claim this node anew", error)  # fmt: skip
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+        return _hung_up(str(error))
+    except TimeoutError:
+        return _silent(at)
+    except OSError as error:
+        return _unlinked("ネットワークに届きません", "no network", "電波とアンテナ、ケーブルを確かめてください",
+                         "check signal and aerial, or the cable", error)  # fmt: skip
+
+
+def _hangs_up(connection: socket.socket) -> bool:
+    """Whether the other side ends a connection on which nothing was said yet. OSError as it ends it."""
+    connection.settimeout(HANGS_UP_S)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+
+
+def _hung_up(reason: str) -> Finding:
+    return _unlinked("ブローカーがすぐに切断します", "the broker hangs up at once",
+                     "この機器の登録が取り消されたのかもしれません。satomori-edge renew edge.toml で分かります",
+                     "was this node revoked, or is it unknown there? satomori-edge renew edge.toml tells", reason)  # fmt: skip
+
+
+def _silent(at: str) -> Finding:
+    return _unlinked(f"{at} から返事がありません", f"{at} does not answer",
+                     "電波とアンテナを確かめてください。よければ、ブローカーが動いているか担当者に聞いてください",
+                     "check signal and aerial; if they are good, ask the office whether the broker runs", "")  # fmt: skip
+
+
+def _unlinked(ja: str, en: str, do_ja: str, do_en: str, reason: object) -> Finding:
+    detail = str(reason)
+    do = Text(f"{do_ja}: {detail}", f"{do_en}: {detail}") if detail else Text(do_ja, do_en)
+    return Finding("gateway", "bad", Text(f"つながりません。{ja}", f"no connection: {en}"), do)
 
 
 def _dbm() -> float | None:
@@ -479,11 +586,12 @@ _ORDER = ("bad", "weak", "unknown", "ok")
 def screen(found: list[Finding], language: str) -> str:
     """At most 24 lines of 80 columns, the worst first; what is good is counted where there is no room to name it."""
     lines: list[str] = []
+    # An advice in full where there is room for all of them.
+    fits = (most for most in (5, 4, 3) if sum(map(len, (_lines(one, language, most) for one in found))) < LINES)
+    most = next(fits, 2)
     ordered = sorted(found, key=lambda one: _ORDER.index(one.state))
     for number, one in enumerate(ordered):
-        own = [_cut(f"{_MARKS[one.state]} {one.what}  {getattr(one.said, language)}", COLUMNS)]
-        if one.do is not None:
-            own += ["   → " + part for part in _wrapped(getattr(one.do, language), COLUMNS - 6, 2)]
+        own = _lines(one, language, most)
         rest = len(ordered) - number - 1
         if len(lines) + len(own) > LINES - (2 if rest else 1):  # the last line is the verdict, the one before may count the rest
             more = sum(other.state != "ok" for other in ordered[number:])
@@ -494,12 +602,25 @@ def screen(found: list[Finding], language: str) -> str:
             )
             break
         lines += own
-    bad = sum(one.is_bad for one in found)
-    end = {
-        "ja": f"直すところが {bad} か所あります" if bad else "ここに設置できます",
-        "en": f"{bad} to be mended" if bad else "good to go",
-    }
-    return "\n".join([*lines, end[language]])
+    return "\n".join([*lines, getattr(_verdict(found), language)])
+
+
+def _verdict(found: list[Finding]) -> Text:
+    """Nobody leaves before the gateway has answered."""
+    if bad := sum(one.is_bad for one in found):
+        return Text(f"直すところが {bad} か所あります", f"{bad} to be mended")
+    if any(one.what == "gateway" and one.state == "unknown" for one in found):
+        return Text("通信確認待ちです", "waiting for the gateway's answer")
+    return Text("ここに設置できます", "good to go")
+
+
+def _lines(one: Finding, language: str, most: int) -> list[str]:
+    """What is so, and under it what to do about it in `most` lines."""
+    lines = [_cut(f"{_MARKS[one.state]} {one.what}  {getattr(one.said, language)}", COLUMNS)]
+    if one.do is not None:
+        parts = _wrapped(getattr(one.do, language), COLUMNS - 6, most)
+        lines += [("   → " if number == 0 else "     ") + part for number, part in enumerate(parts)]
+    return lines
 
 
 def as_json(found: list[Finding], language: str) -> str:
@@ -531,13 +652,15 @@ def _cut(text: str, columns: int) -> str:
 
 
 def _wrapped(text: str, columns: int, most: int) -> list[str]:
-    """In lines that fit, broken anywhere, as Japanese is; the last one is cut."""
+    """In lines that fit: Japanese is broken anywhere, and no other word unless it is too long; the last one is cut."""
     text = " ".join(text.split())
     lines: list[str] = []
     while text and len(lines) < most - 1 and _width(text) > columns:
         end = next(end for end in range(len(text), 0, -1) if _width(text[:end]) <= columns)
-        if (space := text.rfind(" ", columns // 2, end)) > 0 and text[:end].isascii():
-            end = space
+        begins = end
+        while begins > 0 and not (text[begins - 1].isspace() or text[begins].isspace() or _width(text[begins - 1]) == 2):
+            begins -= 1
+        end = begins if begins > columns // 4 else end
         lines.append(text[:end].rstrip())
         text = text[end:].lstrip()
     return [*lines, _cut(text, columns)]

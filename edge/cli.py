@@ -1,4 +1,4 @@
-"""satomori-edge: run, check, claim, renew, clock. The edge's files are opened, and its parts put together, here.
+"""satomori-edge: run, check, own, claim, renew, clock. The edge's files are opened, and its parts put together, here.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 """
@@ -20,7 +20,7 @@ from edge.agent import VERSION, Agent, Driver
 from edge.care import Build, Means, RemoteCare
 from edge.clock import SystemClock, boot_id, machine_id
 from edge.commands import Commands
-from edge.config import CLOCK, EdgeConfig, NodeConfig, load
+from edge.config import CLOCK, EdgeConfig, MediaConfig, NodeConfig, load
 from edge.diagnostics import RecentLog, bundle
 from edge.drivers import make_driver
 from edge.errors import ConfigError, OutboxError
@@ -32,7 +32,7 @@ from edge.outbox import Outbox
 from edge.records import Site
 from edge.timekeeper import Timekeeper, set_clock_to_floor
 from edge.twin import Twin
-from edge.uplink import MqttLink
+from edge.uplink import MqttLink, make_client
 from edge.upload import Uploader
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ TELL_S = 10.0
 COMMANDS = (
     ("run", "Run until stopped."),
     ("check", "Look at everything that this node needs, and say what to do about what is wrong."),
+    ("own", "Run the devices of edge.toml again, and not those that the gateway asked for. While the agent is stopped."),
     ("claim", "Make this machine a node, by the code on its box."),
     ("renew", "Ask for the next certificate now; a running agent does so by itself."),
     ("clock", "Set the machine's clock forward to the last time known. For the start of the machine, as root."),
@@ -70,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         if name == "check":
             command.add_argument("--lang", choices=check.LANGUAGES, help="Language of the screen; by LANG when absent.")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # `check` says on its screen what is wrong, and the screen is not to scroll away.
+    level = logging.ERROR if arguments.command == "check" else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         return _COMMANDS[arguments.command](arguments)
     except ConfigError as error:
@@ -121,6 +124,20 @@ def _renew(arguments: argparse.Namespace) -> int:
     return _said(f"renewed; good until {until}. A running agent shows it at its next connection.", arguments.json, until=until)
 
 
+def _own(arguments: argparse.Namespace) -> int:
+    state = load(arguments.config).node.state
+    if status.ask(state) is not None:
+        raise OSError("the agent runs, with this configuration in its memory. Stop it first: sudo systemctl stop satomori-edge")
+    former = Twin(state / "twin.json").take_back()
+    text = (
+        f"Revision {former.revision} from the gateway runs no more; {arguments.config} does from the next start on, until the "
+        "gateway asks for a newer one."
+        if former
+        else f"{arguments.config} runs already: nothing from the gateway takes its place."
+    )
+    return _said(text, arguments.json, done=text)
+
+
 def _clock(arguments: argparse.Namespace) -> int:
     done = set_clock_to_floor(load(arguments.config).node.state)
     return _said(done, arguments.json, done=done)
@@ -150,11 +167,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 async def _live(base: EdgeConfig, recent: RecentLog) -> int:
     boot, rng, state = boot_id(), random.SystemRandom(), base.node.state
+    # Before anything is written: whoever tried it as root leaves no file that the agent's own user then can't write.
+    make_client(base.broker, base.node.name)
+    token = _token(base.media)
     state.mkdir(parents=True, exist_ok=True)
     guide = GatewayTime(SystemClock(), base.remote.url, state / identity.FOLDER / "ca.pem", rng) if base.remote else None
     clock = Timekeeper(state, boot, guide, guide.disciplined) if guide else Timekeeper(state, boot)
     media = MediaFolder(state / "media")
-    uploader = _uploader(base, media, clock, rng)
+    uploader = _uploader(base, token, media, clock, rng)
     outbox = Outbox(
         state / "outbox.db",
         machine=machine_id(),
@@ -177,6 +197,9 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
 
         twin = Twin(state / "twin.json")
         config, drivers = _first(base, twin, build)
+        if (running := twin.applied) is not None:
+            log.info("configuration revision %d from the gateway runs; the [device] sections of edge.toml do not. "
+                     "To come back to them: satomori-edge own edge.toml", running.revision)  # fmt: skip
         agent = Agent(
             base.node.name,
             drivers | {CLOCK: (CLOCK, clock)},
@@ -240,13 +263,19 @@ def _first(base: EdgeConfig, twin: Twin, build: Build) -> tuple[EdgeConfig, dict
         return _first(base, twin, build)
 
 
-def _uploader(config: EdgeConfig, media: MediaFolder, clock: Timekeeper, rng: random.Random) -> Uploader | None:
+def _token(media: MediaConfig | None) -> str:
+    """Of the one that has it: without [media] there is none."""
+    if media is None:
+        return ""
+    try:
+        return media.token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"media.token_file: {media.token_file} can't be read: {error.strerror}") from error
+
+
+def _uploader(config: EdgeConfig, token: str, media: MediaFolder, clock: Timekeeper, rng: random.Random) -> Uploader | None:
     if config.media is None:
         return None
-    try:
-        token = config.media.token_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"media.token_file: {config.media.token_file} can't be read: {error.strerror}") from error
     url, ca_file = config.media.url, config.media.ca_file
     return Uploader(media, url, token, clock, rng, ca_file=ca_file, clock_state=clock.machine_state)
 
@@ -289,4 +318,4 @@ async def _until_stopped(works: list[Coroutine[Any, Any, None]]) -> None:
             raise error
 
 
-_COMMANDS = {"run": _run, "check": _check, "claim": _claim, "renew": _renew, "clock": _clock}
+_COMMANDS = {"run": _run, "check": _check, "claim": _claim, "renew": _renew, "clock": _clock, "own": _own}

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.contract.broker import BrokerConfig
+from edge.contract.faults import plain
 from edge.contract.names import Name
 from edge.drivers import DeviceConfig
 from edge.errors import ConfigError
@@ -88,7 +89,7 @@ def checked(document: object, where: str = "") -> EdgeConfig:
     try:
         config = EdgeConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}{setting(fault['loc'])}: {fault['msg']}" for fault in error.errors())) from error
+        raise ConfigError("\n".join(f"{where}{fault}" for fault in plain(EdgeConfig, error))) from error
     faults = _taken_twice(config)
     if CLOCK in config.device:
         faults.append(f"device.{CLOCK}: the agent speaks of the node's clock under this name; choose another")
@@ -108,7 +109,7 @@ def _taken_twice(config: EdgeConfig) -> list[str]:
             for kind in {"pin", "port", "folder", "adapter"}.intersection(field.split("_")):
                 owner = owners.setdefault((kind, value), (name, field))
                 if value is not None and owner != (name, field):
-                    faults.append(f"device.{name}.{device.type}.{field}: {value} belongs to device.{owner[0]} already")
+                    faults.append(f"device.{name}.{field}: {value} belongs to device.{owner[0]} already")
     faults += _names_taken_twice(config)
     return faults
 
@@ -121,10 +122,5 @@ def _names_taken_twice(config: EdgeConfig) -> list[str]:
         for child in getattr(device, "children", ()):
             if (owner := owners.setdefault(child, f"device.{name}.")) != f"device.{name}.":
                 whose = f"device.{child}" if owner == "device." else f"{owner}{child}"
-                faults.append(f"device.{name}.{device.type}: {child} is the name of {whose} already; each device has its own")
+                faults.append(f"device.{name}: {child} is the name of {whose} already; each device has its own")
     return faults
-
-
-def setting(location: tuple[int | str, ...]) -> str:
-    """`device.trap-11.reed_trap.pin` of pydantic's location."""
-    return ".".join(str(part) for part in location)

@@ -20,6 +20,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)  # a file left over by a crash keeps the mode that it had
+            hand_over(file.fileno(), path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -28,6 +29,13 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def hand_over(file: int | Path, folder: Path) -> None:
+    """Gives what root made (somebody typed sudo) to whom the folder belongs to: the agent runs as that user, and must use it."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: Path) -> None:

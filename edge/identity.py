@@ -12,11 +12,12 @@ import http.client
 import json
 import logging
 import random
+import re
 import secrets
 import shutil
 import ssl
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from edge.contract.remote import (
     normal_code,
     renewal_text,
 )
-from edge.durable import sync_folder, write_whole
+from edge.durable import hand_over, sync_folder, write_whole
 from edge.errors import ConfigError
 from edge.signature import Distrusted, believed
 from edge.timekeeper import remember
@@ -54,6 +55,13 @@ TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 256 * 1024
 SAID_FROM_AFAR = ("twin.json", "expected.json")
 """What a gateway asked of the node: it ends with the identity. Another gateway's revisions are others; its own come back."""
+
+WRITTEN_BY = b"""\
+# Written by satomori-edge claim. A configuration that the gateway asks for takes the place of all [device] sections below:
+# `satomori-edge check` says which runs, `satomori-edge own` comes back to these.
+
+"""
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 FIRST_LOOK_S, LOOK_S = 60.0, 3600.0
 RENEW_WITH = 1 / 3
@@ -124,7 +132,14 @@ def claim(code: str, url: str, state: Path) -> str:
     state.mkdir(parents=True, exist_ok=True)
     begun = _begun(state / "claiming", claim_id(code))
     if not _is_written(state, begun):
-        said = _asked(code, url, begun)
+        try:
+            said = _asked(code, url, begun)
+        except ClaimRefused as error:
+            if (node := _node(state)) is None:
+                raise
+            raise ClaimRefused(
+                f"{error}\nThis box is node {node} already, and stays it. If this code made it so, there is nothing left to do."
+            ) from error
         files = _files(said, begun.key, state)
         remember(state, said.now)
         for name in SAID_FROM_AFAR:
@@ -132,7 +147,10 @@ def claim(code: str, url: str, state: Path) -> str:
         _write(state, files)
     _turn(state / "edge.toml", Path(FOLDER) / "edge.toml")
     shutil.rmtree(state / "claiming")
-    return str(tomllib.loads((state / "edge.toml").read_text(encoding="utf-8"))["node"]["name"])
+    node = _node(state)
+    if node is None:
+        raise OSError(f"{state / 'edge.toml'} can't be read back. Is the disk well?")
+    return node
 
 
 def certificate(pem: bytes) -> Certificate:
@@ -235,14 +253,27 @@ def keys_in(path: Path) -> list[bytes]:
 
 
 def toml(document: Mapping[str, Any]) -> str:
-    """Tables of JSON values as TOML; what is null is left out. ValueError for what has no TOML."""
-    text = "".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in document.items() if value is not None)
+    """JSON values as TOML that a person can go on writing in: a section a table, a setting a line; what is null is left out.
+
+    ValueError for what has no TOML.
+    """
+    text = "\n".join(_sections((), document))
     if tomllib.loads(text) != json.loads(json.dumps(document), object_hook=_without_nulls):
         raise ValueError("it has no TOML")
     return text
 
 
 # The claim
+
+
+def _node(state: Path) -> str | None:
+    """The name in an edge.toml that a claim wrote; None where there is none."""
+    if not (state / FOLDER).is_symlink():
+        return None
+    try:
+        return str(tomllib.loads((state / FOLDER / "edge.toml").read_text(encoding="utf-8"))["node"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):  # somebody's own words, perhaps: then it says nothing of a claim
+        return None
 
 
 def _begun(folder: Path, id_: str) -> _Begun:
@@ -257,6 +288,7 @@ def _begun(folder: Path, id_: str) -> _Begun:
     key, csr = _new_key()
     begun = _Begun(id=id_, key=key, csr=csr, nonce=secrets.token_hex(8))
     folder.mkdir(exist_ok=True, mode=0o700)
+    hand_over(folder, folder.parent)
     write_whole(path, begun.model_dump_json().encode())
     sync_folder(folder.parent)
     return begun
@@ -326,7 +358,7 @@ def _files(identity: Identity, key: str, state: Path) -> dict[str, bytes]:
         "ca.pem": identity.ca.encode(),
         "keys.json": json.dumps(identity.keys).encode(),
         "token": identity.token.encode(),
-        "edge.toml": b"# Written by satomori-edge claim. Devices may be changed here, or from afar.\n" + written.encode(),
+        "edge.toml": WRITTEN_BY + written.encode(),
     }
 
 
@@ -392,6 +424,7 @@ def _write(state: Path, files: Mapping[str, bytes]) -> None:
     """Makes a folder of these files the identity, all of them at once."""
     folder = state / f"{FOLDER}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
+    hand_over(folder, state)
     for name, content in files.items():
         write_whole(folder / name, content)
     sync_folder(state)
@@ -437,15 +470,16 @@ def _ask(url: str, path: str, request: BaseModel, context: ssl.SSLContext) -> by
         connection.close()
     if response.status == 200:
         return body
-    said = _detail(body)
-    if response.status == 429 or response.status >= 500:
-        raise Unreachable(f"{url} can't answer now ({response.status}{said}). Try again in some minutes.")
+    # A gateway that says why says what to do, too: nobody needs to read that twice.
+    code, why = response.status, _detail(body)
+    if code == 429 or code >= 500:
+        raise Unreachable(f"{url} can't answer now ({code}). {why or 'Try again in some minutes.'}")
     if isinstance(request, ClaimRequest):
-        raise ClaimRefused(
-            f"{url} does not take this code ({response.status}{said}). It may be mistyped, used already or older than it is "
-            "good for; a new one comes from: satomori-gateway node add"
+        why = why or (
+            "It may be mistyped, used already or older than it is good for; a new one comes from: satomori-gateway node add"
         )
-    raise ClaimRefused(f"{url} does not renew this node's certificate ({response.status}{said}). Was it revoked?")
+        raise ClaimRefused(f"{url} does not take this code ({code}). {why}")
+    raise ClaimRefused(f"{url} does not renew this node's certificate ({code}). {why or 'Was it revoked?'}")
 
 
 class _Address(NamedTuple):
@@ -466,13 +500,13 @@ def _address(url: str) -> _Address:
 
 
 def _detail(body: bytes) -> str:
-    """`: what the problem is`, where a problem+json says it."""
+    """What the problem is and what to do about it, where a problem+json says so."""
     try:
         said = json.loads(body)
-        text = said.get("detail") or said.get("title") if isinstance(said, dict) else None
+        text = said.get("detail") if isinstance(said, dict) else None
     except (ValueError, RecursionError):
         return ""
-    return f": {str(text)[:200]}" if text else ""
+    return str(text)[:300] if text else ""
 
 
 def _line(error: ValueError) -> str:
@@ -486,6 +520,22 @@ def _without_nulls(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
+def _sections(path: tuple[str, ...], table: Mapping[str, Any]) -> Iterator[str]:
+    """The table with its own settings, if it has any, and then the tables in it: none is declared that need not be, so that
+    another `[device]` may follow `[device.trap-11]`."""
+    settings = {key: value for key, value in table.items() if value is not None and not isinstance(value, Mapping)}
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    if settings or not tables:
+        header = [f"[{'.'.join(map(_key, path))}]"] if path else []
+        yield "".join(f"{line}\n" for line in (*header, *(f"{_key(key)} = {_toml(value)}" for key, value in settings.items())))
+    for key, value in tables.items():
+        yield from _sections((*path, key), value)
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _toml(key)
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -494,7 +544,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items() if item is not None) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items() if item is not None) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     raise ValueError(f"{type(value).__name__} has no TOML")

@@ -39,14 +39,14 @@ class Waiting(NamedTuple):
 
 
 class MediaFolder:
-    """`edge.records.MediaShelf` in a folder of its own. One process uses it; made when it is not there."""
+    """`edge.records.MediaShelf` in a folder of its own. One process uses it; made with the first file."""
 
     def __init__(self, folder: Path, reserve_bytes: int = RESERVE_BYTES) -> None:
-        """OSError when the folder can't be made or read."""
+        """OSError when the folder can't be read."""
         self._folder, self._reserve_bytes = folder, reserve_bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob("*.part"):  # a crash while writing; its driver keeps the same bytes again
-            left_over.unlink()
+        if folder.exists():
+            for left_over in folder.glob("*.part"):  # a crash while writing; its driver keeps the same bytes again
+                left_over.unlink()
 
     def keep(self, content: bytes, content_type: str) -> str:
         """Stores the bytes durably; returns their SHA-256. The same bytes again change nothing.
@@ -79,6 +79,9 @@ class MediaFolder:
         """Moves a file that waits into another folder of this disk, durably; False when it is not here any more."""
         for extension in EXTENSIONS.values():
             path = self._folder / f"{sha256}.{extension}"
+            if not path.exists():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
             try:
                 path.rename(folder / path.name)
             except FileNotFoundError:
@@ -92,6 +95,7 @@ class MediaFolder:
         if content_type not in EXTENSIONS:
             raise ValueError(f"the media shelf takes {', '.join(EXTENSIONS)}, not {content_type!r}")
         path = self._folder / f"{sha256}.{EXTENSIONS[content_type]}"
+        self._folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _sync_folder(self._folder)  # it may have been put there by a call that failed after the rename
             return
@@ -120,6 +124,8 @@ class MediaFolder:
         Files with other names are not ours and left alone.
         """
         found: list[tuple[bool, int, Waiting]] = []
+        if not self._folder.exists():  # nothing was ever kept
+            return []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 match = _name.fullmatch(entry.name)
@@ -136,7 +142,8 @@ class MediaFolder:
         """The gateway has all of it: removes the file. One that is not here is no error."""
         for extension in EXTENSIONS.values():
             (self._folder / f"{sha256}.{extension}").unlink(missing_ok=True)
-        _sync_folder(self._folder)
+        if self._folder.exists():
+            _sync_folder(self._folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -367,7 +367,7 @@ class Outbox:
                         if len(piece) == 1000:  # a month's records are more than a Pi's memory
                             self._take_over(piece)
                     break
-                except sqlite3.Error as error:
+                except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter out of a damaged schema
                     log.warning("%s can't be read further: %s", aside.name, error)
                 finally:
                     self._take_over(piece)
@@ -397,6 +397,8 @@ class Outbox:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    if str(path) != ":memory:" and not path.exists():
+        path.touch(0o600)  # its owner's alone; SQLite gives its log the same mode
     db = sqlite3.connect(path, isolation_level=None)
     db.text_factory = _text  # a byte that a card has lost must not make the outbox unreadable
     try:

@@ -152,6 +152,15 @@ class Twin:
             log.error("revision %d can't be run any more: %s. Running edge.toml.", applied.revision, reason)
             self._settle(applied=None, failed=Failed(revision=applied.revision, sha256=applied.sha256, reason=_short(reason)))
 
+    def take_back(self) -> Document | None:
+        """Somebody at the box chose edge.toml, durably; what ran until now, or None. What was asked for stays seen: only a newer
+        revision takes the place of edge.toml again. OSError when it can't be written."""
+        document = self.memory.running
+        if document is not None:
+            failed = Failed(revision=document.revision, sha256=document.sha256, reason="taken back at the box: edge.toml runs")
+            self._keep(applied=None, trial=None, failed=failed)
+        return document
+
     def try_out(self, document: Document) -> None:
         """From now on it is tried; what another trial was is forgotten."""
         self._keep(trial=Trial(document=document, attempts=1), seen=max(self.memory.seen, document.revision))

@@ -34,19 +34,23 @@ def check(config: GatewayConfig) -> dict[str, str | None]:
     if config.nodes is not None:
         nodes = config.nodes
         parts["nodes"] = lambda: _nodes(nodes)
-    return {name: _fault(part) for name, part in parts.items()}
+    return {name: _fault(name, part) for name, part in parts.items()}
 
 
-def _fault(part: Callable[[], None]) -> str | None:
+def _fault(name: str, part: Callable[[], None]) -> str | None:
+    """What is wrong with a part. Who shows it names the part, so that the text need not begin with it too."""
     try:
         part()
     except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
-        return str(error)
+        return str(error).removeprefix(f"{name}: ")
     return None
 
 
 def _media(config: GatewayConfig) -> None:
-    state = open_state(config.state.url)
+    try:
+        state = open_state(config.state.url)
+    except ConfigError:
+        raise ConfigError("can't be tried until the state database opens, which lists what is there") from None
     try:
         MediaShelf(config.media.folder, state, lambda: 0)
     finally:

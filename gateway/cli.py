@@ -13,7 +13,8 @@ from pathlib import Path
 
 from gateway.config import GatewayConfig, load
 from gateway.errors import ConfigError, StoreDown, StoreRefused
-from gateway.nodes.cli import Told, add_commands
+from gateway.nodes.cli import add_commands
+from gateway.nodes.told import Told
 from gateway.service import running
 
 

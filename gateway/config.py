@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.contract.broker import parse_url
+from edge.contract.faults import plain
 from edge.contract.names import Name
 from gateway.alerting.route import RouteConfig
 from gateway.deployments import Deployment
@@ -142,7 +143,7 @@ class GatewayConfig(BaseModel):
         for number, one in enumerate(deployments):
             other = stands.setdefault((one.node, one.device), number)
             if other != number:
-                raise ValueError(f"deployment.{number}: {one.node}/{one.device} is deployed already, by deployment.{other}")
+                raise ValueError(f"{number}: {one.node}/{one.device} is deployed already, by deployment.{other}")
         return deployments
 
     @model_validator(mode="after")
@@ -178,5 +179,4 @@ def load(path: Path) -> GatewayConfig:
     try:
         return GatewayConfig.model_validate(document)
     except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'gateway'}: {fault['msg']}" for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in plain(GatewayConfig, error))) from error

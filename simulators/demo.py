@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from simulators.audit import audit
 from simulators.broker import mosquitto, nats
@@ -63,29 +65,35 @@ def _days(world: World, start_us: int) -> Iterator[Happening]:
 
 
 class Narrator:
-    """Tells what happens, in lines that fit a terminal of 80 columns."""
+    """Tells what happens, in lines as wide as the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
         self._told = 0
 
-    def say(self, text: str, style: str = "") -> None:
-        """One line, with the seconds since the beginning."""
-        self._console.print(f"[dim]{time.monotonic() - self._began:5.1f} s[/dim]  {text}", style=style, highlight=False)
+    def say(self, text: str, *, whole: bool = False) -> None:
+        """The seconds since the beginning, and beside them the text. `whole`: not broken where it is too long, as an address."""
+        when = f"[dim]{time.monotonic() - self._began:5.1f} s[/dim]  "
+        room = self._console.width - len("  0.0 s  ")
+        said = Text.from_markup(text)
+        lines = [said] if whole else said.wrap(self._console, room)
+        for number, line in enumerate(lines):
+            line.rstrip()
+            self._console.print(Text.from_markup(when if number == 0 else " " * 9) + line, highlight=False, soft_wrap=True)
 
     def phone(self, received: tuple[Received, ...]) -> None:
         """What reached the phone since the last look."""
         for one in received[self._told :]:
             message = one.message
             style = {"critical": "bold red", "warning": "yellow"}.get(message["severity"], "cyan")
-            self.say(f"[{style}]📱 {message['title']}[/{style}] {message['body']}")
+            self.say(f"[{style}]📱 {escape(message['title'])}[/{style}] {escape(message['body'])}")
         self._told = len(received)
 
 
 def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, folder: Path | None) -> int:
     """Runs the demo for so many seconds, or until interrupted. The exit code: 0 when nothing was lost or doubled."""
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Console(stderr=as_json)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -98,12 +106,10 @@ def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, fold
             tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")
             town = Town(home / "town", broker, phone, world)
             with town:
-                tell.say(f"the town's page:  {town.url}/#token={town.token}")
-                tell.say(f"the phone:        {phone.url}")
+                tell.say(f"the town's page:  {town.url}/#token={town.token}", whole=True)
+                tell.say(f"the phone:        {phone.url}", whole=True)
                 devices = sum(len(edge.node.devices) for edge in town.edges)
-                tell.say(
-                    f"{len(town.edges)} nodes, {devices} devices, broker {broker.name}; a second is a minute of the town's life"
-                )
+                tell.say(f"{len(town.edges)} nodes, {devices} devices, broker {broker.name}; a second here is a minute there")
                 _play(town, phone, tell, for_s, stop)
                 tell.say("the day is over: waiting until every record is acknowledged")
                 town.settle()
@@ -174,4 +180,11 @@ def _result(town: Town, phone: Phone, alerts: list[dict[str, Any]], devices: int
 def _summary(tell: Narrator, result: dict[str, Any]) -> None:
     tell.say("[bold]counted at both ends[/bold]")
     for name, value in result.items():
-        tell.say(f"  {name:24} {value}")
+        tell.say(f"  {name:24} {_words(value)}")
+
+
+def _words(value: object) -> str:
+    """`camera 3, trap 2` of what the JSON holds as an object."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.removeprefix('event_to_phone_')} {_words(inner)}" for name, inner in value.items()) or "none"
+    return "unknown" if value is None else str(value)

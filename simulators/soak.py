@@ -11,9 +11,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -270,7 +271,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json:
             print(json.dumps({"outbox": kept._asdict(), "faults": kept.faults}))
         else:
-            print(f"outbox: {kept._asdict()}\n  " + ("; ".join(kept.faults) or "nothing lost, no number twice"))
+            print(_folded(f"outbox: {_words(kept._asdict())}"))
+            print("  " + ("; ".join(kept.faults) or "nothing lost, no number twice"))
     for name in ("nats", "mosquitto") if arguments.broker == "both" else (arguments.broker,):
         with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
             home = Path(folder)
@@ -288,10 +290,21 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json:
             print(json.dumps(line, ensure_ascii=False))
         else:
-            print(f"{name}: killed {outcome.killed}; {outcome.springs} springs, {outcome.pages} pages, "
-                  f"{outcome.repeats} repeats under the same id; {outcome.found._asdict()}")  # fmt: skip
+            print(_folded(f"{name}: killed: {_words(outcome.killed)}"))
+            print(f"  {outcome.springs} springs, {outcome.pages} pages, {outcome.repeats} repeats under the same id")
+            print(_folded(f"  records: {_words(outcome.found._asdict())}"))
             print("  " + ("; ".join(outcome.faults) or "nothing lost, nothing doubled, everybody told once"))
     return 1 if bad else 0
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    """`3 gateway, 2 broker`."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing"
+
+
+def _folded(line: str) -> str:
+    """As it stands on a terminal of 80 columns."""
+    return textwrap.fill(line, 79, subsequent_indent="    ")
 
 
 if __name__ == "__main__":

@@ -340,7 +340,7 @@ class LoraTraps:
             if path is None:
                 raise ValueError(f"trap.{name} has no key, and its config let it pass")
             if path not in keys:
-                keys[path] = _key(path, f"device.{self._device}.lora_traps.{f'trap.{name}.' if own else ''}key_file")
+                keys[path] = _key(path, f"device.{self._device}.{f'trap.{name}.' if own else ''}key_file")
             traps[trap.address] = _Trap(name, trap.address, keys[path], self._site, now)
         return traps
 

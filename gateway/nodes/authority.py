@@ -78,6 +78,7 @@ class Authority:
     def read(cls, folder: Path) -> "Authority":
         """The authority in a folder. ConfigError, with what to do, when there is none or others can get at it."""
         _guarded(folder)
+        _must_be_whole(folder)
         certificate, key = _certificate(folder / CA), _key(folder / CA_KEY)
         if certificate.public_key() != key.public_key():
             raise ConfigError(f"nodes.folder: {folder / CA_KEY} is not the key of {folder / CA}: restore both from one backup")
@@ -206,14 +207,8 @@ def init(folder: Path, names: Sequence[str], now_us: int) -> list[str]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _guarded(folder)
-        halves = [(folder / name).exists() for name in (CA, CA_KEY)]
-        if any(halves) and not all(halves):
-            there, gone = (CA, CA_KEY) if halves[0] else (CA_KEY, CA)
-            raise ConfigError(
-                f"nodes.folder: {folder} holds {there} but not {gone}. Restore it from a backup; only if no node was ever "
-                f"claimed here, remove {there} and run this again."
-            )
-        if not any(halves):
+        _must_be_whole(folder)
+        if not (folder / CA).exists():
             _make_ca(folder, now_us)
             made += [CA_KEY, CA]
         if not (folder / SIGNING_KEY).exists():
@@ -302,6 +297,17 @@ def _guarded(folder: Path) -> None:
         raise ConfigError(
             f"nodes.folder: {folder} has mode {stat.S_IMODE(mode):04o}, so other users of this machine can get at the "
             f"authority. Run: chmod 700 {folder} (750 where the broker runs as another user of its group)"
+        )
+
+
+def _must_be_whole(folder: Path) -> None:
+    """ConfigError where one half of the authority is lost: nodes go by it, and a new one would be another."""
+    halves = [(folder / name).exists() for name in (CA, CA_KEY)]
+    if any(halves) and not all(halves):
+        there, gone = (CA, CA_KEY) if halves[0] else (CA_KEY, CA)
+        raise ConfigError(
+            f"nodes.folder: {folder} holds {there} but not {gone}. Restore it from a backup; only if no node was ever "
+            f"claimed here, remove {there} and run: satomori-gateway authority init gateway.toml"
         )
 
 

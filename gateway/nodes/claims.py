@@ -30,6 +30,7 @@ from edge.contract.remote import (
 )
 from gateway.nodes.authority import ACCOUNT, Authority, Issued, public_key_of
 from gateway.nodes.brokers import Brokers
+from gateway.nodes.commands import end
 from gateway.nodes.limit import Limit
 from gateway.nodes.signing import Signer
 from gateway.state import State
@@ -73,6 +74,8 @@ class Claim(NamedTuple):
     node: str
     code: str
     expires_us: int
+    voided: bool = False
+    """Whether an earlier code for the node is void by it."""
 
     @property
     def shown(self) -> str:
@@ -103,7 +106,8 @@ def add(state: State, node: str, hours: int, now_us: int, who: str, taken: froze
     check_name(node, taken)
     with state.write() as connection:
         _forget(connection, now_us)
-        connection.execute(update(claims).where(claims.c.node == node, claims.c.used_us.is_(None)).values(code=None))
+        earlier = (claims.c.node == node, claims.c.used_us.is_(None), claims.c.code.is_not(None))
+        voided = connection.execute(update(claims).where(*earlier).values(code=None)).rowcount > 0
         known = set(connection.scalars(select(claims.c.id)))
         code = _new_code()
         while code[:ID_LENGTH] in known:
@@ -114,7 +118,7 @@ def add(state: State, node: str, hours: int, now_us: int, who: str, taken: froze
                 id=code[:ID_LENGTH], node=node, code=code, created_us=now_us, created_by=who, expires_us=expires_us, failures=0
             )
         )
-    return Claim(node, code, expires_us)
+    return Claim(node, code, expires_us, voided)
 
 
 def check_name(node: str, taken: frozenset[str] = frozenset()) -> None:
@@ -133,8 +137,9 @@ class Ended(NamedTuple):
 
 
 def revoke(state: State, node: str, why: str, now_us: int) -> Ended:
-    """Ends what a node has: certificates, tokens and codes that wait. Tell the brokers then."""
+    """Ends what a node has: certificates, tokens, codes and commands that wait. Tell the brokers then."""
     with state.write() as connection:
+        end(connection, node, "the node was revoked meanwhile")
         codes = connection.execute(
             update(claims).where(claims.c.node == node, claims.c.code.is_not(None)).values(code=None)
         ).rowcount

@@ -5,17 +5,15 @@ database and folder as a gateway that runs: run them as its user.
 """
 
 import argparse
-import datetime as dt
 import getpass
 import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import segno
-from sqlalchemy import select
 
 from gateway.config import GatewayConfig, NodesConfig
 from gateway.errors import ConfigError
@@ -23,20 +21,9 @@ from gateway.nodes import claims, orders_cli
 from gateway.nodes.authority import BROKER, CA, GATEWAY, LISTENER, SIGNING_KEY, Authority, ends_us, init
 from gateway.nodes.brokers import Brokers
 from gateway.nodes.image import add_options, write_image
+from gateway.nodes.list_cli import list_nodes, show_node
 from gateway.nodes.signing import Signer
-from gateway.state import State, open_state, tables
-
-
-class Told(NamedTuple):
-    """What a command found out or did."""
-
-    code: int
-    """The exit code: 0 or 1."""
-    body: dict[str, Any]
-    """For programs; `ok` is added. With code 1 it has an `error`."""
-    lines: list[str]
-    """For people."""
-
+from gateway.nodes.told import Told, day, minute, opened
 
 Act = Callable[[GatewayConfig, argparse.Namespace], Told]
 
@@ -50,7 +37,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = _leaf(node, "add", "Make a code that a node comes to its identity by, once.", _add)
     add.add_argument("name", metavar="NAME", help="the node's name")
     add.add_argument("--hours", type=_hours, help="how long the code may be used; without: nodes.claim_hours")
-    _leaf(node, "list", "Say which nodes there are, their certificates and codes.", _list)
+    _leaf(node, "list", "Say how every node does: online, what it runs, its certificate, the code that waits.", list_nodes)
+    show = _leaf(node, "show", "Say all that is known of one node, its last commands and their answers included.", show_node)
+    show.add_argument("name", metavar="NAME", help="the node's name")
     revoke = _leaf(node, "revoke", "End all that a node has; it can come back by a new code only.", _revoke)
     revoke.add_argument("name", metavar="NAME", help="the node's name")
     revoke.add_argument("--why", default="revoked by hand", help="the reason, for the list")
@@ -91,7 +80,7 @@ def _show(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     signer = Signer.read(nodes.folder / SIGNING_KEY)
     ends = {name: ends_us(nodes.folder / f"{name}.pem") for name in ("ca", BROKER, LISTENER, GATEWAY)}
     zone = ZoneInfo(config.time_zone)
-    lines = [f"{name + '.pem':14} good until {_day(end, zone)}" for name, end in ends.items()]
+    lines = [f"{name + '.pem':14} good until {day(end, zone)}" for name, end in ends.items()]
     body = {"folder": str(nodes.folder), "good_until_us": ends, "signing_key": signer.public.hex()}
     return Told(0, body, [f"authority in {nodes.folder}", *lines, f"signing key    {signer.public.hex()}"])
 
@@ -99,7 +88,7 @@ def _show(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
 def _new_claim(config: GatewayConfig, arguments: argparse.Namespace) -> claims.Claim:
     nodes = nodes_of(config)
     Authority.read(nodes.folder)  # before a code is on a box that nothing could answer
-    with _State(config) as state:
+    with opened(config) as state:
         try:
             return claims.add(state, arguments.name, arguments.hours or nodes.claim_hours, _now_us(), who(), config.taken_names)
         except claims.NameTaken as error:
@@ -118,96 +107,64 @@ def _image(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     except claims.NameTaken as error:
         raise ConfigError(str(error)) from error
     folder = write_image(arguments, nodes_of(config).public_url.rstrip("/"), new_code)
-    until = _minute(made[-1].expires_us, ZoneInfo(config.time_zone))
+    until = minute(made[-1].expires_us, ZoneInfo(config.time_zone))
     body = {"node": arguments.name, "folder": str(folder), "expires_us": made[-1].expires_us}
     lines = [
         f"{folder}: user-data, meta-data and network-config for the card of {arguments.name}.",
         f"They hold its code, good once and until {until}: whoever reads them can be {arguments.name}.",
+        *_void(made[-1]),
     ]
     return Told(0, body, lines)
 
 
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     nodes, claim = nodes_of(config), _new_claim(config, arguments)
-    text = claims.qr_text(nodes.public_url.rstrip("/"), claim.code)
+    url = nodes.public_url.rstrip("/")
+    text, typed = claims.qr_text(url, claim.code), f"satomori-edge claim {claim.shown} --gateway {url}"
     drawing = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(drawing, compact=True)
-    body = {"node": claim.node, "code": claim.shown, "qr": text, "expires_us": claim.expires_us}
-    until = _minute(claim.expires_us, ZoneInfo(config.time_zone))
+    body = {"node": claim.node, "code": claim.shown, "qr": text, "type": typed, "expires_us": claim.expires_us}
+    until = minute(claim.expires_us, ZoneInfo(config.time_zone))
     lines = [
         *drawing.getvalue().splitlines(),
         f"{claim.node}: {claim.shown}   once, until {until}",
-        "On the node: satomori-edge claim CODE. Earlier codes for it are void.",
+        "On the node, as the user that the agent runs as:",
+        f"  {typed}",
+        *_void(claim),
     ]
     return Told(0, body, lines)
 
 
-def _list(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
-    now_us, zone = _now_us(), ZoneInfo(config.time_zone)
-    found: dict[str, dict[str, Any]] = {}
-    with _State(config) as state, state.read() as connection:
-        for name in connection.scalars(select(tables.nodes.c.node)):
-            found[name] = {"node": name, "certificates": [], "claim": None}
-        certificates = tables.certificates
-        for row in connection.execute(select(certificates).order_by(certificates.c.issued_us)):
-            node = found.setdefault(row.node, {"node": row.node, "certificates": [], "claim": None})
-            node["certificates"].append(row._asdict())
-        codes = tables.claims.c
-        columns = (codes.node, codes.created_us, codes.created_by, codes.expires_us, codes.failures)
-        open_ = (codes.code.is_not(None), codes.used_us.is_(None), codes.expires_us > now_us)
-        for row in connection.execute(select(*columns).where(*open_)):
-            node = found.setdefault(row.node, {"node": row.node, "certificates": [], "claim": None})
-            node["claim"] = {key: value for key, value in row._asdict().items() if key != "node"}
-    lines = []
-    for name in sorted(found):
-        live = [one for one in found[name]["certificates"] if one["revoked_us"] is None]
-        good = [one for one in live if one["not_after_us"] > now_us]
-        if good:
-            said = f"certificate good until {_day(max(one['not_after_us'] for one in good), zone)}"
-        elif live:
-            said = f"certificate ran out {_day(max(one['not_after_us'] for one in live), zone)}; it may renew itself"
-        else:
-            said = "revoked" if found[name]["certificates"] else "no certificate"
-        if found[name]["claim"]:
-            said += f"; a code waits until {_minute(found[name]['claim']['expires_us'], zone)}"
-        lines.append(f"{name:32} {said}")
-    return Told(0, {"nodes": [found[name] for name in sorted(found)]}, lines or ["no nodes yet"])
+def _void(claim: claims.Claim) -> list[str]:
+    text = f"The code made earlier for {claim.node} is void now: a box or card that has it needs this one."
+    return [text] if claim.voided else []
 
 
 def _revoke(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     nodes = nodes_of(config)
     Authority.read(nodes.folder)
-    with _State(config) as state:
+    with opened(config) as state:
         ended = claims.revoke(state, arguments.name, arguments.why[:200], _now_us())
     body = {"node": arguments.name, "certificates": ended.certificates, "codes": ended.codes}
     if not any(ended):
         return Told(1, {**body, "error": f"{arguments.name} has neither a certificate nor a code: is it the node's name?"}, [])
-    line = f"{arguments.name}: revoked {ended.certificates} certificate(s) and {ended.codes} code(s)"
-    return _told(body, [line], _tell(config, nodes))
+    lines = [f"{arguments.name}: revoked {ended.certificates} certificate(s) and {ended.codes} code(s)"]
+    if ended.certificates:
+        lines += [
+            "If it is connected now: NATS ends its connection by itself. Mosquitto refuses only the next one;",
+            "to cut it off at once: sudo systemctl restart mosquitto",
+        ]
+    return _told(body, lines, _tell(config, nodes))
 
 
 def _tell(config: GatewayConfig, nodes: NodesConfig, *, anyway: bool = False) -> str | None:
-    with _State(config) as state:
+    with opened(config) as state:
         return Brokers(state, Authority.read(nodes.folder), nodes.broker_pid_file, _now_us).tell(anyway=anyway)
 
 
 def _told(body: dict[str, Any], lines: list[str], fault: str | None) -> Told:
     """Done, but where the broker could not be told somebody must know."""
     return Told(0, body, lines) if fault is None else Told(1, {**body, "error": fault}, [*lines, fault])
-
-
-class _State:
-    """The state database while the block runs."""
-
-    def __init__(self, config: GatewayConfig) -> None:
-        self._url = config.state.url
-
-    def __enter__(self) -> State:
-        self._state = open_state(self._url)
-        return self._state
-
-    def __exit__(self, *_: object) -> None:
-        self._state.close()
 
 
 def _group(
@@ -227,19 +184,10 @@ def _leaf(
 
 
 def _hours(text: str) -> int:
-    hours = int(text)
-    if not 1 <= hours <= 24 * 90:
-        raise argparse.ArgumentTypeError("1 to 2160 hours")
-    return hours
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= 24 * 90:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number of hours from 1 to 2160")
+    return int(text)
 
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _day(us: int, zone: ZoneInfo) -> str:
-    return dt.datetime.fromtimestamp(us / 1e6, zone).strftime("%Y-%m-%d")
-
-
-def _minute(us: int, zone: ZoneInfo) -> str:
-    return dt.datetime.fromtimestamp(us / 1e6, zone).strftime("%Y-%m-%d %H:%M %Z")

@@ -46,7 +46,7 @@ def order(
 ) -> str:
     """Stores a signed order, which runs out after `ttl_s`; returns its id. It is published by whoever runs `Outgoing`.
 
-    NotOrdered, TooManyWaiting or UnknownNode where it can't be.
+    NotOrdered, TooManyWaiting, UnknownNode or NotClaimed where it can't be.
     """
     if name not in NAMES:
         raise NotOrdered(f"name: {name[:40]!r} is no command; there are {', '.join(NAMES)}")
@@ -61,7 +61,7 @@ def order(
     id_ = secrets.token_hex(8)
     expires_us = now_us + ttl_s * 1_000_000
     with state.write() as connection:
-        must_be_known(connection, node)
+        must_be_known(connection, node, now_us, to_come=False)
         waiting = connection.scalar(
             select(func.count()).where(commands.c.state == WAITING, commands.c.node == node, commands.c.expires_us > now_us)
         )
@@ -95,6 +95,13 @@ def commit_results(connection: Connection, results: Iterable[tuple[str, Result]]
             .where(commands.c.id == id_, commands.c.state.in_((WAITING, EXPIRED)))
             .values(state=result.state, reason=result.reason, media=result.media, answered_us=now_us)
         )
+
+
+def end(connection: Connection, node: str, why: str) -> None:
+    """Gives up what waits for a node: it was meant for the box that stood there, and not for the next one of that name."""
+    connection.execute(
+        update(commands).where(commands.c.state == WAITING, commands.c.node == node).values(state=EXPIRED, reason=why)
+    )
 
 
 def expire(connection: Connection, now_us: int) -> None:

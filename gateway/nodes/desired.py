@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select, update
 
 from edge.contract.broker import BrokerConfig
+from edge.contract.faults import plain
 from edge.contract.messages import MAX_BYTES
 from edge.contract.names import is_name
 from edge.contract.remote import MAX_DEVICES, Desired, RemoteBroker, Reported
@@ -53,11 +54,12 @@ def ask(
     """Stores a signed document for the node; returns its revision. It is published by whoever runs `Outgoing`.
 
     `devices`: the device table of edge.toml as a whole. `after`: the newest revision that `who` has seen, 0 for none; None when
-    they don't care. NotAsked for what can't be asked, Overtaken where `after` is not the newest, UnknownNode.
+    they don't care. NotAsked for what can't be asked, Overtaken where `after` is not the newest, UnknownNode
+    or NotClaimed; a box that is to be claimed gets it with its identity.
     """
     _check(devices, broker)
     with state.write() as connection:
-        must_be_known(connection, node)
+        must_be_known(connection, node, now_us, to_come=True)
         newest = connection.scalar(select(func.max(desired.c.revision)).where(desired.c.node == node)) or 0
         if after is not None and after != newest:
             raise Overtaken(newest)
@@ -66,8 +68,7 @@ def ask(
         try:
             statement = signer.sign(Desired(node=node, revision=revision, device=devices, broker=broker))
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise NotAsked(f"{'.'.join(map(str, fault['loc']))[:80]}: {fault['msg']}") from None
+            raise NotAsked(plain(Desired, error)[0]) from None
         except ValueError as error:
             raise NotAsked(f"device: {error}") from None
         if len(statement.payload) > MAX_BYTES:
@@ -120,13 +121,13 @@ def commit_reports(connection: Connection, reports: Iterable[tuple[str, Reported
 
 
 def highest(connection: Connection, of: Sequence[str] | None = None) -> Sequence[Any]:
-    """(node, revision, outcome) of the newest document of each node, or of those that are named, without the document."""
+    """(node, revision, outcome, reason) of the newest document of each node, or of those that are named, without the document."""
     newest = select(desired.c.node, func.max(desired.c.revision).label("revision")).group_by(desired.c.node)
     if of is not None:
         newest = newest.where(desired.c.node.in_(of))
     one = newest.subquery()
     return connection.execute(
-        select(desired.c.node, desired.c.revision, desired.c.outcome).join(
+        select(desired.c.node, desired.c.revision, desired.c.outcome, desired.c.reason).join(
             one, (desired.c.node == one.c.node) & (desired.c.revision == one.c.revision)
         )
     ).all()
@@ -159,8 +160,7 @@ def _check(devices: dict[str, Any], broker: RemoteBroker | None) -> None:
         try:
             BrokerConfig.model_validate({"url": "mqtts://broker.example", **said})
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise NotAsked(f"broker.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            raise NotAsked(plain(BrokerConfig, error, "broker")[0]) from None
 
 
 def _check_json(value: object, where: str, depth: int) -> None:

@@ -3,11 +3,12 @@
 A key comes in, stays in its table, and goes out of it only into the bin: no answer, message, log line or error of ours has one.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, delete, exists, func, select, update
 
 from edge.contract.messages import MAX_BYTES
 from edge.contract.names import is_name
@@ -15,7 +16,7 @@ from edge.contract.remote import MAX_EXPECTED, Expected
 from gateway.nodes.eid import DRIFT_PPM, MAX_EXPONENT, RESTART_S, ExpectedIdentifier, RotatingTag, expected_identifiers
 from gateway.nodes.signing import Signer, Statement
 from gateway.state import State
-from gateway.state.tables import certificates, cursors, devices, rotating_tags
+from gateway.state.tables import certificates, cursors, desired, devices, nodes, rotating_tags
 from gateway.state.upsert import upsert
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 REVISION = "expected"
 """The cursor that holds the newest revision given out; absent where no tag was ever enrolled."""
 
-KIND = "ble-tags"  # the kind of device that listens for tags
+DRIVER, KIND = "ble_tags", "ble-tags"  # what listens for tags: as it is configured, and as nodes announce it
 KEY_BYTES = 16
 MIN_EXPONENT = 8
 """A tag that changes more often than every 2^8 s fills what a node can be told by itself. Eddystone allows 0 to 15."""
@@ -94,11 +95,22 @@ def remove_tag(state: State, tag: str, now_us: int) -> bool:
 
 
 def listeners(connection: Connection) -> list[str]:
-    """The nodes that have announced a receiver of tags, but for those whose certificates all were revoked: stolen ones, say."""
-    theirs = certificates.c.node == devices.c.node
+    """The nodes that should listen for tags: by what they were asked to run and did not refuse, else by what they announced.
+
+    Never one whose certificates all were revoked: a stolen one, say.
+    """
+    theirs = certificates.c.node == nodes.c.node
     ended = exists().where(theirs) & ~exists().where(theirs, certificates.c.revoked_us.is_(None))
-    query = select(devices.c.node).where(devices.c.kind == KIND, ~ended)
-    return list(connection.scalars(query.distinct().order_by(devices.c.node)))
+    announced = exists().where(devices.c.node == nodes.c.node, devices.c.kind == KIND)
+    here = connection.execute(select(nodes.c.node, announced.label("says")).where(~ended).order_by(nodes.c.node)).all()
+    wanted = desired.c.outcome.is_distinct_from("failed")
+    newest_of = select(desired.c.node, func.max(desired.c.revision).label("revision")).where(wanted).group_by(desired.c.node)
+    one = newest_of.subquery()
+    documents = select(desired.c.node, desired.c.payload).join(
+        one, (desired.c.node == one.c.node) & (desired.c.revision == one.c.revision)
+    )
+    should = {row.node: _has_receiver(row.payload) for row in connection.execute(documents)}
+    return [row.node for row in here if should.get(row.node, row.says)]
 
 
 def newest(connection: Connection) -> int | None:
@@ -121,6 +133,13 @@ def make(state: State, now_us: int) -> Coming:
             len(tags), len(found), len(fitting),
         )  # fmt: skip
     return Coming(revision, fitting, now_us + min(_HOUR_US, hours * _HOUR_US // 2))
+
+
+def _has_receiver(payload: str) -> bool:
+    """Whether a desired document, as it travels, has a device that listens for tags."""
+    if DRIVER not in payload:
+        return False
+    return any(one.get("type") == DRIVER for one in json.loads(payload)["statement"]["device"].values())
 
 
 def _enrolled(connection: Connection) -> list[RotatingTag]:

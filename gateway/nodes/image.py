@@ -14,6 +14,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from edge.contract.names import is_name
 from edge.contract.remote import CODE_LENGTH, normal_code
@@ -75,6 +76,10 @@ def user_data(
         raise ValueError(f"{gateway_url!r} is not https://host:port: nodes claim over TLS only")
     if not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", time_zone):
         raise ValueError(f"{time_zone!r} is no time zone like Asia/Tokyo")
+    try:
+        ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{time_zone!r} is no time zone that this machine knows; write one like Asia/Tokyo") from None
     for key in ssh_keys:
         if not key.isprintable() or not re.fullmatch(r"(ssh|ecdsa|sk)-[!-~]+ [A-Za-z0-9+/=]+( .*)?", key):
             raise ValueError(f"{key[:40]!r} is no public SSH key in one line")
@@ -125,16 +130,22 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--read-only", action="store_true", help="make the root read-only; the card needs a satomori-state partition"
     )
+    command.add_argument("--force", action="store_true", help="write over what was made earlier, whose code is void then")
 
 
 def write_image(arguments: argparse.Namespace, gateway_url: str, new_code: Callable[[], str]) -> Path:
     """Writes user-data, meta-data and network-config as `add_options` asks, and returns their folder.
 
-    `new_code` makes the node's one-time code. It is called only when everything else is known to be good, for it makes earlier
-    codes void. ConfigError names what can't be used or written.
+    Files of an earlier card are written over with `force` only. `new_code` makes the node's one-time code. It is called only
+    when everything else is known to be good, for it makes earlier codes void. ConfigError names what can't be used or written.
     """
     folder: Path = arguments.out or Path(arguments.name)
-    _files(arguments, gateway_url, "0" * CODE_LENGTH)
+    made = _files(arguments, gateway_url, "0" * CODE_LENGTH)
+    if not arguments.force and (there := [name for name in made if (folder / name).exists()]):
+        raise ConfigError(
+            f"--out: {folder} holds {' and '.join(there)} already. A new card makes the code of an earlier one void: say --force "
+            "to write over it, or another folder"
+        )
     _write(folder, {})
     _write(folder, _files(arguments, gateway_url, new_code()))
     return folder

@@ -8,23 +8,23 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, null, select
 
+from edge.contract.faults import plain
 from edge.contract.remote import RemoteBroker
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
-from gateway.nodes.authority import SIGNING_KEY
+from gateway.media import Kept, MediaShelf
+from gateway.nodes.authority import SIGNING_KEY, write_whole
 from gateway.nodes.commands import NAMES, TTL_S, WAITING, NotOrdered, order
 from gateway.nodes.desired import NotAsked, ask
 from gateway.nodes.known import UnknownNode
 from gateway.nodes.signing import Signer
-from gateway.state import State, open_state, tables
-
-if TYPE_CHECKING:
-    from gateway.nodes.cli import Told  # which adds these commands to its own
+from gateway.nodes.told import Told, media_path, opened
+from gateway.state import State, tables
 
 LOOK_EVERY_S = 0.5
 
@@ -36,7 +36,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     wanted.add_argument("config", type=Path, help="gateway.toml")
     wanted.add_argument("name", metavar="NAME", help="the node's name")
     wanted.add_argument("devices", type=Path, help="TOML with the [device] table as in edge.toml, and perhaps [broker]")
-    wanted.set_defaults(act=_ask)
+    wanted.set_defaults(act=_ask, save=None)
     text = "Give a node a command."
     given = subparsers.add_parser("command", help=text, description=text)
     given.add_argument("config", type=Path, help="gateway.toml")
@@ -44,29 +44,31 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     given.add_argument("order", choices=NAMES, help="what it shall do")
     given.add_argument("--device", help="for take_picture and restart_device")
     given.add_argument("--ttl", type=int, default=TTL_S, metavar="S", help="it is not done later than this many seconds from now")
+    given.add_argument("--save", type=Path, metavar="FILE", help="write the file that the answer names here; with --wait")
     given.set_defaults(act=_order)
     for command in (wanted, given):
         command.add_argument("--wait", type=float, default=0, metavar="S", help="wait so many seconds for the node's answer")
         command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
 
 
-def _ask(config: GatewayConfig, arguments: argparse.Namespace) -> "Told":
+def _ask(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     devices, broker = _document(arguments.devices)
 
     def make(state: State, signer: Signer, who: str) -> tuple[dict[str, Any], Select[Any]]:
         revision = ask(state, signer, arguments.name, devices, broker, _now_us(), who)
         desired = tables.desired
-        query = select(desired.c.outcome, desired.c.reason).where(desired.c.node == arguments.name)
+        query = select(desired.c.outcome, desired.c.reason, null().label("media")).where(desired.c.node == arguments.name)
         return {"revision": revision}, query.where(desired.c.revision == revision)
 
     return _done(config, arguments, make, waiting=None, good="applied")
 
 
-def _order(config: GatewayConfig, arguments: argparse.Namespace) -> "Told":
+def _order(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     def make(state: State, signer: Signer, who: str) -> tuple[dict[str, Any], Select[Any]]:
         id_ = order(state, signer, arguments.name, arguments.order, arguments.device, _now_us(), who, arguments.ttl)
         commands = tables.commands
-        return {"command": id_}, select(commands.c.state.label("outcome"), commands.c.reason).where(commands.c.id == id_)
+        query = select(commands.c.state.label("outcome"), commands.c.reason, commands.c.media)
+        return {"command": id_}, query.where(commands.c.id == id_)
 
     return _done(config, arguments, make, waiting=WAITING, good="done")
 
@@ -78,38 +80,68 @@ def _done(
     *,
     waiting: str | None,
     good: str,
-) -> "Told":
+) -> Told:
     """Stores what is asked and waits for the answer as long as was said. 1 where that is not the `good` one."""
-    from gateway.nodes.cli import Told, nodes_of, who
+    from gateway.nodes.cli import nodes_of, who
 
     signer = Signer.read(nodes_of(config).folder / SIGNING_KEY)
-    state = open_state(config.state.url)
-    try:
+    save: Path | None = arguments.save
+    if save is not None and (save.exists() or not save.parent.is_dir() or not arguments.wait):
+        raise ConfigError(f"--save: {save} has to be a new file in a folder that is there, and --wait has to be given")
+    kept = None
+    with opened(config) as state:
+        until = time.monotonic() + arguments.wait
         try:
             what, query = make(state, signer, who())
         except (NotAsked, NotOrdered, UnknownNode) as error:
             raise ConfigError(str(error)) from error
-        row = _answer(state, query, waiting, arguments.wait)
-    finally:
-        state.close()
+        row = _answer(state, query, waiting, until)
+        if save is not None and row.media is not None:
+            shelf = MediaShelf(config.media.folder, state, _now_us)
+            kept = _kept(shelf, row.media, until)
+            if kept is not None:
+                write_whole(save, kept.path.read_bytes(), 0o600)
     outcome = None if row.outcome == waiting else row.outcome
     asked = " ".join(f"{name} {value}" for name, value in what.items())
     line = f"{arguments.name}: {asked}: {outcome or 'on its way; not answered yet'}" + (f": {row.reason}" if row.reason else "")
-    body = {"node": arguments.name, **what, "outcome": outcome, "reason": row.reason}
+    lines, body = [line], {"node": arguments.name, **what, "outcome": outcome, "reason": row.reason, "media": row.media}
+    if kept is not None:
+        lines.append(f"{save}: {kept.size} bytes, {kept.content_type}")
+    elif row.media is not None:
+        lines.append(f"its file, as soon as it has arrived: GET {media_path(row.media)}")
+    elif outcome is None:
+        lines.append(f"its answer, later: satomori-gateway node show {arguments.config} {arguments.name}")
+    if kept is None and save is not None and outcome == good:
+        missing = "it names no file" if row.media is None else f"its file has not arrived yet; later: GET {media_path(row.media)}"
+        return Told(1, {**body, "error": f"{line}, but {missing}"}, [])
     if outcome == good or (outcome is None and not arguments.wait):
-        return Told(0, body, [line])
-    return Told(1, {**body, "error": line}, [])
+        return Told(0, body, lines)
+    return Told(1, {**body, "error": line}, lines[1:])
 
 
-def _answer(state: State, query: Select[Any], waiting: str | None, wait_s: float) -> Row[Any]:
-    until = time.monotonic() + wait_s
+def _answer(state: State, query: Select[Any], waiting: str | None, until_s: float) -> Row[Any]:
+    """The row when it is answered, or as it is at `until_s`, monotonic."""
     while True:
         with state.read() as connection:
             row = connection.execute(query).one()
-        left_s = until - time.monotonic()
-        if row.outcome != waiting or left_s <= 0:
+        if row.outcome != waiting or not _slept(until_s):
             return row
+
+
+def _kept(shelf: MediaShelf, sha256: str, until_s: float) -> Kept | None:
+    """The file, which may come after the answer that names it; None where it is not here at `until_s`, monotonic."""
+    while True:
+        kept = shelf.find(sha256)
+        if kept is not None or not _slept(until_s):
+            return kept
+
+
+def _slept(until_s: float) -> bool:
+    """Waits a little; False where the time is over."""
+    left_s = until_s - time.monotonic()
+    if left_s > 0:
         time.sleep(min(LOOK_EVERY_S, left_s))
+    return left_s > 0
 
 
 def _document(path: Path) -> tuple[dict[str, Any], RemoteBroker | None]:
@@ -130,8 +162,7 @@ def _document(path: Path) -> tuple[dict[str, Any], RemoteBroker | None]:
     try:
         broker = RemoteBroker.model_validate(document["broker"]) if "broker" in document else None
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError(f"{path}: broker.{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise ConfigError(f"{path}: {plain(RemoteBroker, error, 'broker')[0]}") from error
     return devices, broker
 
 

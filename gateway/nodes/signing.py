@@ -40,7 +40,10 @@ class Signer:
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), None)
         except OSError as error:
-            raise ConfigError(f"{path} can't be read: {error.strerror}. Run: satomori-gateway authority init") from error
+            raise ConfigError(
+                f"{path} can't be read: {error.strerror}. Restore it from a backup, for nodes believe this key alone; where "
+                "no node was ever claimed, run: satomori-gateway authority init gateway.toml"
+            ) from error
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path} is no private key in PEM: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):

@@ -71,8 +71,9 @@ def open_state(url: str) -> State:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(connection.info["begin"]))
     state = State(engine)
     try:
+        _made_private(engine)
         _migrate(state)
-    except (DBAPIError, sqlite3.Error) as error:
+    except (DBAPIError, sqlite3.Error, OSError) as error:
         state.close()
         cause = getattr(error, "orig", None) or error
         raise ConfigError(
@@ -83,6 +84,15 @@ def open_state(url: str) -> State:
         state.close()
         raise
     return state
+
+
+def _made_private(engine: Engine) -> None:
+    """A new file is its owner's alone: keys of tags are in it. SQLite gives its log the same mode."""
+    name = engine.url.database
+    if engine.dialect.name == "sqlite" and name and name != ":memory:" and not name.startswith("file:"):
+        path = Path(name)
+        if not path.exists():
+            path.touch(0o600)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

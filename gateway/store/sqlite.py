@@ -8,7 +8,7 @@ and loss of power as far as the disk keeps its word. It belongs on a local disk:
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -181,7 +181,11 @@ class SqliteStore:
             return reader.execute(sql, values).fetchall()
 
     def _open(self, mode: Literal["rwc", "rw"]) -> sqlite3.Connection:
-        """Opens the one connection that writes and learns the ids of the series in the file."""
+        """Opens the one connection that writes and learns the ids of the series in the file. A new file is its owner's alone."""
+        if mode == "rwc":
+            with suppress(OSError):  # what stops this stops SQLite too, which says it below
+                if not self._path.exists():
+                    self._path.touch(0o600)
         writer = sqlite3.connect(
             # Opened by whoever starts the gateway, used by the thread that writes.
             f"{self._uri}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False

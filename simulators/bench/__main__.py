@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             progress.print(f"bench: {error}", markup=False)
             return 1
     notes = f"Medians (smallest..largest) of repetitions in turns with the peer. {latency.NOTE}"
-    print_table(figures, f"{machine(_VERSIONS)}\n{notes}", Console(width=None if sys.stdout.isatty() else 150))
+    print_table(figures, f"{machine(_VERSIONS)}\n{notes}", Console())
     write_json(figures, arguments.out)
     return 1 if any(figure.missed for figure in figures) else 0
 

@@ -397,7 +397,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-theengs", action="store_true", help="Don't install TheengsGateway to compare with.")
     parser.add_argument("--out", type=Path, default=Path("build/bench-edge.json"), help="Where the figures go as JSON.")
     arguments = parser.parse_args(argv)
-    progress = Console(stderr=True, width=150)
+    progress = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="satomori-bench-edge-") as name:
         try:
             progress.print(f"a busy place for {arguments.seconds} s, then a day's backlog")

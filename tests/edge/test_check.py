@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,6 +143,77 @@ def test_a_setting_that_names_what_can_not_be_had_is_named_and_ends_with_2(
     assert cli.main(["check", "--lang", "en", "--json", str(written(tmp_path, device={"a": said}))]) == 2
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert f"device.a.{setting}" in [one["what"] for one in findings if one["state"] == "bad"]
+
+
+def test_a_card_that_is_not_there_is_no_matter_of_plugs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device = {"cam-02": {"type": "trail_camera", "folder": str(tmp_path / "none")}}
+    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device=device))]) == 2
+    out = capsys.readouterr().out
+    assert "カードが入っているか" in out
+    assert "by-id" not in out
+
+
+TOLD = {"clock": "sync", "now_us": 1, "revision": 0, "devices": ["a", "clock"], "failing": {}, "waiting": 0, "up": True,
+        "answered_s": 1.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "hint"),
+    [
+        ({"type": "lidar_pair", "port_a": "/dev/x", "port_b": "/dev/y", "near_cm": 200}, "差し込み口とケーブルを"),
+        ({"type": "reed_trap", "pin": 17}, "ピンの番号と配線を"),
+        ({"type": "trail_camera", "folder": "/media/x"}, "カードとマウントを"),
+        ({"type": "pir_camera", "pin": 17}, "カメラのケーブルを"),
+        ({"type": "node_health"}, "担当者に知らせてください"),
+    ],
+)
+def test_in_japanese_a_faulty_device_has_a_hint_first_and_the_whole_detail_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: dict[str, Any], hint: str
+) -> None:
+    fault = "it can't be opened at 115200 baud: No such file or directory. Is the device plugged in, is the name right "
+    fault += "(ls -l /dev/serial/by-id), is this user in the group dialout, and does nothing else use the port?"
+    monkeypatch.setattr(status, "ask", lambda _: TOLD | {"failing": {"a": fault}})
+    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device={"a": device}))]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "NG device.a  読めません"
+    assert lines[1].startswith("   → ")
+    assert hint in lines[1]
+    detail = " ".join(line.strip() for line in lines[1:6])
+    assert fault in detail  # no word is broken, nothing cut
+    assert sum(line.startswith("   →") for line in lines[:6]) == 1
+
+
+def test_the_clock_that_nobody_configured_as_a_device_has_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "ask", lambda _: TOLD)
+    _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys)
+    assert "clock" in said
+    assert "device.clock" not in said
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_whoever_edited_edge_toml_in_vain_is_told_which_configuration_runs_and_how_to_come_back(
+    runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote = {"url": "https://gateway.example:8443", "keys_file": str(tmp_path / "keys.json")}
+    document = {"sha256": "0" * 64, "statement": {"node": NODE, "revision": 6, "device": {"b": {"type": "node_health"}}}}
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/twin.json").write_text(json.dumps({"applied": document, "seen": 6}))
+    monkeypatch.setattr(status, "ask", lambda _: TOLD | {"revision": 6, "devices": ["b"]} if runs else None)
+    _, said = looked({"a": Says(READING), "b": Says(READING)}, tmp_path, monkeypatch, capsys, remote=remote)
+    assert said["configuration"]["said"] == "revision 6 from the gateway; [device] of edge.toml is not used"
+    assert "satomori-edge own edge.toml" in said["configuration"]["do"]
+    assert "device.a" not in said
+
+    config = str(tmp_path / "edge.toml")
+    assert cli.main(["own", config]) == (1 if runs else 0)
+    out, err = capsys.readouterr()
+    assert ("the agent runs" in err) if runs else ("Revision 6 from the gateway runs no more" in out)
+    if not runs:
+        _, said = looked({"a": Says(READING), "b": Says(READING)}, tmp_path, monkeypatch, capsys, remote=remote)
+        assert "configuration" not in said
+        assert "device.a" in said
 
 
 # The machine
@@ -292,8 +367,129 @@ def test_a_gateway_that_does_not_answer_is_told_from_a_broker_that_is_away(
     assert (code, said["gateway"]["said"]) == (1, "the broker is there, the gateway does not answer")
     broker.kill()
     code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
-    assert (code, said["gateway"]["said"]) == (1, "no connection")
-    assert "Connection refused" in said["gateway"]["do"]
+    assert (code, said["gateway"]["said"]) == (1, f"no connection: 127.0.0.1:{broker.port} refuses connections")
+    assert "ask the office whether the broker runs" in said["gateway"]["do"]
+    assert "aerial" not in said["gateway"]["do"]
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A port at which something other than a good broker is met."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                    connection.settimeout(10)
+                    with connection:
+                        serve(connection)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    if server.fileno() == -1:
+                        return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(15)
+
+
+def over_tls(context: ssl.SSLContext, connection: socket.socket) -> None:
+    with context.wrap_socket(connection, server_side=True) as wrapped:
+        wrapped.recv(1)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_broker_that_does_not_take_this_nodes_certificate_any_more_makes_one_think_of_a_revocation(
+    runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In TLS 1.3 a node that is refused learns so after the handshake (RFC 8446, 4.4.2.4)."""
+    if runs:
+        monkeypatch.setattr(status, "ask", lambda _: TOLD | {"up": False})
+    authority = Authority()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.write_pair(tmp_path, "broker"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=Authority("Elsewhere").pem)
+    certificate, key = authority.write_pair(tmp_path, NODE)
+    with listening(partial(over_tls, context)) as port:
+        broker = {"url": f"mqtts://127.0.0.1:{port}", "ca_file": str(authority.write(tmp_path)),
+                  "certificate_file": str(certificate), "key_file": str(key)}  # fmt: skip
+        code, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker=broker)
+    assert (code, said["gateway"]["said"]) == (1, "no connection: the broker hangs up at once")
+    assert "was this node revoked" in said["gateway"]["do"]
+    assert "satomori-edge renew" in said["gateway"]["do"]
+
+
+def test_a_broker_that_hangs_up_on_a_node_it_does_not_know_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NATS takes any certificate of its authority, and looks for its user only then."""
+    monkeypatch.setattr(check, "HANGS_UP_S", 0.1)
+    with listening(lambda connection: connection.recv(100)) as port:
+        _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": f"mqtt://127.0.0.1:{port}"})
+    assert said["gateway"]["said"] == "no connection: the broker hangs up at once"
+
+
+def test_a_broker_of_another_authority_and_one_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "CONNECT_S", 1)
+    monkeypatch.setattr(check, "HANGS_UP_S", 0.1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority("Elsewhere").write_pair(tmp_path, "broker"))
+    with listening(partial(over_tls, context)) as port:
+        broker = {"url": f"mqtts://127.0.0.1:{port}", "ca_file": str(Authority().write(tmp_path))}
+        with monkeypatch.context() as patch:
+            patch.setattr(status, "ask", lambda _: TOLD | {"up": False})
+            _, said = looked({"a": Says(READING)}, tmp_path, patch, capsys, broker=broker)
+    assert said["gateway"]["said"] == "no connection: the broker's certificate can't be believed"
+    with listening(lambda connection: [*iter(partial(connection.recv, 100), b"")]) as port:
+        _, said = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": f"mqtt://127.0.0.1:{port}"})
+    assert said["gateway"]["said"] == f"no connection: 127.0.0.1:{port} does not answer"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "do"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "the name hill.example is not found", "the name in broker.url"),
+        (OSError(101, "Network is unreachable"), "no network", "check signal and aerial"),
+        (TimeoutError("timed out"), "hill.example:1883 does not answer", "check signal and aerial"),
+    ],
+)
+def test_why_there_is_no_link_is_told_apart(
+    error: OSError, said: str, do: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(status, "ask", lambda _: TOLD | {"up": False})
+    monkeypatch.setattr(socket, "create_connection", fails)
+    _, found = looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": "mqtt://hill.example:1883"})
+    assert found["gateway"]["said"] == f"no connection: {said}"
+    assert do in found["gateway"]["do"]
+
+
+def test_a_check_that_reaches_nobody_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys)
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_what_root_makes_in_the_agents_folder_belongs_to_the_agent(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 1234, 1234)
+    with Gateway(broker.port, answer=Answering()):
+        looked({"a": Says(READING)}, tmp_path, monkeypatch, capsys, broker={"url": broker.url})
+    assert {path.stat().st_uid for path in (tmp_path / "state").iterdir()} == {1234}
 
 
 def test_a_running_agent_is_asked_and_not_disturbed(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -355,6 +551,38 @@ def test_in_japanese_it_reads_as_people_speak(
     assert "通信テスト：良好（10回中10回成功" in out
     assert "電波が弱いです（-88dBm）\n   → 2〜3m高い場所で試してください" in out
     assert out.splitlines()[-1] == "ここに設置できます"
+
+
+def test_nobody_may_leave_before_the_gateway_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "ask", lambda _: TOLD | {"answered_s": None})
+    assert cli.main(["check", "--lang", "ja", str(written(tmp_path, device={"a": {"type": "node_health"}}))]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "通信確認待ちです"
+
+
+def test_nothing_of_the_log_stands_above_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warns(*_: object) -> Says:
+        logging.getLogger("edge").warning("the clock was never set")
+        return Says(READING)
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(check, "make_driver", warns)
+    cli.main(["check", str(written(tmp_path))])
+    assert capsys.readouterr().err == ""
+
+
+def test_words_are_not_broken_and_an_advice_has_one_arrow() -> None:
+    do = Text("電波を確かめてください: " + "connection refused " * 8, "its log says why " * 9)
+    for language in check.LANGUAGES:
+        first, second, third = check.screen([Finding("gateway", "bad", Text("a", "a"), do)], language).splitlines()[1:4]
+        assert first.startswith("   → ")
+        assert second.startswith("     ")
+        assert f"{first[5:]} {second[5:]} {third[5:]}" == " ".join(getattr(do, language).split())
 
 
 texts = st.builds(lambda text, times: text * times, st.text("ab 電波→…、", max_size=10), st.integers(0, 30))

@@ -59,29 +59,32 @@ def trap(**fields: Any) -> dict[str, Any]:
 # Configuration
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
-    (trap(pin=99), "device.trap-11.reed_trap.pin: Input should be less than or equal to 27"),
-    (trap(pin="17a"), "device.trap-11.reed_trap.pin"),
-    (trap(), "device.trap-11.reed_trap.pin: Field required"),
-    (trap(pin=17, bounce=3), "device.trap-11.reed_trap.bounce: Extra inputs are not permitted"),
-    ({"device": {"trap-11": {"type": "reed_trab", "pin": 17}}}, "device.trap-11: Input tag 'reed_trab'"),
-    ({"device": {"trap-11": {"pin": 17}}}, "device.trap-11: Unable to extract tag"),
-    ({"device": {"Trap 11": {"type": "reed_trap", "pin": 17}}}, "device.Trap 11"),
-    ({"device": {}}, "device: Dictionary should have at least 1 item"),
-    ({"node": {}}, "node.name: Field required"),
-    ({"node": {"name": "Kitayama"}}, "node.name: String should match"),
-    ({"node": {"name": "a", "stat": "x"}}, "node.stat: Extra inputs"),
-    ({"broker": {"url": "gateway.local"}}, "broker.url: Value error, 'gateway.local' is not mqtt://host:port"),
-    ({"broker": {"url": "mqtt://a", "ca_file": "ca.pem"}}, "broker.ca_file: Value error, is for TLS"),
-    ({"outbox": {"max_records": 10}}, "outbox.max_records"),
-    ({"media": {"url": "http://a"}}, "media.token_file: Field required"),
-    ({"devices": {}}, "devices: Extra inputs"),
+    (trap(pin=99), "device.trap-11.pin: must be a whole number from 0 to 27; it is 99"),
+    (trap(pin="17a"), "device.trap-11.pin"),
+    (trap(), "device.trap-11.pin: is missing"),
+    (trap(pin=17, bounce=3), "device.trap-11.bounce: there is no such setting; did you mean `debounce_ms`?"),
+    (
+        {"device": {"trap-11": {"type": "reed_trab", "pin": 17}}},
+        'device.trap-11.type: there is no "reed_trab"; did you mean reed_trap? It is one of beam_pair, ',
+    ),
+    ({"device": {"trap-11": {"pin": 17}}}, "device.trap-11.type: is missing; it is one of beam_pair, ble_tags, "),
+    ({"device": {"Trap 11": {"type": "reed_trap", "pin": 17}}}, 'device."Trap 11": "Trap 11" is no name'),
+    ({"device": {}}, "device: is empty"),
+    ({"node": {}}, "node.name: is missing"),
+    ({"node": {"name": "Kitayama"}}, 'node.name: "Kitayama" is no name; a name has 1 to 32 of a-z, 0-9'),
+    ({"node": {"name": "a", "stat": "x"}}, "node.stat: there is no such setting; did you mean `state`?"),
+    ({"broker": {"url": "gateway.local"}}, "broker.url: 'gateway.local' is not mqtt://host:port"),
+    ({"broker": {"url": "mqtt://a", "ca_file": "ca.pem"}}, "broker.ca_file: is for TLS"),
+    ({"outbox": {"max_records": 10}}, "outbox.max_records: must be a whole number from 1000 to 100000000; it is 10"),
+    ({"media": {"url": "http://a"}}, "media.token_file: is missing"),
+    ({"devices": {}}, "devices: there is no such setting; did you mean `device`?"),
     (
         {"device": {"trap-11": {"type": "reed_trap", "pin": 17}, "trap-12": {"type": "reed_trap", "pin": 17}}},
-        "device.trap-12.reed_trap.pin: 17 belongs to device.trap-11 already",
+        "device.trap-12.pin: 17 belongs to device.trap-11 already",
     ),
     (
         {"device": {"a": {"type": "trail_camera", "folder": "/x"}, "b": {"type": "trail_camera", "folder": "/x"}}},
-        "device.b.trail_camera.folder: /x belongs to device.a already",
+        "device.b.folder: /x belongs to device.a already",
     ),
 ]
 
@@ -131,7 +134,7 @@ def test_for_programs_the_fault_is_one_json_object_on_stdout(tmp_path: Path, cap
     assert cli.main(["check", "--json", str(written(tmp_path, **trap(pin=99)))]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is False
-    assert "device.trap-11.reed_trap.pin" in answer["error"]
+    assert "device.trap-11.pin" in answer["error"]
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
@@ -159,6 +162,38 @@ def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[
 
 
 # run
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"media": {"url": "http://127.0.0.1:1", "token_file": "/none/token"}},
+        {"broker": {"url": "mqtts://127.0.0.1:1", "ca_file": "/none/ca.pem"}},
+    ],
+)
+def test_whoever_tries_it_with_a_file_missing_leaves_nothing_that_is_in_the_agents_way(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", str(written(tmp_path, **changes))]) == 2
+    assert not (tmp_path / "state").exists()
+
+
+def test_at_its_start_the_agent_says_that_edge_toml_is_not_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ends(_works: list[Any]) -> None:
+        for work in _works:
+            work.close()
+
+    remote = {"url": "https://127.0.0.1:1", "keys_file": str(tmp_path / "keys.json")}
+    document = {"sha256": "0" * 64, "statement": {"node": "kitayama-03", "revision": 6, "device": {"b": {"type": "node_health"}}}}
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/twin.json").write_text(json.dumps({"applied": document, "seen": 6}))
+    monkeypatch.setattr(cli, "_until_stopped", ends)
+    caplog.set_level("INFO")
+    assert cli.main(["run", str(written(tmp_path, remote=remote))]) == 0
+    assert "revision 6 from the gateway runs; the [device] sections of edge.toml do not" in caplog.text
+    assert "satomori-edge own edge.toml" in caplog.text
 
 
 def test_an_outbox_that_cannot_be_opened_ends_with_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import random
 import ssl
 import stat
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -198,6 +199,16 @@ def test_nobody_else_on_the_machine_can_read_the_key(gateway: Gateway, state: Pa
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_an_identity_that_root_claims_or_renews_in_the_agents_folder_belongs_to_the_agent(gateway: Gateway, state: Path) -> None:
+    state.mkdir()
+    os.chown(state, 1234, 1234)
+    identity.claim(CODE, gateway.url, state)
+    identity.renew(state, gateway.url, NODE, clock="sync")
+    folder = (state / "identity").resolve()
+    assert {path.stat().st_uid for path in (folder, *folder.iterdir())} == {1234}
+
+
 def test_neither_the_code_nor_the_key_travels(gateway: Gateway, state: Path) -> None:
     identity.claim(CODE, gateway.url, state)
     ((path, body),) = gateway.asked
@@ -238,8 +249,37 @@ def test_a_code_that_the_gateway_does_not_know_ends_with_2(
 ) -> None:
     """Unknown, expired, used and mistyped look the same from here."""
     assert cli.main(["claim", "7K3M-9QWX-2B4D-AAAA", "--gateway", gateway.url, "--state", str(state)]) == 2
-    assert "does not take this code (404: no such claim). It may be mistyped" in capsys.readouterr().err
+    assert "does not take this code (404). It may be mistyped" in capsys.readouterr().err
     assert not (state / "edge.toml").exists()
+
+
+def problem(status: int, detail: str) -> Callable[[int, bytes], Answer]:
+    return lambda *_: (status, json.dumps({"title": "No", "detail": detail}).encode())
+
+
+def test_what_the_gateway_says_of_a_refusal_is_not_said_twice(
+    gateway: Gateway, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.answer = problem(403, "This code is not known here: it may be mistyped.")
+    assert cli.main(["claim", CODE, "--gateway", gateway.url, "--state", str(state)]) == 2
+    assert capsys.readouterr().err.count("mistyped") == 1
+    gateway.answer = lambda status, body: (status, body)
+    assert identity.claim(CODE, gateway.url, state) == NODE
+    gateway.answer = problem(429, "This node got a certificate within the last hour. Try again in 3461 s.")
+    assert cli.main(["renew", str(state / "edge.toml")]) == 1
+    assert capsys.readouterr().err.endswith("can't answer now (429). This node got a certificate within the last hour. "
+                                            "Try again in 3461 s.\n")  # fmt: skip
+
+
+def test_a_box_that_claims_once_more_with_its_own_code_learns_that_all_is_done(
+    gateway: Gateway, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity.claim(CODE, gateway.url, state)
+    before = contents(state)
+    gateway.answer = problem(409, "This code was used already, with another key. If that was not this box, revoke the node.")
+    assert cli.main(["claim", CODE, "--gateway", gateway.url, "--state", str(state)]) == 2
+    assert "This box is node kitayama-03 already, and stays it" in capsys.readouterr().err
+    assert contents(state) == before
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -386,7 +426,8 @@ def test_devices_that_this_version_cannot_run_do_not_cost_the_identity(
     gateway.device = {"trap-11": {"type": "of_next_year"}}
     identity.claim(CODE, gateway.url, state)
     assert list(load(state / "edge.toml").device) == ["node"]
-    assert "device.trap-11: Input tag 'of_next_year'" in caplog.text
+    assert "device.trap-11" in caplog.text
+    assert "of_next_year" in caplog.text
 
 
 def test_an_edge_toml_of_somebodys_own_is_kept_beside(gateway: Gateway, state: Path) -> None:
@@ -395,6 +436,28 @@ def test_an_edge_toml_of_somebodys_own_is_kept_beside(gateway: Gateway, state: P
     identity.claim(CODE, gateway.url, state)
     (mine,) = state.glob("edge.toml.before-*")
     assert mine.read_text() == "# mine"
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        '[device]\neast = { type = "beam_pair", pin_a = 22, pin_b = 23 }\n',
+        '[device.tags]\ntype = "ble_tags"\n\n[device.tags.bthome_tags.ume]\nbindkey_file = "ume.key"\n',
+    ],
+)
+def test_the_edge_toml_of_a_claim_reads_as_the_examples_do_and_takes_them_in(gateway: Gateway, state: Path, pasted: str) -> None:
+    gateway.device["trap-11"]["debounce_ms"] = 300
+    gateway.device["radio"] = {
+        "type": "lora_traps", "port": "/dev/ttyS0", "key_file": "/x/key", "trap": {"t-1": {"address": 1}}
+    }  # fmt: skip
+    identity.claim(CODE, gateway.url, state)
+    text = (state / "edge.toml").read_text()
+    for section in ("node", "broker", "media", "remote", "device.trap-11", "device.radio", "device.radio.trap.t-1"):
+        assert f"\n[{section}]\n" in text
+    assert '\ntype = "reed_trap"\n' in text
+    assert "\npin = 17\n" in text
+    assert max(map(len, text.splitlines())) <= 130
+    assert len(tomllib.loads(f"{text}\n{pasted}")["device"]) == 3
 
 
 values = st.recursive(

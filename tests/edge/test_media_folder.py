@@ -54,7 +54,14 @@ def test_what_the_gateway_has_goes_and_may_go_twice(shelf: MediaFolder) -> None:
     shelf.done(SHA256)
 
 
+def test_a_shelf_that_nothing_was_put_on_leaves_no_folder(shelf: MediaFolder, tmp_path: Path) -> None:
+    assert shelf.waiting() == []
+    shelf.done(SHA256)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_crash_while_writing_leaves_nothing(shelf: MediaFolder, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
     (tmp_path / "media" / f"{SHA256}.part").write_bytes(CONTENT[:5])
     (tmp_path / "media" / "readme.txt").write_text("somebody's")
     assert shelf.waiting() == []

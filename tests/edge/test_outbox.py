@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -515,3 +516,25 @@ def test_nothing_of_a_record_is_logged(outbox: Outbox, caplog: pytest.LogCapture
     outbox.put([record(RecordClass.SIGHTING)], "sync")
     outbox.reject([(1, "no")])
     assert "ibeacon" not in caplog.text
+
+
+def test_the_file_and_its_log_are_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with closing(opened(tmp_path)) as made:
+            made.put([record(RecordClass.ALARM)], "sync")
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("outbox.db*")}
+    finally:
+        os.umask(before)
+    assert {"outbox.db", "outbox.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_schema_that_is_no_text_any_more_does_not_keep_the_node_from_starting(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as made:
+        made.put(readings(3), "sync")
+    path = tmp_path / "outbox.db"
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE records", b"CR\x80ATE TABLE records"))
+    with closing(opened(tmp_path)) as anew:
+        assert held(anew) == {}
+        anew.put(readings(1), "sync")

@@ -14,32 +14,32 @@ RECEIVER = 'type = "lora_traps", port = "/dev/ttyUSB0", key_file = "traps.key"'
     [
         (
             'a = { type = "reed_trap", pin = 17 }\nb = { type = "reed_trap", pin = 4, tamper_pin = 17 }',
-            "device.b.reed_trap.tamper_pin: 17 belongs to device.a already",
+            "device.b.tamper_pin: 17 belongs to device.a already",
         ),
         (
             'a = { type = "reed_trap", pin = 4, tilt_pin = 5 }\nb = { type = "reed_trap", pin = 6, vibration_pin = 5 }',
-            "device.b.reed_trap.vibration_pin: 5 belongs to device.a already",
+            "device.b.vibration_pin: 5 belongs to device.a already",
         ),
         (
             'a = { type = "beam_pair", pin_a = 4, pin_b = 5 }\nb = { type = "reed_trap", pin = 5 }',
-            "device.b.reed_trap.pin: 5 belongs to device.a already",
+            "device.b.pin: 5 belongs to device.a already",
         ),
         (
             f'a = {{ {RECEIVER}, trap = {{ c = {{ address = 1 }} }} }}\nb = {{ type = "people_counter", port = "/dev/ttyUSB0" }}',
-            "device.b.people_counter.port: /dev/ttyUSB0 belongs to device.a already",
+            "device.b.port: /dev/ttyUSB0 belongs to device.a already",
         ),
         (
             f'a = {{ {RECEIVER}, trap = {{ b = {{ address = 1 }} }} }}\nb = {{ type = "reed_trap", pin = 5 }}',
-            "device.a.lora_traps: b is the name of device.b already",
+            "device.a: b is the name of device.b already",
         ),
-        (f"a = {{ {RECEIVER}, trap = {{ a = {{ address = 1 }} }} }}", "device.a.lora_traps: a is the name of device.a already"),
+        (f"a = {{ {RECEIVER}, trap = {{ a = {{ address = 1 }} }} }}", "device.a: a is the name of device.a already"),
         (
             f"a = {{ {RECEIVER}, trap.c = {{ address = 1 }} }}\nb = {{ {RECEIVER}, trap.c = {{ address = 1 }} }}",
-            "device.b.lora_traps: c is the name of device.a.c already",
+            "device.b: c is the name of device.a.c already",
         ),
         (
             f"a = {{ {RECEIVER}, trap = {{ clock = {{ address = 1 }} }} }}",
-            "device.a.lora_traps: clock is the name of device.clock",
+            "device.a: clock is the name of device.clock",
         ),
     ],
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.contract.broker import parse_url
+from gateway.config import load
 from tests.firmware.test_pi import machine_with, verified
 from tests.services import require_binary, running
 
@@ -42,6 +44,27 @@ def test_a_unit_is_shut_in_as_far_as_systemd_can_see(unit: str, most: float) -> 
     found = re.search(r"exposure level for \S+: ([\d.]+)", said)
     assert found, said
     assert float(found[1]) <= most
+
+
+def test_the_configuration_that_the_readme_writes_is_one(tmp_path: Path) -> None:
+    """With one broker as with the other, the port is that of the gateway's own listener."""
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    written = re.search(r"tee /etc/satomori/gateway.toml <<'END'\n(.*?)\nEND\n", text, re.DOTALL)
+    assert written
+    path = tmp_path / "gateway.toml"
+    path.write_text(written[1], encoding="utf-8")
+    config = load(path)
+    assert config.nodes is not None
+    mosquitto = (FOLDER / "mosquitto.conf").read_text(encoding="utf-8")
+    assert f"listener {parse_url(config.broker.url)[1]} 127.0.0.1" in mosquitto
+    broker_unit = (FOLDER / "satomori-broker@.service").read_text(encoding="utf-8")
+    assert f"{config.nodes.folder}/broker.pem" in broker_unit
+
+
+def test_every_file_that_the_readme_copies_is_here() -> None:
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8").split("## 2. ")[0]
+    copied = [word for line in re.findall(r"^sudo cp (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    assert {FOLDER / name for name in copied} | {FOLDER / "nats.conf"} == set(FOLDER.iterdir())
 
 
 # --- The time ---------------------------------------------------------------------------------------

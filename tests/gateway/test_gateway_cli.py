@@ -62,7 +62,29 @@ def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.Ca
     assert sorted(said["faults"]) == ["api.tokens_file", "broker", "store"]
     assert "broker.url: 127.0.0.1" in said["faults"]["broker"]
     assert main(["check", str(path)]) == 1
-    assert capsys.readouterr().out.count("NG  ") == 3
+    out = capsys.readouterr().out
+    assert out.count("NG  ") == 3
+    assert out.count("api.tokens_file: ") == 1, "each place is said once"
+
+
+def test_a_state_database_that_does_not_open_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "mqtt://127.0.0.1:1")
+    (tmp_path / "state.db").write_text("no database at all" * 100)
+    assert main(["check", str(path), "--json"]) == 1
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert "state.url: the database" in faults["state"]
+    assert "can't be tried until the state database opens" in faults["media"]
+
+
+def test_what_the_gateway_makes_is_its_users_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.umask(0o022)
+    try:
+        main(["check", str(written(tmp_path, "mqtt://127.0.0.1:1"))])
+    finally:
+        os.umask(before)
+    made = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*.db*")}
+    assert made.keys() >= {"state.db", "series.db"}
+    assert set(made.values()) == {0o600}
 
 
 def test_check_of_something_that_is_no_broker(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from edge.contract.messages import check_batch
@@ -38,7 +39,19 @@ def test_figures_are_written_for_programs_and_shown_to_people(tmp_path: Path) ->
     ]  # fmt: skip
     out = io.StringIO()
     print_table([FAST], "on this machine", Console(file=out, width=120))
-    for part in ("pipeline", "90 msg/s (80..100)", "0.90", ">= 0.8", "on this machine"):
+    for part in ("pipeline", "90 msg/s", "(80..100)", "bare", "0.90", ">= 0.8", "on this machine"):
+        assert part in out.getvalue()
+
+
+def test_the_table_stands_in_80_columns_and_breaks_no_number() -> None:
+    wide = Figure(
+        "readings at 1,234.5 records/s while 36000 records drain", "readings/s", [121e3, 122e3],
+        "raw SQLite, same rows and pragmas", [130e3, 140e3], target=0.8,
+    )  # fmt: skip
+    out = io.StringIO()
+    print_table([FAST, wide], "on this machine", Console(file=out, width=80))
+    assert max(map(cell_len, out.getvalue().splitlines())) <= 80
+    for part in ("121,500 readings/s", "(121,000..122,000)", "135,000 readings/s", "0.90", ">= 0.8"):
         assert part in out.getvalue()
 
 

@@ -539,7 +539,7 @@ def test_a_key_that_is_none_is_said_by_its_setting_and_not_shown(site: Site, lin
         (keys / "bad.key").write_text(content, encoding="utf-8")
         traps = {"trap-21": {"address": 1, "key_file": keys / "bad.key"}}
         async with receiver(site, line, keys, trap=traps) as heard:
-            with pytest.raises(DeviceError, match=r"device\.receiver-1\.lora_traps\.trap\.trap-21\.key_file: .*openssl") as error:
+            with pytest.raises(DeviceError, match=r"device\.receiver-1\.trap\.trap-21\.key_file: .*openssl") as error:
                 await heard.next()
             assert not content or content not in str(error.value)
 
@@ -549,7 +549,7 @@ def test_a_key_that_is_none_is_said_by_its_setting_and_not_shown(site: Site, lin
 def test_a_key_file_that_is_not_there_is_said(site: Site, line: Wire, keys: Path) -> None:
     async def story() -> None:
         async with receiver(site, line, keys, key_file="/nowhere/key") as heard:
-            with pytest.raises(DeviceError, match=r"lora_traps\.key_file: /nowhere/key can't be read: No such file"):
+            with pytest.raises(DeviceError, match=r"device\.[a-z0-9-]+\.key_file: /nowhere/key can't be read: No such file"):
                 await heard.next()
 
     play(story())

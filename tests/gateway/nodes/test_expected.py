@@ -9,6 +9,7 @@ from edge.contract.messages import MAX_BYTES
 from edge.contract.remote import MAX_EXPECTED, Expected
 from edge.contract.topics import Channel, Topic, parse, topic_for
 from edge.signature import believed
+from gateway.nodes.desired import ask
 from gateway.nodes.eid import eid
 from gateway.nodes.expected import NotEnrolled, add_tag, make, remove_tag
 from gateway.nodes.outgoing import AT_ONCE, Down
@@ -64,6 +65,20 @@ def test_a_node_whose_certificates_were_revoked_hears_nothing_more(town: Town) -
             row = {"serial": f"{serial}", "node": node, "issued_us": 0, "not_after_us": 2, "revoked_us": revoked_us}
             connection.execute(tables.certificates.insert().values(**row))
     assert set(told(town.goes_down(anew=True))) == {NODE, "higashi-01"}
+
+
+@pytest.mark.parametrize(("outcome", "hears"), [(None, True), ("applied", True), ("failed", False)])
+def test_what_a_node_should_run_decides_over_what_it_announces(town: Town, outcome: str | None, hears: bool) -> None:
+    """One that is in others' hands could announce anything. What it could not run it does not run."""
+    born(town, "minami-01")
+    town.process(birth(devices=["trap-1"]))
+    ask(town.state, SIGNER, NODE, {"tags-1": {"type": "ble_tags"}}, None, town.now_us, "tanaka")
+    ask(town.state, SIGNER, "minami-01", {"trap-1": {"type": "reed_trap", "note": "no ble_tags"}}, None, town.now_us, "tanaka")
+    with town.state.write() as connection:
+        connection.execute(tables.desired.update().where(tables.desired.c.node == NODE).values(outcome=outcome))
+    enrol(town)
+    downs = [down for down in town.goes_down(anew=True) if parse(down.topic).channel == Channel.EXPECTED]
+    assert set(told(downs)) == ({NODE} if hears else set())
 
 
 def test_a_town_without_such_tags_says_nothing(town: Town) -> None:

@@ -189,8 +189,24 @@ def test_the_card_gets_three_files_that_only_their_owner_may_read(asked: argpars
         ("user-data", "meta-data", "network-config"), 0o600
     )
     assert CODE in (folder / "user-data").read_text(encoding="utf-8")
-    write_image(asked, GATEWAY, lambda: CODE.replace("7K3M", "8888"))
-    assert CODE not in (folder / "user-data").read_text(encoding="utf-8")
+
+
+def test_a_second_card_is_written_over_the_first_only_when_that_is_wanted(asked: argparse.Namespace) -> None:
+    """Its code would make the first one's void, which may be in a box on the mountain already."""
+    folder = write_image(asked, GATEWAY, lambda: CODE)
+    made: list[str] = []
+
+    def another() -> str:
+        made.append(CODE.replace("7K3M", "8888"))
+        return made[-1]
+
+    with pytest.raises(ConfigError, match=r"user-data .*already.* --force"):
+        write_image(asked, GATEWAY, another)
+    assert not made
+    assert CODE in (folder / "user-data").read_text(encoding="utf-8")
+    asked.force = True
+    write_image(asked, GATEWAY, another)
+    assert made[0] in (folder / "user-data").read_text(encoding="utf-8")
 
 
 def test_wifi_and_keys_come_from_files(tmp_path: Path) -> None:
@@ -216,6 +232,8 @@ def test_wifi_and_keys_come_from_files(tmp_path: Path) -> None:
         (["--wifi", "x", "--wifi-password-file", "absent"], "--wifi-password-file: absent can't be read"),
         (["--ssh-key-file", "/dev/null"], "--ssh-key-file: /dev/null should hold at least one line"),
         (["--time-zone", "Tokyo; reboot"], "no time zone"),
+        (["--time-zone", "Asia/Tokio"], "'Asia/Tokio' is no time zone that this machine knows"),
+        (["--time-zone", "Asia"], "no time zone"),
         (["--out", "/dev/null/card"], "can't be written"),
     ],
 )

@@ -1,5 +1,6 @@
 """`authority` and `node` as an operator meets them, and a whole gateway that nodes reach by certificates only."""
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from gateway.cli import main
 from gateway.config import load
 from gateway.errors import ConfigError
+from gateway.state import open_state, tables
 from tests.gateway.nodes.boxes import Box, node_tls
 from tests.gateway.nodes.test_node_brokers import nats_conf
 from tests.services import free_port, listening, running
@@ -83,7 +85,17 @@ def test_a_code_is_printed_with_what_to_scan(tmp_path: Path, capsys: Say) -> Non
     assert main(["node", "add", str(path), "kitayama-03"]) == 0
     out = capsys.readouterr().out
     assert "█" in out
-    assert "kitayama-03: " in out
+    code = re.search(r"^kitayama-03: (\S+)", out, re.MULTILINE)
+    assert code
+    assert f"\n  satomori-edge claim {code[1]} --gateway https://gateway.example:8443\n" in out, "the whole line to type"
+    assert "void now" in out, "the code before it"
+
+
+@pytest.mark.parametrize("hours", ["0.0001", "0", "2161", "9" * 5000])
+def test_hours_that_cannot_be_are_named(tmp_path: Path, capsys: Say, hours: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["node", "add", str(written(tmp_path)), "kitayama-03", "--hours", hours])
+    assert "is no whole number of hours from 1 to 2160" in capsys.readouterr().err
 
 
 def test_the_list_says_who_waits_who_is_good_and_who_is_gone(tmp_path: Path, capsys: Say) -> None:
@@ -101,12 +113,79 @@ def test_the_list_says_who_waits_who_is_good_and_who_is_gone(tmp_path: Path, cap
     assert told(capsys, "node", "list", path)["nodes"] == []
 
 
+def test_the_list_says_how_each_node_does(tmp_path: Path, capsys: Say) -> None:
+    path = written(tmp_path)
+    with contextlib.closing(open_state(f"sqlite:///{tmp_path}/state.db")) as state, state.write() as connection:
+        for name, online, running in (("kitayama-03", True, 2), ("minami-01", False, 0)):
+            row = {"node": name, "online": online, "offline_reason": None if online else "lost", "seen_us": 1, "agent": "1.2.3"}
+            connection.execute(tables.nodes.insert().values(**row, config_revision=running))
+        asked = {"node": "kitayama-03", "revision": 3, "payload": "{}", "sha256": "", "created_us": 1, "created_by": "tanaka"}
+        connection.execute(tables.desired.insert().values(**asked, outcome="failed", reason="pin 17 is taken"))
+        given = {"name": "upload_diagnostics", "payload": "{}", "issued_us": 1, "issued_by": "tanaka", "expires_us": 2}
+        connection.execute(tables.commands.insert().values(**given, id="c1", node="kitayama-03", state="done", media="a" * 64))
+    first, second = told(capsys, "node", "list", path)["nodes"]
+    assert (first["online"], first["running"], first["seen_us"]) == (True, 2, 1)
+    assert first["desired"] == {"revision": 3, "outcome": "failed", "reason": "pin 17 is taken"}
+    assert (second["online"], second["offline_reason"], second["desired"]) == (False, "lost", None)
+    assert main(["node", "list", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "online" in lines[0]
+    assert "runs revision 2, asked for 3: failed: pin 17 is taken" in lines[0]
+    assert "offline (lost)" in lines[1]
+    assert "runs its own file" in lines[1]
+
+    shown = told(capsys, "node", "show", path, "kitayama-03")
+    assert [(one["name"], one["state"], one["media"]) for one in shown["commands"]] == [("upload_diagnostics", "done", "a" * 64)]
+    assert "payload" not in shown["commands"][0]
+    assert main(["node", "show", str(path), "kitayama-03"]) == 0
+    assert f"upload_diagnostics: done; file /api/v1/media/{'a' * 64}" in capsys.readouterr().out
+    assert "there is no node" in told(capsys, "node", "show", path, "kitayama-33", code=1)["error"]
+
+
+def test_who_is_revoked_hears_nothing_until_claimed_again(tmp_path: Path, capsys: Say) -> None:
+    path, devices = written(tmp_path), tmp_path / "devices.toml"
+    devices.write_text('device.trap-11 = { type = "reed_trap", pin = 17 }')
+    told(capsys, "authority", "init", path)
+    told(capsys, "node", "add", path, "kitayama-03")
+    error = told(capsys, "node", "command", path, "kitayama-03", "identify", code=2)["error"]
+    assert "kitayama-03 is not claimed yet" in error
+    told(capsys, "node", "desired", path, "kitayama-03", devices)  # it comes with the identity
+    with contextlib.closing(open_state(f"sqlite:///{tmp_path}/state.db")) as state, state.write() as connection:
+        row = {"serial": "1", "node": "kitayama-03", "issued_us": 0, "not_after_us": 2**52}
+        connection.execute(tables.certificates.insert().values(**row))
+    told(capsys, "node", "command", path, "kitayama-03", "identify")
+    assert main(["node", "revoke", str(path), "kitayama-03", "--why", "stolen"]) == 0
+    assert "sudo systemctl restart mosquitto" in capsys.readouterr().out
+    (before,) = told(capsys, "node", "show", path, "kitayama-03")["commands"]
+    assert (before["state"], before["reason"]) == ("expired", "the node was revoked meanwhile")
+    for what, rest in (("command", "identify"), ("desired", devices)):
+        error = told(capsys, "node", what, path, "kitayama-03", rest, code=2)["error"]
+        assert "kitayama-03 was revoked (stolen)" in error
+        assert "satomori-gateway node add" in error
+    told(capsys, "node", "add", path, "kitayama-03")
+    told(capsys, "node", "desired", path, "kitayama-03", devices)
+
+
+def test_a_lost_key_of_the_authority_is_to_be_restored(tmp_path: Path, capsys: Say) -> None:
+    """`authority init` would refuse, so nobody is sent there first."""
+    path = written(tmp_path)
+    told(capsys, "authority", "init", path)
+    (tmp_path / "authority" / "ca-key.pem").unlink()
+    for group, what, *name in (("authority", "show"), ("node", "add", "kitayama-03"), ("authority", "init")):
+        assert "not ca-key.pem. Restore it from a backup" in told(capsys, group, what, path, *name, code=2)["error"]
+    assert "Restore it from a backup" in told(capsys, "check", path, code=1)["faults"]["nodes"]
+
+
 def test_a_card_is_written_with_a_code_of_its_own(tmp_path: Path, capsys: Say) -> None:
     path = written(tmp_path)
     told(capsys, "authority", "init", path)
     folder = Path(told(capsys, "node", "image", path, "kitayama-03", "--out", tmp_path / "card")["folder"])
     assert {file.name for file in folder.iterdir()} == {"user-data", "meta-data", "network-config"}
     assert told(capsys, "node", "list", path)["nodes"][0]["claim"] is not None
+    again: list[str | Path] = ["node", "image", path, "kitayama-03", "--out", tmp_path / "card"]
+    assert "--force" in told(capsys, *again, code=2)["error"]
+    assert main([*map(str, again), "--force"]) == 0
+    assert "The code made earlier for kitayama-03 is void now" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """Remote care from the gateway's shell: what is asked stands in the state database, and the node's answer is waited for."""
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gateway.config import load
 from gateway.errors import ConfigError
+from gateway.media import MediaShelf
 from gateway.nodes import orders_cli
 from gateway.nodes.authority import SIGNING_KEY
-from gateway.nodes.cli import Told
 from gateway.nodes.signing import Signer
+from gateway.nodes.told import Told
 from gateway.state import tables
 from tests.gateway.town import NODE, Town, birth
 
@@ -53,7 +55,10 @@ def run(*words: str) -> Told:
 
 def test_a_configuration_is_asked_for(town: Town, config: Path) -> None:
     told = run("desired", str(config), NODE, str(config.with_name("devices.toml")))
-    assert (told.code, told.lines) == (0, [f"{NODE}: revision 1: on its way; not answered yet"])
+    assert (told.code, told.lines) == (0, [
+        f"{NODE}: revision 1: on its way; not answered yet",
+        f"its answer, later: satomori-gateway node show {config} {NODE}",
+    ])  # fmt: skip
     (row,) = town.rows(tables.desired)
     assert json.loads(row["payload"])["statement"]["device"] == {"trap-11": {"type": "reed_trap", "pin": 17}}
     assert row["created_by"].startswith("cli")
@@ -73,6 +78,57 @@ def test_the_answer_to_a_command_is_waited_for(
     told = run("command", str(config), NODE, "identify", "--wait", "60")
     assert (told.code, told.body["node"], told.body["outcome"], told.body["reason"]) == (code, NODE, state, reason)
     assert ("no lamp" in told.body.get("error", "")) is (code == 1)
+
+
+@pytest.fixture
+def sends_a_file(town: Town, config: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """While somebody waits, the node answers, and then what its answer names arrives."""
+    content = b"invented diagnostics"
+    sha256 = hashlib.sha256(content).hexdigest()
+    shelf = MediaShelf(config.parent / "media", town.state, lambda: town.now_us, reserve_mib=0)
+
+    def goes_on(_: float) -> None:
+        with town.state.write() as connection:
+            answered = connection.scalar(select(tables.commands.c.state)) == "done"
+            connection.execute(update(tables.commands).values(state="done", media=sha256))
+        if answered:
+            shelf.append(sha256, 0, len(content), content)
+            shelf.finish(sha256, len(content), "application/gzip")
+
+    monkeypatch.setattr("gateway.nodes.orders_cli.time.sleep", goes_on)
+    return content
+
+
+def test_a_file_that_the_answer_names_is_saved(config: Path, sends_a_file: bytes) -> None:
+    path = config.parent / "diagnostics.gz"
+    told = run("command", str(config), NODE, "upload_diagnostics", "--wait", "60", "--save", str(path))
+    assert told.code == 0
+    assert path.read_bytes() == sends_a_file
+    assert str(path) in told.lines[1]
+    with pytest.raises(ConfigError, match=r"--save: .* has to be a new file"):
+        run("command", str(config), NODE, "upload_diagnostics", "--wait", "60", "--save", str(path))
+
+
+def test_an_answer_with_a_file_says_where_that_is(config: Path, sends_a_file: bytes) -> None:
+    sha256 = hashlib.sha256(sends_a_file).hexdigest()
+    told = run("command", str(config), NODE, "upload_diagnostics", "--wait", "60")
+    assert (told.code, told.body["media"]) == (0, sha256)
+    assert f"GET /api/v1/media/{sha256}" in told.lines[1]
+
+
+def test_a_file_that_does_not_come_in_time_is_a_failure(town: Town, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(_: float) -> None:
+        with town.state.write() as connection:
+            connection.execute(update(tables.commands).values(state="done", media="a" * 64))
+
+    times = iter([0.0, 0.0, 0.0, 2.0])
+    monkeypatch.setattr("gateway.nodes.orders_cli.time.sleep", answers)
+    monkeypatch.setattr("gateway.nodes.orders_cli.time.monotonic", lambda: next(times, 2.0))
+    path = config.parent / "late.gz"
+    told = run("command", str(config), NODE, "upload_diagnostics", "--wait", "1", "--save", str(path))
+    assert told.code == 1
+    assert "has not arrived yet" in told.body["error"]
+    assert not path.exists()
 
 
 def test_no_answer_within_the_wait_is_a_failure(config: Path) -> None:
