@@ -25,6 +25,7 @@ from typing import Literal, Protocol, TypeVarTuple
 from pydantic import ValidationError
 
 from edge.clock import Clock
+from edge.config import CLOCK
 from edge.contract.broker import BrokerConfig
 from edge.contract.events import DeviceDown, DeviceUp, RecordClass, TagSeen
 from edge.contract.messages import MAX_RECORDS, Ack, Applied, Birth, BornDevice, State, encode
@@ -394,10 +395,11 @@ class Agent(Listener):
 
 
 def born(drivers: Mapping[str, tuple[str, Driver]]) -> list[BornDevice]:
-    """The devices as a birth says them."""
+    """The devices as a birth says them. The agent's own clock is none that anybody installed, and is not shown as one."""
     return [
         BornDevice(device=device, kind=kind, metrics=list(getattr(driver, "metrics", ())))
         for device, (kind, driver) in drivers.items()
+        if device != CLOCK
     ]
 
 

@@ -210,6 +210,14 @@ def test_every_metric_stands_in_the_table_as_it_is() -> None:
         assert is_said(rows[name])
 
 
+def test_every_metric_has_a_name_that_people_read_in_both_languages() -> None:
+    page = (ROOT / "dashboards/plain/page.js").read_text(encoding="utf-8")
+    languages = re.findall(r"\n    metrics: \{(.*?)\n    \},", page, re.DOTALL)
+    assert len(languages) == 2
+    for names in languages:
+        assert set(re.findall(r'(\w+): "[^"]+"', names)) == set(METRICS)
+
+
 def metrics_of(driver: Any) -> tuple[str, ...]:
     metrics: tuple[str, ...] = driver.metrics
     return metrics

@@ -47,8 +47,11 @@ const TEXT = {
     silentAlert: "通信できません。今の様子は分かりません。",
     silentTrapAlert: "通信できません。作動しても知らせが届きません。見回りをお願いします。",
     heard: (age) => `最後の通信 ${age}`,
-    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", home: "外出のお知らせ", battery: "電池", down: "故障", other: "お知らせ" },
+    kinds: { sprung: "わな作動", silent: "通信なし", media: "撮影", flow: "人の流れ", home: "外出のお知らせ", battery: "電池", down: "故障", moved: "わなの揺れ", tamper: "機器に異常", button: "ボタン", other: "お知らせ" },
     batteryAlert: "電池が弱くなっています。",
+    movedAlert: "わなが揺れました。作動したかどうかは分かりません。近づく前に安全を確認してください。",
+    tamperAlert: "機器のふたが開いたか、線が切れました。確認をお願いします。",
+    buttonAlert: "タグのボタンが押されました。",
     downAlert: "機器を読み取れません。今の様子は分かりません。",
     homeAlert: "近くにあるはずのタグが見つかりません。どなたかがご自宅を離れた可能性があります。",
     flowAlert: "人が多くなっています。",
@@ -60,6 +63,14 @@ const TEXT = {
       frames_foreign: "対象外の受信", tags_near: "近くのタグ", media_count: "写真", battery_voltage: "電池",
       rssi: "電波の強さ", snr: "電波の質", cpu_temperature: "親機の温度", cpu_load: "処理の混み具合",
       memory_free: "空きメモリ", disk_free: "空き容量", outbox_waiting: "未送信",
+      battery_level: "電池の残り", tilt_angle: "傾き", bump: "揺れ", pir_count: "人感センサー", bait_level: "えさの残り",
+      frames_lost: "届かなかった受信", media_withheld: "送らない写真", counter_resets: "数え直し", uplink_rssi: "通信の電波",
+      disk_written: "書き込み量", throttled: "速度の制限", undervoltage: "電圧の不足", supply_voltage: "電源",
+      clock_sync: "時計", agent_memory: "使用メモリ",
+    },
+    states: {
+      throttled: ["なし", "制限中"], undervoltage: ["なし", "不足"],
+      clock_sync: ["合っていません", "以前は合っていました", "合っています"],
     },
     units: { "{person}": "人", "{tag}": "個", "{file}": "枚", "{record}": "件" },
   },
@@ -101,8 +112,11 @@ const TEXT = {
     silentAlert: "It can't be reached. How it is now is not known.",
     silentTrapAlert: "It can't be reached. If it springs, no word of it will arrive. Please go and look.",
     heard: (age) => `Last heard ${age}`,
-    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", home: "Away from home?", battery: "Battery", down: "Broken", other: "Alert" },
+    kinds: { sprung: "Trap sprung", silent: "Silent", media: "Picture", flow: "Crowd", home: "Away from home?", battery: "Battery", down: "Broken", moved: "Trap moved", tamper: "Tampering?", button: "Button", other: "Alert" },
     batteryAlert: "The battery is getting weak.",
+    movedAlert: "The trap was shaken. Whether it sprang is not known. Make sure that it is safe before you come near.",
+    tamperAlert: "The device's lid was opened or its wire was cut. Please have a look.",
+    buttonAlert: "The button of a tag was pressed.",
     downAlert: "The device can't be read. How it is now is not known.",
     homeAlert: "Fewer tags are heard than should be at home. Somebody may have left.",
     flowAlert: "More people pass than the limit set for this place.",
@@ -114,6 +128,14 @@ const TEXT = {
       frames_bad: "Damaged frames", frames_foreign: "Foreign frames", tags_near: "Tags near", media_count: "Pictures",
       battery_voltage: "Battery", rssi: "Signal", snr: "Signal-to-noise", cpu_temperature: "Node temperature",
       cpu_load: "Node load", memory_free: "Free memory", disk_free: "Free disk", outbox_waiting: "Not sent yet",
+      battery_level: "Battery left", tilt_angle: "Tilt", bump: "Shocks", pir_count: "Motion", bait_level: "Bait left",
+      frames_lost: "Frames lost", media_withheld: "Pictures kept back", counter_resets: "Counter resets",
+      uplink_rssi: "Network signal", disk_written: "Written to disk", throttled: "Slowed down", undervoltage: "Low supply",
+      supply_voltage: "Supply", clock_sync: "Clock", agent_memory: "Memory used",
+    },
+    states: {
+      throttled: ["no", "yes"], undervoltage: ["no", "yes"],
+      clock_sync: ["not right", "was right earlier", "right"],
     },
     units: { "{person}": "", "{tag}": "", "{file}": "", "{record}": "" },
   },
@@ -176,9 +198,12 @@ const number = (value, digits) => new Intl.NumberFormat(language, { maximumFract
 function value(reading) {
   const { metric, unit } = reading;
   if (metric === "trap_closed") return reading.value ? t().sprung : t().set;
+  const states = t().states[metric];
+  if (states) return states[reading.value] ?? t().unknown;
   if (unit === "s") return inUnits(reading.value, t().span);
   if (unit === "By") return `${number(reading.value / 2 ** 20, 0)} MiB`;
   if (unit === "Cel") return `${number(reading.value, 1)} ℃`;
+  if (unit === "deg") return `${number(reading.value, 0)}°`;
   if (unit === "dB[mW]") return `${number(reading.value, 0)} dBm`;
   if (unit in t().units) return `${number(reading.value, 0)}${t().units[unit]}`;
   return `${number(reading.value, 2)}${unit === "1" ? "" : ` ${unit}`}`;
@@ -190,6 +215,9 @@ function alertKind(alert) {
   if (alert.summary === "trap_sprung") return "sprung";
   if (alert.summary.startsWith("no ")) return "silent";
   if (alert.summary === "media_captured") return "media";
+  if (alert.summary === "trap_moved") return "moved";
+  if (alert.summary === "tamper_opened") return "tamper";
+  if (alert.summary === "button_pressed") return "button";
   const measured = alert.summary.split(" ")[0];
   if (measured === "tags_near" && alert.kind === "home") return "home";
   if (["count_in", "count_out"].includes(measured)) return "flow";
@@ -236,6 +264,9 @@ function alertItem(alert) {
     home: t().homeAlert,
     battery: t().batteryAlert,
     down: t().downAlert,
+    moved: t().movedAlert,
+    tamper: t().tamperAlert,
+    button: t().buttonAlert,
     other: alert.summary,
   }[alertKind(alert)];
   if (said) item.append(element("p", "", said));

@@ -47,7 +47,7 @@ def measure(folder: Path, rate: float, rings: int) -> list[Figure]:
     with Phone() as phone:
         town = Town(folder / "town", mosquitto(folder / "broker", save_every=0), phone, _Traps(1), rules=_RULES)
         for edge in town.edges:
-            _debounce(edge.folder / "edge.toml")
+            _debounce(edge.config)
         with town:
             _wait_until_up(town)
             argv = [sys.executable, "-m", "simulators.fleet", town.broker.url, "--nodes", str(NODES), "--rate", str(rate),
