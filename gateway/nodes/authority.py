@@ -208,12 +208,13 @@ def init(folder: Path, names: Sequence[str], now_us: int) -> list[str]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _guarded(folder)
         _must_be_whole(folder)
-        if not (folder / CA).exists():
-            _make_ca(folder, now_us)
-            made += [CA_KEY, CA]
+        # In this order: what stands before the authority's certificate can only be lost, once that is there.
         if not (folder / SIGNING_KEY).exists():
             Signer.make(folder / SIGNING_KEY)
             made.append(SIGNING_KEY)
+        if not (folder / CA).exists():
+            _make_ca(folder, now_us)
+            made += [CA_KEY, CA]
         return made + Authority.read(folder).renew_own(names, now_us)
     except OSError as error:
         raise ConfigError(f"nodes.folder: {error.filename or folder} can't be written: {error.strerror}") from error
@@ -301,10 +302,10 @@ def _guarded(folder: Path) -> None:
 
 
 def _must_be_whole(folder: Path) -> None:
-    """ConfigError where one half of the authority is lost: nodes go by it, and a new one would be another."""
-    halves = [(folder / name).exists() for name in (CA, CA_KEY)]
-    if any(halves) and not all(halves):
-        there, gone = (CA, CA_KEY) if halves[0] else (CA_KEY, CA)
+    """ConfigError where a part of the authority is lost: nodes go by it, and a new one would be another."""
+    ca, ca_key, signing_key = ((folder / name).exists() for name in (CA, CA_KEY, SIGNING_KEY))
+    if (ca or ca_key) and not (ca and ca_key and signing_key):
+        there, gone = (CA_KEY, CA) if not ca else (CA, CA_KEY if not ca_key else SIGNING_KEY)
         raise ConfigError(
             f"nodes.folder: {folder} holds {there} but not {gone}. Restore it from a backup; only if no node was ever "
             f"claimed here, remove {there} and run: satomori-gateway authority init gateway.toml"

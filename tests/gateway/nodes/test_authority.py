@@ -57,10 +57,10 @@ def test_made_again_nothing_is_replaced(authority: Path) -> None:
     assert {path.name: path.read_bytes() for path in authority.iterdir()} == before
 
 
-@pytest.mark.parametrize("gone", ["ca.pem", "ca-key.pem"])
+@pytest.mark.parametrize("gone", ["ca.pem", "ca-key.pem", "signing-key.pem"])
 def test_half_an_authority_is_never_made_whole_by_a_new_one(authority: Path, gone: str) -> None:
     (authority / gone).unlink()
-    with pytest.raises(ConfigError, match=r"not ca(-key)?\.pem\. Restore it from a backup"):
+    with pytest.raises(ConfigError, match=rf"not {gone}\. Restore it from a backup"):
         init(authority, NAMES, NOW_US)
     assert not (authority / gone).exists()
 
