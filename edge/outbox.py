@@ -48,6 +48,7 @@ UTC: two neighbours by less than a millisecond, so that one of distance would no
 
 
 _PAGE_BYTES = 1024  # a commit writes whole pages, some four of them: small ones halve what a card has to take
+_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _CLOCKS = ("sync", "holdover", "unsync")
 
 
@@ -88,6 +89,8 @@ class Outbox:
         self._only_alarms = False
         """Nothing was left to drop, and nothing came since that could be."""
         self._lock: int | None = None
+        self._suspect = None if str(path) == ":memory:" else path.with_name(f"{path.name}.suspect")
+        """There when the file failed in use, though it looked whole when it was opened."""
         self._last: dict[tuple[str, str], _Last] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +98,15 @@ class Outbox:
             if str(path) != ":memory:":
                 self._lock = _lock(path)
             try:
+                if self._suspect is not None and self._suspect.exists():
+                    raise sqlite3.DatabaseError("it failed when it was used last")
                 self._db = _open(path)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if isinstance(error, sqlite3.OperationalError):  # not the file's fault
                     raise
                 aside = _set_aside(path)
+                if self._suspect is not None:
+                    self._suspect.unlink(missing_ok=True)
                 log.error("outbox %s is damaged (%s); kept as %s, beginning anew", path, error, aside.name)
                 self._db = _open(path)
             self._bind(hashlib.sha256(machine.encode()).hexdigest())
@@ -109,6 +116,7 @@ class Outbox:
             self._unlock()
             raise OutboxError(f"outbox {path}: {error}") from error
         except (OSError, sqlite3.Error) as error:
+            self._doubt(error)
             self._unlock()
             raise OutboxError(
                 f"outbox {path} can't be opened: {error}. Is the disk full or read-only, and may this user write there?"
@@ -118,7 +126,9 @@ class Outbox:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         self.next_seq: int = meta.get("next_seq", 1)
         self.first_seq: int = meta.get("first_seq", 1)
-        if meta.get("machine") == machine:
+        if not type(self.next_seq) is type(self.first_seq) is int:
+            raise sqlite3.DatabaseError("its own numbers are damaged")
+        if meta.get("machine") == machine and is_hex16(meta.get("epoch")):
             self.epoch: str = meta["epoch"]
         else:
             if "machine" in meta:
@@ -155,12 +165,25 @@ class Outbox:
             with self._db:
                 yield
         except sqlite3.Error as error:
+            self._doubt(error)
             raise OutboxError(f"outbox can't be written: {error}. Is the disk full?") from error
+
+    def _doubt(self, error: Exception) -> None:
+        """Has the next start set the file aside, where what fails is the file's fault: as it is it would fail for ever."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        # Our own words are right, so an error in them (1) is a damaged schema.
+        if self._suspect is None or not isinstance(error, sqlite3.Error) or code & 0xFF not in _DAMAGE:
+            return
+        try:
+            self._suspect.touch()
+        except OSError as failed:
+            log.error("%s can't be written: %s", self._suspect, failed)
 
     def _read(self, query: str, *values: object) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
+            self._doubt(error)
             raise OutboxError(f"outbox can't be read: {error}. Is the disk failing?") from error
 
     def put(self, records: Sequence[Record], clock: str) -> None:
