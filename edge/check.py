@@ -1,11 +1,10 @@
-"""What a person at the box needs to know before leaving: everything this node needs, looked at once, on one screen.
+"""What a person at the box needs to know before leaving: everything this node needs, looked at once.
 
 A running agent is not disturbed: it is asked (`edge.status`). Without one, devices are read, and the gateway is asked for an
-answer over the node's own link. Each finding says what is so and, unless it is good, what to do; in Japanese and in English.
+answer over the node's own link. What is found is `edge.screen`'s to show.
 """
 
 import asyncio
-import json
 import logging
 import os
 import queue
@@ -19,8 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from unicodedata import east_asian_width
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -40,6 +38,7 @@ from edge.identity import certificate
 from edge.media import RESERVE_BYTES, MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
+from edge.screen import Finding, Text
 from edge.timekeeper import Timekeeper
 from edge.tls import client_context
 from edge.twin import Twin, merged
@@ -47,8 +46,6 @@ from edge.uplink import LinkWords, MqttLink, make_client
 
 log = logging.getLogger(__name__)
 
-LANGUAGES = ("ja", "en")
-LINES, COLUMNS = 24, 80
 READ_S = 15.0
 CONNECT_S = 15.0
 ANSWER_S = 10.0
@@ -62,29 +59,6 @@ HANGS_UP_S = 2.0
 
 LEAST_BYTES = 32 * 1024 * 1024
 """With less than this the outbox is about to stop."""
-
-
-class Text(NamedTuple):
-    """One sentence in both languages."""
-
-    ja: str
-    en: str
-
-
-class Finding(NamedTuple):
-    """One line of the screen. Bad is red: the node does not do its work; weak and unknown are for a person to judge."""
-
-    what: str
-    state: Literal["ok", "weak", "bad", "unknown"]
-    said: Text
-    do: Text | None = None
-    setting: bool = False
-    """Whether what is bad is a setting: `what` names it then, and the exit code is 2."""
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether it is red."""
-        return self.state == "bad"
 
 
 class Tries(NamedTuple):
@@ -568,99 +542,3 @@ def _signal(samples: Iterable[float | None]) -> Finding:
     if dbm < WEAK_DBM:
         return Finding("signal", "weak", Text(f"電波が弱いです（{dbm:.0f}dBm）", f"weak ({dbm:.0f} dBm)"), _HIGHER)
     return Finding("signal", "ok", Text(f"良好（{dbm:.0f}dBm）", f"good ({dbm:.0f} dBm)"))
-
-
-# The screen
-
-
-def language() -> str:
-    """The person's, by the environment: Japanese when it says so, else English."""
-    said = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), "")
-    return "ja" if said.startswith("ja") else "en"
-
-
-_MARKS = {"ok": "OK", "weak": "! ", "bad": "NG", "unknown": "? "}
-_ORDER = ("bad", "weak", "unknown", "ok")
-
-
-def screen(found: list[Finding], language: str) -> str:
-    """At most 24 lines of 80 columns, the worst first; what is good is counted where there is no room to name it."""
-    lines: list[str] = []
-    # An advice in full where there is room for all of them.
-    fits = (most for most in (5, 4, 3) if sum(map(len, (_lines(one, language, most) for one in found))) < LINES)
-    most = next(fits, 2)
-    ordered = sorted(found, key=lambda one: _ORDER.index(one.state))
-    for number, one in enumerate(ordered):
-        own = _lines(one, language, most)
-        rest = len(ordered) - number - 1
-        if len(lines) + len(own) > LINES - (2 if rest else 1):  # the last line is the verdict, the one before may count the rest
-            more = sum(other.state != "ok" for other in ordered[number:])
-            lines.append(
-                {"ja": f"… ほか{rest + 1}項目、うち要確認 {more}", "en": f"... and {rest + 1} more, {more} of them not good"}[
-                    language
-                ]
-            )
-            break
-        lines += own
-    return "\n".join([*lines, getattr(_verdict(found), language)])
-
-
-def _verdict(found: list[Finding]) -> Text:
-    """Nobody leaves before the gateway has answered."""
-    if bad := sum(one.is_bad for one in found):
-        return Text(f"直すところが {bad} か所あります", f"{bad} to be mended")
-    if any(one.what == "gateway" and one.state == "unknown" for one in found):
-        return Text("通信確認待ちです", "waiting for the gateway's answer")
-    return Text("ここに設置できます", "good to go")
-
-
-def _lines(one: Finding, language: str, most: int) -> list[str]:
-    """What is so, and under it what to do about it in `most` lines."""
-    lines = [_cut(f"{_MARKS[one.state]} {one.what}  {getattr(one.said, language)}", COLUMNS)]
-    if one.do is not None:
-        parts = _wrapped(getattr(one.do, language), COLUMNS - 6, most)
-        lines += [("   → " if number == 0 else "     ") + part for number, part in enumerate(parts)]
-    return lines
-
-
-def as_json(found: list[Finding], language: str) -> str:
-    """One object: whether nothing is bad, and all findings."""
-    return json.dumps(
-        {
-            "ok": not any(one.is_bad for one in found),
-            "findings": [
-                {
-                    "what": one.what, "state": one.state, "said": getattr(one.said, language),
-                    "do": getattr(one.do, language) if one.do else None,
-                }
-                for one in found
-            ],
-        },
-        ensure_ascii=False,
-    )  # fmt: skip
-
-
-def _width(text: str) -> int:
-    return sum(2 if east_asian_width(character) in "WFA" else 1 for character in text)
-
-
-def _cut(text: str, columns: int) -> str:
-    """The beginning, as far as it fits."""
-    while _width(text) > columns:
-        text = text[:-2] + "…"
-    return text
-
-
-def _wrapped(text: str, columns: int, most: int) -> list[str]:
-    """In lines that fit: Japanese is broken anywhere, and no other word unless it is too long; the last one is cut."""
-    text = " ".join(text.split())
-    lines: list[str] = []
-    while text and len(lines) < most - 1 and _width(text) > columns:
-        end = next(end for end in range(len(text), 0, -1) if _width(text[:end]) <= columns)
-        begins = end
-        while begins > 0 and not (text[begins - 1].isspace() or text[begins].isspace() or _width(text[begins - 1]) == 2):
-            begins -= 1
-        end = begins if begins > columns // 4 else end
-        lines.append(text[:end].rstrip())
-        text = text[end:].lstrip()
-    return [*lines, _cut(text, columns)]

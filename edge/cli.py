@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge import check, identity, status
+from edge import check, identity, screen, status
 from edge.agent import VERSION, Agent, Driver
 from edge.care import Build, Means, RemoteCare
 from edge.clock import SystemClock, boot_id, machine_id
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             command.add_argument("config", type=Path, help="edge.toml")
         if name == "check":
-            command.add_argument("--lang", choices=check.LANGUAGES, help="Language of the screen; by LANG when absent.")
+            command.add_argument("--lang", choices=screen.LANGUAGES, help="Language of the screen; by LANG when absent.")
     arguments = parser.parse_args(argv)
     # `check` says on its screen what is wrong, and the screen is not to scroll away.
     level = logging.ERROR if arguments.command == "check" else logging.INFO
@@ -146,8 +146,8 @@ def _clock(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     findings = asyncio.run(check.findings(config))
-    language = arguments.lang or check.language()
-    print(check.as_json(findings, language) if arguments.json else check.screen(findings, language))
+    language = arguments.lang or screen.language()
+    print(screen.as_json(findings, language) if arguments.json else screen.screen(findings, language))
     if any(one.setting for one in findings):
         return 2
     return 1 if any(one.is_bad for one in findings) else 0

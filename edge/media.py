@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from edge.durable import sync_folder
+
 EXTENSIONS = {
     "image/jpeg": "jpg",
     "video/mp4": "mp4",
@@ -86,8 +88,8 @@ class MediaFolder:
                 path.rename(folder / path.name)
             except FileNotFoundError:
                 continue
-            _sync_folder(folder)
-            _sync_folder(self._folder)
+            sync_folder(folder)
+            sync_folder(self._folder)
             return True
         return False
 
@@ -97,7 +99,7 @@ class MediaFolder:
         path = self._folder / f"{sha256}.{EXTENSIONS[content_type]}"
         self._folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _sync_folder(self._folder)  # it may have been put there by a call that failed after the rename
+            sync_folder(self._folder)  # it may have been put there by a call that failed after the rename
             return
         free = shutil.disk_usage(self._folder).free
         if free - size < self._reserve_bytes:
@@ -116,7 +118,7 @@ class MediaFolder:
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def waiting(self) -> list[Waiting]:
         """What is on the shelf: pictures before videos, which are long on a thin link, and of each the oldest first.
@@ -143,15 +145,7 @@ class MediaFolder:
         for extension in EXTENSIONS.values():
             (self._folder / f"{sha256}.{extension}").unlink(missing_ok=True)
         if self._folder.exists():
-            _sync_folder(self._folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+            sync_folder(self._folder)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import Client, MQTTMessage
 
-from edge import check, cli, status
-from edge.check import COLUMNS, LINES, Finding, Text, _width
+from edge import check, cli, screen, status
 from edge.clock import Instant
 from edge.contract.messages import Ack, Birth, encode
 from edge.contract.topics import Channel, Topic, topic_for
 from edge.errors import DeviceError
 from edge.hardware import machine
 from edge.records import Reading, Record
+from edge.screen import COLUMNS, LINES, Finding, Text, _width
 from edge.timekeeper import Timekeeper
 from simulators.broker import Broker, BrokerMissingError, nats
 from tests.edge.authority import DAY, Authority
@@ -578,8 +578,8 @@ def test_nothing_of_the_log_stands_above_the_screen(
 
 def test_words_are_not_broken_and_an_advice_has_one_arrow() -> None:
     do = Text("電波を確かめてください: " + "connection refused " * 8, "its log says why " * 9)
-    for language in check.LANGUAGES:
-        first, second, third = check.screen([Finding("gateway", "bad", Text("a", "a"), do)], language).splitlines()[1:4]
+    for language in screen.LANGUAGES:
+        first, second, third = screen.screen([Finding("gateway", "bad", Text("a", "a"), do)], language).splitlines()[1:4]
         assert first.startswith("   → ")
         assert second.startswith("     ")
         assert f"{first[5:]} {second[5:]} {third[5:]}" == " ".join(getattr(do, language).split())
@@ -600,11 +600,11 @@ texts = st.builds(lambda text, times: text * times, st.text("ab 電波→…、"
         ),
         max_size=30,
     ),
-    st.sampled_from(check.LANGUAGES),
+    st.sampled_from(screen.LANGUAGES),
 )
 def test_whatever_was_found_it_fits_one_screen_and_begins_with_the_worst(found: list[Finding], language: str) -> None:
-    lines = check.screen(found, language).splitlines()
+    lines = screen.screen(found, language).splitlines()
     assert len(lines) <= LINES
     assert all(_width(line) <= COLUMNS for line in lines)
     assert (lines[0].startswith("NG")) is any(one.is_bad for one in found)
-    json.loads(check.as_json(found, language))
+    json.loads(screen.as_json(found, language))
