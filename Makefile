@@ -157,6 +157,7 @@ lock: ## lock requirements/*.txt anew, e.g. ARGS="--upgrade"
 	$(UV_COMPILE) --extra dev --group build --output-file requirements/dev.txt >&2
 	$(UV_COMPILE) --extra sim --group build --constraint requirements/dev.txt --output-file requirements/demo.txt >&2
 	$(UV_COMPILE) --extra gateway --constraint requirements/dev.txt --output-file requirements/gateway.txt >&2
+	$(UV_COMPILE) --extra gateway --extra voice --constraint requirements/dev.txt --output-file requirements/gateway-voice.txt >&2
 	$(UV_COMPILE) --extra edge --constraint requirements/dev.txt --output-file requirements/edge.txt >&2
 	$(UV_COMPILE) --extra edge --extra ble --constraint requirements/dev.txt --output-file requirements/edge-ble.txt >&2
 	$(UV_COMPILE) --extra edge --extra classify --constraint requirements/dev.txt --output-file requirements/edge-classify.txt >&2

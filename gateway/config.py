@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edge.contract.broker import parse_url
 from edge.contract.faults import plain
 from edge.contract.names import Name
-from gateway.alerting.route import RouteConfig
+from gateway.alerting.route import FAMILY, RouteConfig
+from gateway.contacts.config import GroupConfig, PeopleConfig
 from gateway.deployments import Deployment
 from gateway.errors import ConfigError
 from gateway.ingest import GatewayBrokerConfig
@@ -125,6 +126,8 @@ class GatewayConfig(BaseModel):
     deployment: list[Deployment] = Field([], description="Which device stands where.")
     rule: dict[Name, RuleConfig] = Field({}, description="What raises an alert, by name.")
     contact: dict[Name, ContactConfig] = Field({}, description="Who is told, by name.")
+    group: dict[Name, GroupConfig] = Field({}, description="People who are told together, by name.")
+    people: PeopleConfig | None = Field(None, description="What messages to people need; absent: webhooks only.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
 
     @field_validator("time_zone")
@@ -149,15 +152,17 @@ class GatewayConfig(BaseModel):
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "GatewayConfig":
         for number, route in enumerate(self.route):
-            for contact in route.to:
-                if contact not in self.contact:
-                    raise ValueError(f"route.{number}.to: contact.{contact} is not configured")
+            for at, step in enumerate(route.all_steps):
+                where = f"route.{number}.to" if route.to else f"route.{number}.steps.{at}.to"
+                for name in step.to:
+                    if name not in self.contact and name not in self.group and name != FAMILY:
+                        raise ValueError(f"{where}: neither contact.{name} nor group.{name} is configured")
             if route.match.rule is not None and route.match.rule not in self.rule:
                 raise ValueError(f"route.{number}.match.rule: rule.{route.match.rule} is not configured")
         if self.rule and not any(not route.match.model_dump(exclude_none=True) for route in self.route):
             raise ValueError(
                 "route: none is without a match, so an alert that fits none reaches nobody. "
-                'Add one at the end: [[route]] with to = ["<contact>"] only'
+                'Add one at the end: [[route]] with to = ["<contact or group>"] only'
             )
         return self
 

@@ -464,8 +464,11 @@ def _seqs(batch: CheckedBatch) -> Iterator[int]:
 
 
 def _body(event: AnyEvent) -> str:
-    """An event's own fields as JSON, the same text for the same event."""
-    return event.model_dump_json(by_alias=True, exclude={"seq", "dt", "device", "type", "class_"})
+    """An event's own fields as JSON, the same text for the same event: one of before there was `species` too."""
+    without = {"seq", "dt", "device", "type", "class_"}
+    if getattr(event, "species", "") is None:
+        without.add("species")
+    return event.model_dump_json(by_alias=True, exclude=without)
 
 
 def _make_room(cache: dict[Any, Any]) -> None:

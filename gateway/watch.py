@@ -19,7 +19,7 @@ from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.lifecycle import Alert, Move, Subject, advance, alert_id
-from gateway.alerting.route import RouteConfig, contacts_for
+from gateway.alerting.route import RouteConfig, route_for
 from gateway.deployments import Deployments
 from gateway.rules import Fact, Memory, Rule, Verdict
 from gateway.state import State
@@ -180,6 +180,7 @@ class Watch:
                 f"{row.epoch}:{row.seq}",
                 superseded,
                 '"found":true' in row.body,
+                row.body,
             )
             if verdict := self._judge(watched, fact, now_us, self._urgent):
                 found.append((watched, row.node, row.device, verdict))
@@ -294,8 +295,8 @@ class Watch:
 
     def _notify(self, connection: Connection, alert: Alert, now_us: int) -> None:
         deployment = self._deployments.of(alert.node, alert.device)
-        to = contacts_for(self._routes, {"kind": alert.kind, "rule": alert.rule, "severity": alert.severity,
-                                         "node": alert.node, "device": alert.device})  # fmt: skip
+        route = route_for(self._routes, asdict(alert))
+        to = list(dict.fromkeys(route.all_steps[0].to)) if route else []
         if not to:
             log.error("alert %s of rule.%s: no route fits, nobody is told", alert.id, alert.rule)
         title, text = words_for(alert, deployment, self._zone, now_us)

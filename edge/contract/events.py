@@ -70,6 +70,23 @@ class TrapMoved(_Event):
     folded: Count = Field(0, description="Further movements that this event stands for.")
 
 
+class TrapVisited(_Event):
+    """Somebody pressed the trap's visit button: a person stands there. No sensor says this."""
+
+    rank = RecordClass.ALARM
+    type: Literal["trap_visited"] = "trap_visited"
+    class_: Literal["alarm"] = Field("alarm", alias="class")
+
+
+class AlarmTest(_Event):
+    """A test that goes the whole way of an alarm: an installer's test trip, or the daily canary. It asks nobody to set out."""
+
+    rank = RecordClass.ALARM
+    type: Literal["test_alarm"] = "test_alarm"
+    class_: Literal["alarm"] = Field("alarm", alias="class")
+    token: Hex16 = Field(description="What the answer is recognized by; who sends the test chooses it.")
+
+
 class TamperOpened(_Event):
     """The tamper loop of a device was cut or its lid opened."""
 
@@ -117,6 +134,7 @@ class MediaCaptured(_Event):
     confidence: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="The model's own score of `content`, 0 to 1; absent without a model."
     )
+    species: Name | None = Field(None, description="What animal the model takes it for, e.g. `bear`; absent where it can't say.")
     withheld: StrictBool = Field(False, description="The file stays on the node, because a person may be in it.")
 
 
@@ -211,6 +229,8 @@ AnyEvent = (
     TrapSprung
     | TrapReset
     | TrapMoved
+    | TrapVisited
+    | AlarmTest
     | TamperOpened
     | TamperClosed
     | ButtonPressed

@@ -11,13 +11,14 @@ A person acknowledges a firing alert; nothing else does. Another opening is anot
 reset was still on the way.
 """
 
+import json
 import uuid
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.rules.verdict import Verdict
 
-State = Literal["pending", "firing", "acknowledged", "resolved"]
+State = Literal["pending", "firing", "acknowledged", "shelved", "suppressed", "resolved"]
 
 _NAMESPACE = uuid.UUID("6f0c1d3e-5a0e-5c3b-9c5d-2f6f5a746f6d")
 
@@ -37,9 +38,13 @@ class Alert:
     since_us: int
     late: bool
     summary: str
+    facts: str = "{}"
+    count: int = 1
     fired_us: int | None = None
     acknowledged_us: int | None = None
     acknowledged_by: str | None = None
+    shelved_until_us: int | None = None
+    suppressed_by: str | None = None
     resolved_us: int | None = None
     version: int = 1
 
@@ -92,6 +97,8 @@ def advance(current: Alert | None, verdict: Verdict, subject: Subject, now_us: i
             verdict.since_us,
             verdict.late,
             verdict.reason,
+            json.dumps(dict(verdict.facts), ensure_ascii=False),
+            verdict.times,
             fired_us=now_us if firing else None,
         )
         return [Move(alert, None, verdict.reason, tell=firing)]

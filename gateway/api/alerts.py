@@ -76,7 +76,7 @@ def routes(deps: Deps) -> APIRouter:
                     "created_us": one.created_us,
                     "due_us": one.due_us,
                     "attempts": one.attempts,
-                    "delivered_us": one.delivered_us,
+                    "sent_us": one.sent_us,
                     "error": one.error,
                 }
                 for one in sent

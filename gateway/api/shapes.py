@@ -150,7 +150,7 @@ class NotificationJson(TypedDict):
     created_us: int
     due_us: int
     attempts: int
-    delivered_us: int | None
+    sent_us: int | None
     error: str | None
 
 

@@ -169,7 +169,7 @@ class Deliverer:
         values: dict[str, Any] = {"attempts": attempts}
         match outcome:
             case Delivered():
-                values |= {"state": "delivered", "delivered_us": now_us, "error": None}
+                values |= {"state": "sent", "sent_us": now_us, "error": None}
                 if row.contact in self._failing:
                     self._failing.discard(row.contact)
                     log.warning("contact %s can be reached again", row.contact)

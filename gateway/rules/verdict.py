@@ -1,5 +1,7 @@
 """What rules take and give: Fact, Memory, Verdict; and what all rule configs share."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +26,7 @@ class Fact(NamedTuple):
     id: str  # `epoch:seq`
     superseded: bool = False  # a later fact that ends this one is committed already
     found: bool = False  # the state was found so when the agent started
+    body: str = "{}"  # of an event: JSON of its own fields
 
     def is_newer_than(self, remembered: str | None) -> bool:
         """Whether this fact of a device came about after the one with the id `remembered`.
@@ -45,6 +48,10 @@ class Verdict(NamedTuple):
     opening: str = ""
     late: bool = False
     reason: str = ""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What the words need beside the reason, as a JSON object: a value, a species, a picture's SHA-256, who a tag belongs to."""
+    times: int = 1
+    """How many identical occurrences this stands for."""
 
 
 class RuleBase(BaseModel):

@@ -159,13 +159,17 @@ alerts = Table(
     Column("node", Text, nullable=False),
     Column("device", Text, nullable=False),
     Column("opening", Text, nullable=False),  # what opened it, so that the same thing never opens two
-    Column("state", Text, nullable=False),  # pending, firing, acknowledged, resolved
+    Column("state", Text, nullable=False),  # pending, firing, acknowledged, shelved, suppressed, resolved
     Column("since_us", BigInteger, nullable=False),
     Column("late", Boolean, nullable=False),
     Column("summary", Text, nullable=False),
+    Column("facts", Text, nullable=False, server_default=text("'{}'")),  # JSON, as in Verdict.facts
+    Column("count", Integer, nullable=False, server_default=text("1")),  # identical occurrences that it stands for
     Column("fired_us", BigInteger),
     Column("acknowledged_us", BigInteger),
     Column("acknowledged_by", Text),
+    Column("shelved_until_us", BigInteger),  # while shelved: when it fires again by itself
+    Column("suppressed_by", Text),  # while suppressed: `silence:3`, `inhibit:node-offline`, `maintenance:...`, `flapping`
     Column("resolved_us", BigInteger),
     Column("version", Integer, nullable=False),
     UniqueConstraint("rule", "node", "device", "opening", name="alerts_identity"),
@@ -184,22 +188,176 @@ alert_history = Table(
     Column("why", Text, nullable=False),
 )
 
-# The delivery outbox: one row is one message to one contact, and its id is the same for ever.
+# Who said that what must not be told, from when until when, and why. `match` is JSON of gateway.alerting.route.Match.
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("match", Text, nullable=False),
+    Column("from_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("ended_us", BigInteger),  # ended before its time
+    Column("ended_by", Text),
+    sqlite_autoincrement=True,
+)
+
+# --- People and what they are told: gateway.contacts, gateway.paging, gateway.notify ------------------
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("id", Text, primary_key=True),  # 16 hex digits
+    Column("name", Text, nullable=False),  # what others are told of them: 田中さん without the さん
+    Column("language", Text, nullable=False, server_default=text("'ja'")),  # ja, ja-easy, en
+    Column("quiet", Text, nullable=False, server_default=text("'[]'")),  # JSON list of gateway.contacts.quiet.Quiet
+    Column("away_until_us", BigInteger),  # 留守にします
+    Column("deputy", Text),  # the contact who is told meanwhile
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("removed_us", BigInteger),
+)
+
+# Which groups of the configuration a contact is in.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("team", Text, primary_key=True),  # a `group` of the configuration
+    Column("contact", Text, ForeignKey("contacts.id"), primary_key=True),
+)
+
+# Where a contact can be reached, in the order of `rank`.
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("id", Text, primary_key=True),  # 16 hex digits
+    Column("contact", Text, ForeignKey("contacts.id"), nullable=False, index=True),
+    Column("channel", Text, nullable=False),  # line, push, mail, sms, voice
+    Column("address", Text, nullable=False),  # a LINE user id, a push subscription as JSON, a mail address, +81...
+    Column("rank", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # new (never answered), proved, unreachable
+    Column("why", Text),  # of unreachable: unfollowed, bounced, gone, unanswered
+    Column("created_us", BigInteger, nullable=False),
+    Column("proved_us", BigInteger),  # its first answered test
+    Column("tested_us", BigInteger),  # the last test sent
+    Column("heard_us", BigInteger),  # the last answer of any kind that came over it
+    UniqueConstraint("channel", "address", name="addresses_identity"),
+)
+
+# A printed QR or short code by which somebody joins a group.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("code_sha256", Text, primary_key=True),
+    Column("team", Text, nullable=False),
+    Column("name", Text),  # of who is expected; NULL: they say it themselves
+    Column("uses_left", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
+
+# One page is what people are told of together: alerts of one route and group, and how far its steps have come.
+pages = Table(
+    "pages",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID, from what opened it
+    Column("route", Text, nullable=False),
+    Column("group_key", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),  # waiting (group_wait, digest), asking, answered, exhausted, closed
+    Column("needed", Integer, nullable=False),
+    Column("step", Integer, nullable=False),  # steps begun
+    Column("round", Integer, nullable=False, server_default=text("0")),  # times everybody was asked anew
+    Column("opened_us", BigInteger, nullable=False),
+    Column("stepped_us", BigInteger),  # when the last step began
+    Column("answered_us", BigInteger),  # when as many as needed had said that they go
+    Column("due_us", BigInteger),  # when to look again, whatever happens; NULL: only when something does
+    Column("changed", Boolean, nullable=False, server_default=text("1")),  # something happened: look at the next tick
+    Column("closed_us", BigInteger),
+    Column("memory", Text, nullable=False, server_default=text("'{}'")),  # JSON of gateway.alerting.escalation
+    Column("version", Integer, nullable=False),
+    Index("pages_state", "state", "due_us"),
+    Index("pages_group", "route", "group_key", "state"),
+)
+
+page_alerts = Table(
+    "page_alerts",
+    metadata,
+    Column("page", Text, ForeignKey("pages.id"), primary_key=True),
+    Column("alert", Text, ForeignKey("alerts.id"), primary_key=True, index=True),
+    Column("joined_us", BigInteger, nullable=False),
+    Column("told_us", BigInteger),  # when a message first named it
+)
+
+# What people said, in order; the last of a contact on a page counts.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("page", Text, ForeignKey("pages.id"), nullable=False, index=True),
+    Column("contact", Text, nullable=False),
+    Column("answer", Text, nullable=False),  # going, cannot, with_her, false_alarm, found, done, seen
+    Column("at_us", BigInteger, nullable=False),
+    Column("via", Text, nullable=False),  # line, link, keypad, api, visit
+    Column("notification", Text),
+    sqlite_autoincrement=True,
+)
+
+# The delivery outbox and ledger: one row is one message to one address of one contact, and its id is the same for ever.
 notifications = Table(
     "notifications",
     metadata,
     Column("id", Text, primary_key=True),  # UUID
-    Column("alert", Text, ForeignKey("alerts.id"), nullable=False, index=True),
-    Column("contact", Text, nullable=False),
-    Column("state", Text, nullable=False),  # queued, delivered, dead
+    Column("alert", Text, ForeignKey("alerts.id"), index=True),  # the alert it is about; NULL: of several, or of none
+    Column("page", Text, ForeignKey("pages.id"), index=True),
+    Column("kind", Text, nullable=False, server_default=text("'alert'")),  # gateway.notify.message.Kind
+    Column("contact", Text, nullable=False),  # contacts.id, or the name of a `contact` of the configuration
+    Column("address", Text),  # addresses.id; NULL: a `contact` of the configuration has its own
+    Column("channel", Text, nullable=False, server_default=text("'webhook'")),
+    Column("state", Text, nullable=False),  # queued, sent, seen, answered, failed_over, dropped, dead
     Column("severity_rank", Integer, nullable=False, server_default=text("1")),  # 0 critical, 1 warning, 2 info: what goes first
-    Column("body", Text, nullable=False),  # JSON, as it is sent; `deliver` says so where the alert is over
+    Column("body", Text, nullable=False),  # JSON of gateway.notify.message.Message
     Column("created_us", BigInteger, nullable=False),
     Column("due_us", BigInteger, nullable=False),
+    Column("failover_us", BigInteger),  # not sent by then: the contact's next address is tried; NULL: never
+    Column("failed_over_from", Text),  # the notification that this one stands in for
     Column("attempts", Integer, nullable=False),
-    Column("delivered_us", BigInteger),
+    Column("intent_us", BigInteger),  # an attempt was begun, and what came of it is not known yet
+    Column("possibly_twice", Boolean, nullable=False, server_default=text("0")),
+    Column("provider_id", Text),  # what the provider calls it
+    Column("sent_us", BigInteger),
+    Column("seen_us", BigInteger),
+    Column("answered_us", BigInteger),
     Column("error", Text),
     Index("notifications_due", "state", "due_us"),
+    Index("notifications_provider", "channel", "provider_id"),
+)
+
+# What came in from a provider, kept before it is answered and worked on after: `id` is what tells a repetition.
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", Text, primary_key=True),  # line:<webhookEventId>, twilio:<sid>:<what>
+    Column("channel", Text, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("done_us", BigInteger),
+    Column("error", Text),
+    Index("inbox_done", "done_us"),
+)
+
+# What a channel may still send this month, as its provider says.
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("limit_", Integer),  # NULL: none
+    Column("used", Integer, nullable=False),
+    Column("read_us", BigInteger, nullable=False),
 )
 
 media = Table(
@@ -223,6 +381,137 @@ pictures = Table(
     Column("captured_us", BigInteger, nullable=False),
     Column("cleared_us", BigInteger),
     Column("cleared_by", Text),
+    Column("species", Text),  # what the node's model takes it for
+    Column("confirmed_content", Text),  # what a person says it is: kept beside the model's word, never over it
+    Column("confirmed_species", Text),
+    Column("confirmed_us", BigInteger),
+    Column("confirmed_by", Text),
+)
+
+# --- Traps: gateway.traps -----------------------------------------------------------------------------
+
+# Somebody was there. Only a person makes one: by the box's button, the trap's QR, or a form.
+visits = Table(
+    "visits",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID; of the client, or of the button's event
+    Column("node", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("via", Text, nullable=False),  # button, qr, form
+    Column("result", Text, nullable=False),  # set, capture, empty, moved, removed
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("recorded_us", BigInteger, nullable=False),
+    Index("visits_device", "node", "device", "at_us"),
+)
+
+# A capture's dossier, for the municipality's form.
+captures = Table(
+    "captures",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("node", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("alert", Text),
+    Column("sprung_us", BigInteger),  # by the sensor; NULL where none said so
+    Column("visit", Text, ForeignKey("visits.id"), nullable=False),
+    Column("species", Text),
+    Column("sex", Text),  # male, female, unknown
+    Column("weight_kg", Float),
+    Column("disposal", Text),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("reminded_us", BigInteger),
+    Column("completed_us", BigInteger),
+    Column("completed_by", Text),
+)
+
+# The same picture can prove one capture only.
+capture_photos = Table(
+    "capture_photos",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("capture", Text, ForeignKey("captures.id"), nullable=False, index=True),
+    Column("item", Text, nullable=False),  # of the checklist: gateway.traps.CHECKLIST
+    Column("added_us", BigInteger, nullable=False),
+    Column("added_by", Text, nullable=False),
+)
+
+# --- Watch tags: gateway.mimamori ---------------------------------------------------------------------
+
+# Whom a tag belongs to. Nothing outside of this database knows a name.
+watched = Table(
+    "watched",
+    metadata,
+    Column("id", Text, primary_key=True),  # 16 hex digits
+    Column("name", Text, nullable=False),  # 呼び名
+    Column("family", Text, nullable=False),  # the `group` that is told
+    Column("homes", Text, nullable=False),  # JSON list of "node/device": the receivers that hear the tag at home
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("tag", Text, primary_key=True),  # as records name it; of a rotating one its enrolled name
+    Column("watched", Text, ForeignKey("watched.id"), nullable=False, index=True),
+    Column("enrolled_us", BigInteger, nullable=False),
+    Column("enrolled_by", Text, nullable=False),
+)
+
+search_cases = Table(
+    "search_cases",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("watched", Text, ForeignKey("watched.id"), nullable=False, index=True),
+    Column("state", Text, nullable=False),  # open, paused (not renewed: volunteers see nothing), found, closed
+    Column("reason", Text, nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("opened_by", Text, nullable=False),
+    Column("step", Integer, nullable=False),  # how far it was widened
+    Column("renewed_us", BigInteger, nullable=False),
+    Column("page", Text),
+    Column("ended_us", BigInteger),
+    Column("ended_by", Text),
+)
+
+# --- People flow: gateway.flow ------------------------------------------------------------------------
+
+# How many are in an area by our reckoning, and what corrects it: JSON of gateway.flow.occupancy.
+area_states = Table(
+    "area_states",
+    metadata,
+    Column("area", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("saved_us", BigInteger, nullable=False),
+)
+
+# A person counted heads; `reckoned` is what we said at that moment, so the error can be published.
+recounts = Table(
+    "recounts",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("area", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("counted", Integer, nullable=False),
+    Column("reckoned", Integer),
+    Column("who", Text, nullable=False),
+    Index("recounts_area", "area", "at_us"),
+    sqlite_autoincrement=True,
+)
+
+# Whether the town is in disaster mode; the last row holds.
+town_modes = Table(
+    "town_modes",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("mode", Text, nullable=False),  # normal, disaster
+    Column("since_us", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 # --- The nodes' identities and their remote care: gateway.nodes --------------------------------------

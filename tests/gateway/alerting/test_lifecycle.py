@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.alerting.lifecycle import Alert, Subject, acknowledge, advance, alert_id
-from gateway.alerting.route import Match, RouteConfig, contacts_for
+from gateway.alerting.route import Match, RouteConfig, route_for
 from gateway.rules import Verdict
 
 SUBJECT = Subject("sprung", "trap", "critical", "kitayama-03", "trap-11")
@@ -99,8 +99,5 @@ ALERT = {"kind": "trap", "rule": "sprung", "severity": "critical", "node": "kita
 )
 def test_the_first_route_that_fits_is_taken(matches: list[dict[str, str]], taken: int | None) -> None:
     routes = [RouteConfig(match=Match(**match), to=[f"contact-{i}"]) for i, match in enumerate(matches)]
-    assert contacts_for(routes, ALERT) == ([] if taken is None else [f"contact-{taken}"])
-
-
-def test_a_contact_that_stands_twice_in_a_route_is_told_once() -> None:
-    assert contacts_for([RouteConfig(to=["a", "b", "a"])], ALERT) == ["a", "b"]
+    found = route_for(routes, ALERT)
+    assert (found.to if found else None) == (None if taken is None else [f"contact-{taken}"])

@@ -71,8 +71,8 @@ DEFAULTS: dict[str, Callable[[int], dict[str, Any]]] = {
         "alert": "a-1", "at_us": now - MINUTE_US, "before": None, "after": "firing", "who": "rule", "why": "trap_sprung"
     },
     "notifications": lambda now: {
-        "id": "n-1", "alert": "a-1", "contact": "farmers-kitayama", "state": "delivered", "body": "{}",
-        "created_us": now - MINUTE_US, "due_us": now - MINUTE_US, "attempts": 1, "delivered_us": now,
+        "id": "n-1", "alert": "a-1", "contact": "farmers-kitayama", "state": "sent", "body": "{}",
+        "created_us": now - MINUTE_US, "due_us": now - MINUTE_US, "attempts": 1, "sent_us": now,
     },
     "pictures": lambda now: {
         "sha256": "a" * 64, "node": "kitayama-03", "device": "cam-02", "content": "unclassified", "withheld": False,

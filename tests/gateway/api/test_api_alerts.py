@@ -40,7 +40,7 @@ def test_one_alert_with_its_history_and_messages(gateway: Gateway) -> None:
     assert found["history"] == [
         {"at_us": NOW_US - MINUTE_US, "before": None, "after": "firing", "who": "rule", "why": "trap_sprung"}
     ]
-    assert [(one["contact"], one["state"]) for one in found["notifications"]] == [("farmers-kitayama", "delivered")]
+    assert [(one["contact"], one["state"]) for one in found["notifications"]] == [("farmers-kitayama", "sent")]
     assert "000-0000" not in answer.text
     assert gateway.client().get("/api/v1/alerts/none").status_code == 404
 

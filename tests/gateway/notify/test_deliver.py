@@ -161,7 +161,7 @@ def test_a_delivered_notification_is_never_sent_again(state: State, phone: Phone
     desk.queue("n-1")
     assert (desk.deliverer.step(), desk.deliverer.step()) == (1, 0)
     row = desk.rows()["n-1"]
-    assert (row["state"], row["delivered_us"], row["attempts"], row["error"]) == ("delivered", NOW_US, 1, None)
+    assert (row["state"], row["sent_us"], row["attempts"], row["error"]) == ("sent", NOW_US, 1, None)
     assert phone.times() == {"n-1": 1}
 
 
@@ -231,7 +231,7 @@ def test_what_is_over_before_it_could_be_sent_says_so(
         "over": True,
     }
     assert one.key == "n-1", "the same id: a receiver that had it already shows it once"
-    assert desk.rows()["n-1"]["state"] == "delivered"
+    assert desk.rows()["n-1"]["state"] == "sent"
 
 
 def test_an_alert_that_ends_between_two_attempts_is_over_at_the_second(state: State, phone: Phone, webhook: Webhook) -> None:
@@ -435,7 +435,7 @@ def test_a_locked_database_repeats_the_writing_and_not_the_sending(state: State,
     monkeypatch.setattr(state, "write", write)
     with desk.at_work():
         assert written.wait(10)
-    assert desk.rows()["n-1"]["state"] == "delivered"
+    assert desk.rows()["n-1"]["state"] == "sent"
     assert channel.sent == ["n-1"]
 
 
@@ -487,4 +487,4 @@ def test_killed_between_the_attempt_and_its_row_the_same_id_is_attempted_again(
     desk.deliverer.step()
     assert phone.times() == {"n-1": 2}, "the receiver tells the repetition by its id"
     assert {one.key for one in phone.received} == {"n-1"}
-    assert desk.rows()["n-1"]["state"] == "delivered"
+    assert desk.rows()["n-1"]["state"] == "sent"

@@ -280,7 +280,7 @@ ALL = [
 MOMENTS = st.integers(T0 - 2**40, T0 + 2**40)
 FACTS = st.builds(
     Fact, st.just("n"), st.just("d"), st.sampled_from([*EVENTS, *METRICS]), st.floats(allow_nan=False, allow_infinity=False),
-    MOMENTS, MOMENTS, st.booleans(), st.text(max_size=5), st.booleans(),
+    MOMENTS, MOMENTS, st.booleans(), st.builds("{}:{}".format, st.sampled_from("ab"), st.integers(1, 9)), st.booleans(),
 )  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""What the configuration says of people: groups, the office, quiet hours."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edge.contract.names import Name
+from gateway.notify.message import Language
+from gateway.rules.duration import Duration
+
+_frozen = ConfigDict(extra="forbid", frozen=True)
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class QuietConfig(BaseModel):
+    """Hours in which only what is critical comes through."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    days: list[Weekday] | None = Field(None, description="Days on which such hours begin; absent: every day.")
+    from_: TimeOfDay = Field(alias="from", description="When they begin, in the zone's time: 21:00.")
+    to: TimeOfDay = Field(description="When they end; the next day where it is earlier than `from`: 06:00.")
+    zone: str | None = Field(None, description="IANA zone; absent: the gateway's `time_zone`.")
+
+
+class GroupConfig(BaseModel):
+    """One `group`: people who are told together. Its members join by a code and stand in the state database."""
+
+    model_config = _frozen
+
+    label: str = Field(min_length=1, max_length=40, description="What its people call it: 北山のわな番.")
+    language: Language = Field("ja", description="The language of who joins and does not choose: ja, ja-easy or en.")
+    quiet: list[QuietConfig] = Field([], description="Quiet hours of its members, unless they choose their own.")
+
+
+class PeopleConfig(BaseModel):
+    """`[people]`: what all messages to people share."""
+
+    model_config = _frozen
+
+    public_url: str = Field(description="The gateway as phones reach it: https://gateway.example")
+    folder: Path = Field(description="Folder of the keys that sign links and push messages; mode 0700.")
+    office: Name = Field(description="The group or contact that is told when nobody can be reached.")
+    test_every: Duration = Field(30 * 86_400, description="How often each address is proved anew by an answered test.")
+    test_within: Duration = Field(3 * 86_400, description="How long a test may stay unanswered.")
+    link_for: Duration = Field(86_400, description="How long the link in a message can be used to answer.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_a_site(cls, url: str) -> str:
+        parts = urlsplit(url)
+        local = parts.hostname in ("127.0.0.1", "localhost")
+        if (
+            parts.scheme not in (("http", "https") if local else ("https",))
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+        ):
+            raise ValueError(f"{url!r} is not https://host")
+        return url.rstrip("/")
