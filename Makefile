@@ -120,12 +120,13 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(MAKE) check
 	exec $(BIN)/python -m pytest $(ARGS)
 
-check: ## lint, formatting, types, import rules
+check: ## lint, formatting, types, import rules, catalogues
 	$(call setup,dev)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest --quiet tests/gateway/words/test_catalogues.py
 
 format: ## let ruff format the code and mend what it safely can
 	$(call setup,dev)

@@ -1,4 +1,4 @@
-"""satomori-gateway: run, check; `authority` and `node` stand in gateway.nodes.cli.
+"""satomori-gateway: run, check. `authority` and `node` stand in gateway.nodes.cli, `contact` and `invite` in contacts.cli.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 """
@@ -11,7 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
+from gateway import silences_cli
 from gateway.config import GatewayConfig, load
+from gateway.contacts import cli as contacts_cli
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.nodes.cli import add_commands
 from gateway.nodes.told import Told
@@ -27,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("config", type=Path, help="gateway.toml")
         command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
     add_commands(commands)
+    contacts_cli.add_commands(commands)
+    silences_cli.add_commands(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpcore", "alembic"):

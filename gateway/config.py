@@ -13,13 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edge.contract.broker import parse_url
 from edge.contract.faults import plain
 from edge.contract.names import Name
+from gateway.alerting.mute import FlappingConfig, InhibitConfig, MaintenanceConfig
 from gateway.alerting.route import FAMILY, RouteConfig
+from gateway.canary import CANARY, CanaryConfig
 from gateway.contacts.config import GroupConfig, PeopleConfig
 from gateway.deployments import Deployment
 from gateway.errors import ConfigError
+from gateway.flow.config import AreaConfig
+from gateway.heartbeat import HeartbeatConfig
 from gateway.ingest import GatewayBrokerConfig
 from gateway.notify import ContactConfig
-from gateway.rules import RuleConfig
+from gateway.notify.channels import ChannelsConfig
+from gateway.rules import OWN, SYNTHETIC, RuleConfig
 from gateway.store import StoreConfig
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
@@ -124,11 +129,18 @@ class GatewayConfig(BaseModel):
     nodes: NodesConfig | None = Field(None, description="The nodes' identities and their remote care; absent: none.")
     time_zone: str = Field("Asia/Tokyo", description="IANA zone of the times in messages.")
     deployment: list[Deployment] = Field([], description="Which device stands where.")
+    area: dict[Name, AreaConfig] = Field({}, description="Places with counters at their edges, by name.")
     rule: dict[Name, RuleConfig] = Field({}, description="What raises an alert, by name.")
     contact: dict[Name, ContactConfig] = Field({}, description="Who is told, by name.")
+    channel: ChannelsConfig = Field(ChannelsConfig(), description="Over what people are told: line, push, mail, twilio.")
     group: dict[Name, GroupConfig] = Field({}, description="People who are told together, by name.")
     people: PeopleConfig | None = Field(None, description="What messages to people need; absent: webhooks only.")
+    canary: CanaryConfig | None = Field(None, description="A test alarm each day, the whole way to a phone; absent: none.")
+    heartbeat: HeartbeatConfig | None = Field(None, description="Who outside is told that the gateway is well; absent: nobody.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
+    inhibit: list[InhibitConfig] = Field([], description="What is not told while something that it follows from is known.")
+    maintenance: list[MaintenanceConfig] = Field([], description="Hours in which somebody works there, again and again.")
+    flapping: FlappingConfig = Field(FlappingConfig(), description="When what comes and goes is told no more.")
 
     @field_validator("time_zone")
     @classmethod
@@ -150,6 +162,50 @@ class GatewayConfig(BaseModel):
         return deployments
 
     @model_validator(mode="after")
+    def _canary_leads_somewhere(self) -> "GatewayConfig":
+        if self.canary is not None and self.canary.to not in self.contact and self.canary.to not in self.group:
+            raise ValueError(f"canary.to: neither contact.{self.canary.to} nor group.{self.canary.to} is configured")
+        if CANARY in self.rule:
+            raise ValueError(f"rule.{CANARY}: the gateway has a rule of this name by itself; give yours another")
+        return self
+
+    @model_validator(mode="after")
+    def _the_office_is_somebody(self) -> "GatewayConfig":
+        if self.people is not None and self.people.office not in (*self.contact, *self.group):
+            name = self.people.office
+            raise ValueError(f"people.office: neither contact.{name} nor group.{name} is configured")
+        return self
+
+    @model_validator(mode="after")
+    def _own_rule_is_its_own(self) -> "GatewayConfig":
+        if OWN in self.rule:
+            raise ValueError(f"rule.{OWN}: the gateway has a rule of this name by itself; give yours another")
+        return self
+
+    @model_validator(mode="after")
+    def _channels_know_people(self) -> "GatewayConfig":
+        if self.channel.any and self.people is None:
+            raise ValueError("channel: needs [people], which says how phones reach this gateway and where its keys are")
+        return self
+
+    @field_validator("route")
+    @classmethod
+    def _routes_have_names(cls, routes: list[RouteConfig]) -> list[RouteConfig]:
+        """A page finds its route by name. One that was given none is called by its place."""
+        named = [
+            route if "name" in route.model_fields_set or not number else route.model_copy(update={"name": f"main-{number}"})
+            for number, route in enumerate(routes)
+        ]
+        first: dict[str, int] = {}
+        for number, route in enumerate(named):
+            other = first.setdefault(route.name, number)
+            if other != number:
+                raise ValueError(
+                    f"{number}.name: route.{other} is called {route.name} already; a page finds its route by its name"
+                )
+        return named
+
+    @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "GatewayConfig":
         for number, route in enumerate(self.route):
             for at, step in enumerate(route.all_steps):
@@ -157,7 +213,7 @@ class GatewayConfig(BaseModel):
                 for name in step.to:
                     if name not in self.contact and name not in self.group and name != FAMILY:
                         raise ValueError(f"{where}: neither contact.{name} nor group.{name} is configured")
-            if route.match.rule is not None and route.match.rule not in self.rule:
+            if route.match.rule is not None and route.match.rule not in (*self.rule, OWN, CANARY):
                 raise ValueError(f"route.{number}.match.rule: rule.{route.match.rule} is not configured")
         if self.rule and not any(not route.match.model_dump(exclude_none=True) for route in self.route):
             raise ValueError(
@@ -170,7 +226,7 @@ class GatewayConfig(BaseModel):
     def taken_names(self) -> frozenset[str]:
         """Names that brokers or certificates know as something else than a node."""
         own = {self.broker.client_id, *([self.broker.username] if self.broker.username else [])}
-        return frozenset(own | set(self.nodes.server_names if self.nodes else ()))
+        return frozenset(own | {CANARY} | SYNTHETIC | set(self.nodes.server_names if self.nodes else ()))
 
 
 def load(path: Path) -> GatewayConfig:

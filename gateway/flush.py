@@ -125,6 +125,7 @@ class Flush:
     results: list[tuple[str, Result]] = field(default_factory=list)  # by the command's id
     seen: set[str] = field(default_factory=set)  # nodes that have just spoken themselves
     duplicates: int = 0
+    strangers: int = 0  # events of tags that nobody is enrolled for, dropped
 
     def refuse(self, message: Message, reason: str, seq: int | None = None) -> None:
         """Keeps the beginning of what is refused, with the reason. `seq` None: the whole message."""

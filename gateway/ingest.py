@@ -9,6 +9,7 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -32,6 +33,7 @@ from gateway.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 GROUP = 1000
+OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
@@ -85,6 +87,7 @@ class Ingest:
         self._config, self._processor, self._telemetry = config, processor, telemetry
         self._rng, self._now_us = rng, now_us
         self._outgoing, self._rung = outgoing, threading.Event()
+        self._own: deque[tuple[str, bytes]] = deque(maxlen=OWN_WAITING)
         self._new_session, self._said_mute, self._next_speech = True, False, 0.0
         self._stop = threading.Event()
         self._arrived: list[_Arrived] = []
@@ -102,6 +105,11 @@ class Ingest:
 
     def ring(self) -> None:
         """Says that `outgoing` has something to publish; safe from any thread."""
+        self._rung.set()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Has it published as soon as the broker is connected, QoS 1, not retained; it may be lost. Safe from any thread."""
+        self._own.append((topic, payload))
         self._rung.set()
 
     def run(self) -> None:
@@ -212,7 +220,12 @@ class Ingest:
                     log.error("time can't pass for the rules: the state database: %s", error.orig)
 
     def _speak_if_due(self, client: BufferedClient) -> None:
-        if self._outgoing is None or self._since_us is None:
+        if self._since_us is None:
+            return
+        while self._own:
+            topic, payload = self._own.popleft()
+            client.publish(topic, payload, qos=1)
+        if self._outgoing is None:
             return
         if not self._rung.is_set() and time.monotonic() < self._next_speech:
             return

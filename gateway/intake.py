@@ -5,7 +5,7 @@ a message holds, the work it makes here is bounded.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -46,9 +46,9 @@ _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam(
 class Intake:
     """Reads groups of messages; `committed` tells it what came of them."""
 
-    def __init__(self, database: Database, wanted: frozenset[str]) -> None:
-        """`wanted`: the metrics that rules want facts of."""
-        self._database, self._wanted = database, wanted
+    def __init__(self, database: Database, wanted: frozenset[str], is_ours: Callable[[str], bool]) -> None:
+        """`wanted`: the metrics that rules want facts of. `is_ours(tag)`: whether somebody is enrolled for it."""
+        self._database, self._wanted, self._is_ours = database, wanted, is_ours
         self.unsaved: set[Latest] = set()
         """Of which series a newer reading came since somebody cleared this."""
         self._latest: dict[str, dict[tuple[str, str], Latest]] = defaultdict(dict)  # by node, then by device and metric
@@ -266,6 +266,16 @@ class Intake:
                 time_us = now_us  # a clock that is wrong must not cost an alarm: it counts from when we heard of it
             if known == content:
                 work.seqs.append(seq)
+                flush.duplicates += 1
+            elif known is None and (tag := getattr(event, "tag", None)) is not None and not self._is_ours(tag):
+                # Whoever that is, it is nobody's business: not even stored. But settled, so that it is not sent again.
+                if not work.knows(seq):
+                    work.staged.add(seq)
+                    work.facts.append((seq, seq))
+                    flush.strangers += 1
+                work.seqs.append(seq)
+            elif known is None and getattr(event, "tag", None) is not None and work.knows(seq):
+                work.seqs.append(seq)  # sent again, and dropped when nobody was enrolled for it yet
                 flush.duplicates += 1
             elif known is not None or work.knows(seq):  # known as another event, or as a reading
                 work.reuse(seq)

@@ -35,6 +35,7 @@ from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, losses, nodes, quarantine, ranges
 from gateway.state.upsert import upsert, upsert_rows
 from gateway.telemetry import Telemetry
+from gateway.traps.visits import commit_visits
 from gateway.watch import Watch
 
 __all__ = ["Message", "Pipeline", "Writer"]
@@ -60,6 +61,14 @@ class Writer(Protocol):
         ...
 
 
+class Paging(Protocol):
+    """What lets time pass for pages; gateway.paging.Paging is one."""
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Looks at the pages that are due."""
+        ...
+
+
 class Pipeline:
     """Steps 1 to 7. `process` takes a group of messages and returns the acks to publish."""
 
@@ -71,14 +80,19 @@ class Pipeline:
         telemetry: Telemetry,
         say: Callable[[str, dict[str, Any]], None],
         outgoing: Outgoing | None = None,
+        is_ours: Callable[[str], bool] = lambda _: True,
+        paging: Paging | None = None,
     ) -> None:
-        """`say(kind, body)` tells the live stream what was committed. `outgoing` is told which nodes came back."""
+        """`say(kind, body)` tells the live stream what was committed. `outgoing` is told which nodes came back.
+
+        Events of a tag that is not `is_ours(tag)` are dropped before they are stored. `paging` is told that time passes.
+        """
         self._database, self._store, self._watch, self._telemetry, self._say = database, store, watch, telemetry, say
         self.store_down = False
         """Whether the series store took no points when it was last asked."""
         self._store_try_us = 0
-        self._intake = Intake(database, watch.metrics)
-        self._outgoing = outgoing
+        self._intake = Intake(database, watch.metrics, is_ours)
+        self._outgoing, self._paging = outgoing, paging
         self._deaf_until_us = 0
         self._seen: dict[str, int] = {}  # when nodes spoke last, not saved yet
         # Events may be committed that no rule has seen: after a crash, and when the watch could not commit.
@@ -132,6 +146,8 @@ class Pipeline:
         elif listening_since_us is not None:
             listening_since_us = max(listening_since_us, self._deaf_until_us)
         self._watch.tick(now_us, listening_since_us)
+        if self._paging is not None:
+            self._paging.tick(now_us, listening_since_us)
         unsaved = self._intake.unsaved
         if unsaved or self._seen:
             rows = [(*one.key, one.time_us, one.received_us, one.seq, one.value) for one in unsaved]
@@ -164,6 +180,7 @@ class Pipeline:
             if flush.events:
                 connection.execute(insert(events), flush.events)
                 commit_pictures(connection, flush.events)
+                commit_visits(connection, flush.events)
             if flush.lost:
                 connection.execute(insert(losses), flush.lost)
             if flush.quarantine:
@@ -267,6 +284,7 @@ class Pipeline:
         telemetry.messages.inc(messages)
         telemetry.records.labels("event").inc(len(flush.events))
         telemetry.duplicates.inc(flush.duplicates)
+        telemetry.strangers.inc(flush.strangers)
         telemetry.quarantined.inc(len(flush.quarantine))
         telemetry.lost.inc(sum(row["high"] - row["low"] + 1 for row in flush.lost))
 

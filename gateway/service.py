@@ -2,6 +2,7 @@
 
 thread `ingest`    Ingest -> Pipeline -> Watch        the only writer of facts and alerts' moves
 thread `deliver`   Deliverer and its pool
+thread `chores`    what may come a little late: what people wrote to us, tests of contacts, the canary, the outside watcher
 asyncio            the API, its streams and pages
 """
 
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from gateway.alerting.mute import muting_of
 from gateway.api.app import create_app
 from gateway.api.deps import Deps
 from gateway.api.server import serve
@@ -28,12 +30,13 @@ from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.ingest import GatewayBrokerConfig, Ingest
 from gateway.media import MediaShelf
+from gateway.mimamori.enrolled import Enrolled
 from gateway.nodes.listener import Care, create_node_app, listening, open_care
 from gateway.nodes.outgoing import Outgoing
-from gateway.notify import build_channel
-from gateway.notify.deliver import Deliverer
+from gateway.own import Probe
 from gateway.pipeline import Pipeline
-from gateway.rules import build_rule
+from gateway.reach import Outside, open_reach
+from gateway.rules import Surroundings, build_rule
 from gateway.state import State, open_state
 from gateway.state.tables import cursors
 from gateway.state.upsert import upsert
@@ -85,19 +88,39 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     store = open_store(config.store)
     media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
     disks = [media.disk, *([store.disk] if isinstance(store, SqliteStore) else [])]
-    channels = {name: build_channel(name, contact) for name, contact in config.contact.items()}
-    deliverer = Deliverer(state, channels, telemetry, rng, now_us)
 
     def say(kind: str, body: Mapping[str, Any]) -> None:
         feed.say(kind, body)
         if kind == "alert":
-            deliverer.ring()
+            reach.deliverer.ring()
 
     calm_collector()
-    rules = [WatchedRule(name, rule.severity, build_rule(rule), rule.kind) for name, rule in config.rule.items()]
-    watch = Watch(state, rules, config.route, deployments, ZoneInfo(config.time_zone), telemetry, say)
+    enrolled = Enrolled()
+    with state.read() as connection:
+        enrolled.read(connection)
+    town = Surroundings(deployments, ZoneInfo(config.time_zone), config.area, enrolled)
+    rules = [WatchedRule(name, rule.severity, build_rule(rule, town), rule.kind) for name, rule in config.rule.items()]
+    zone = ZoneInfo(config.time_zone)
+    outside = Outside(
+        probes={
+            "broker": Probe(lambda: ingest.fault, 60),
+            "store": Probe(lambda: "the series store takes no points" if pipeline.store_down else None, 60),
+            "disk": Probe(lambda: next(filter(None, (disk.shortage() for disk in disks)), None), 60),
+        },
+        publish=lambda topic, payload: ingest.publish(topic, payload),  # noqa: PLW0108 - it is made further down
+        well=lambda: {**{thread.name: thread.is_alive() for thread in threads},
+                      "deliveries": now_us() - (reach.deliverer.looked_us or 0) < 30_000_000},
+        say=say,
+    )  # fmt: skip
+    reach = open_reach(config, state, deployments, telemetry, now_us, rng, outside)
+    paging = reach.paging
+    rules += reach.rules
+    muting = muting_of(config.inhibit, config.maintenance, config.flapping, zone)
+    watch = Watch(state, rules, deployments, telemetry, say, paging, muting)
     outgoing = Outgoing(state, care.signer if care else None)
-    pipeline = Pipeline(state, store, watch, telemetry, say, outgoing=outgoing)
+    pipeline = Pipeline(
+        state, store, watch, telemetry, say, outgoing=outgoing, is_ours=lambda tag: enrolled.whose(tag) is not None, paging=paging
+    )
     ingest = Ingest(broker_of(config.broker, care), pipeline, telemetry, rng, now_us, _listened_until(state), outgoing)
     deps = Deps(
         state=state,
@@ -108,9 +131,21 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         telemetry=telemetry,
         now_us=now_us,
         health=lambda: {"broker": ingest.fault is None, "store": not pipeline.store_down, "ingest": threads[0].is_alive(),
-                        "deliver": threads[1].is_alive(), "dead_letters": deliverer.dead == 0,
+                        "deliver": threads[1].is_alive(), "chores": threads[2].is_alive(),
+                        "dead_letters": reach.deliverer.dead == 0,
                         "disk": all(disk.shortage() is None for disk in disks)},
         deployments=deployments,
+        moved=paging.moved,
+        paging=paging,
+        answer_page=reach.answer_page,
+        desk=reach.desk,
+        inbox=reach.inbox,
+        line_secret=reach.line_secret,
+        push=reach.push,
+        twilio=reach.twilio,
+        rules=config.rule,
+        areas=config.area,
+        enrolled=enrolled,
         stale_after_s=config.api.stale_after_s,
         signer=care.signer if care else None,
         claims=care.claims if care else None,
@@ -119,7 +154,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     )  # fmt: skip
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
-    threads = [_thread("ingest", ingest.run, loop, failed), _thread("deliver", deliverer.run, loop, failed)]
+    threads = [_thread("ingest", ingest.run, loop, failed), _thread("deliver", reach.deliverer.run, loop, failed),
+               _thread("chores", reach.chores.run, loop, failed)]  # fmt: skip
     try:
         async with (
             serve(create_app(deps), config.api.host, config.api.port) as port,
@@ -135,12 +171,12 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
             finally:
                 remembering.cancel()
                 ingest.stop()
-                deliverer.stop()
+                reach.chores.stop()
+                reach.deliverer.stop()
                 for thread in threads:
                     await asyncio.to_thread(thread.join, 30)
     finally:
-        for channel in channels.values():
-            channel.close()
+        reach.close()
         store.close()
         state.close()
 

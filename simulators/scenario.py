@@ -35,10 +35,13 @@ from edge.records import Reading, Site
 from edge.timekeeper import Timekeeper
 from edge.uplink import LinkWords, Listener
 from gateway.alerting.route import RouteConfig
+from gateway.contacts.book import Book
 from gateway.deployments import Deployment, Deployments
 from gateway.errors import StoreDown
 from gateway.notify.deliver import Deliverer
+from gateway.notify.message import Message as Told
 from gateway.notify.webhook import Webhook, WebhookConfig
+from gateway.paging import Paging
 from gateway.pipeline import Message, Pipeline
 from gateway.rules import RuleConfig, build_rule
 from gateway.rules.duration import parse_duration
@@ -46,6 +49,7 @@ from gateway.state import open_state
 from gateway.state.tables import events, losses, quarantine
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
+from gateway.telling import Teller
 from gateway.watch import Watch, WatchedRule
 from simulators.clock import VirtualClock, settle
 from simulators.hardware import own_pins, picture, save_picture
@@ -294,10 +298,15 @@ class Story:
         rules = [WatchedRule(name, config.severity, build_rule(config), config.kind) for name, config in configs.items()]
         deployments = Deployments(Deployment(**one) for one in script.get("deployment", []))
         zone = ZoneInfo("Asia/Tokyo")
-        watch = Watch(self._state, rules, [RouteConfig(to=["phone"])], deployments, zone, telemetry, self._say)
-        self._pipeline = Pipeline(self._state, self._store, watch, telemetry, self._say)
+        routes = [RouteConfig(to=["phone"])]
+        book = Book({}, ["phone"], zone)
+        paging = Paging(self._state, routes, deployments, book, Teller(deployments, zone), say=self._say)
+        watch = Watch(self._state, rules, deployments, telemetry, self._say, paging)
+        self._pipeline = Pipeline(self._state, self._store, watch, telemetry, self._say, paging=paging)
         phone = Webhook("phone", WebhookConfig(type="webhook", url=self._phone.url))  # type: ignore[arg-type]
-        self._deliverer = Deliverer(self._state, {"phone": _Noting(phone, self)}, telemetry, random.Random(1), self._now_us)
+        self._deliverer = Deliverer(
+            self._state, {"contact.phone": _Noting(phone, self)}, telemetry, random.Random(1), self._now_us
+        )
         self._listening_since_us = self._now_us()
         self._gateway_up = True
 
@@ -542,14 +551,15 @@ def _same_machine(root: Path) -> Iterator[None]:
 class _Noting:
     """The phone's channel, which writes each delivery into the transcript."""
 
+    knows_repetition = True
+
     def __init__(self, inner: Webhook, story: Story) -> None:
         self._inner, self._story = inner, story
 
-    def send(self, id_: str, body: str) -> Any:
+    def send(self, id_: str, to: str, message: Told) -> Any:
         """As the real one."""
-        outcome = self._inner.send(id_, body)
-        said = json.loads(body)
-        self._story._line("phone", title=said["title"], body=said["body"], late=said["late"])
+        outcome = self._inner.send(id_, to, message)
+        self._story._line("phone", title=message.title, body=message.body, late=message.late)
         return outcome
 
     def close(self) -> None:

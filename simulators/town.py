@@ -31,10 +31,15 @@ from gateway.nodes import claims, desired
 from gateway.nodes.authority import SIGNING_KEY
 from gateway.nodes.signing import Signer
 from gateway.state import open_state
+from gateway.state.tables import tags, watched
+from gateway.state.upsert import upsert
 from simulators.broker import Broker
 from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
 from simulators.phone import Phone
 from simulators.world import SimDevice, SimNode, World
+
+NAMES = ("ハナ", "トメ", "シゲ", "キヨ")
+"""What those who carry a tag are called in the invented town."""
 
 RULES: dict[str, dict[str, Any]] = {
     "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
@@ -164,6 +169,7 @@ class Town:
     def __enter__(self) -> "Town":
         if self.broker.authority is not None and not self._claimed:
             self._run_once("authority", "init")
+        self._enrol()
         self.broker.start()
         self.start_gateway()
         if self.broker.authority is not None and not self._claimed:
@@ -191,6 +197,21 @@ class Town:
             if not self.gateway.running or time.monotonic() > deadline:
                 raise RuntimeError(f"the gateway did not start; its log ends:\n{self.gateway.log_end()}")
             time.sleep(0.05)
+
+    def _enrol(self) -> None:
+        """The residents' tags, each with the receiver of its home: the gateway stores nothing of a tag that is nobody's."""
+        state = open_state(f"sqlite:///{self.state_db}")
+        try:
+            with state.write() as connection:
+                for number, (tag, home) in enumerate(self.world.residents()):
+                    id_ = f"{number:016x}"
+                    person = {"id": id_, "name": f"{NAMES[number % len(NAMES)]}さん", "family": f"family-{number + 1}",
+                              "homes": json.dumps([f"{home}/tags"]), "created_us": 0, "created_by": "town"}  # fmt: skip
+                    connection.execute(upsert(watched), person)
+                    tagged = {"tag": tag.name, "watched": id_, "enrolled_us": 0, "enrolled_by": "town"}
+                    connection.execute(upsert(tags), tagged)
+        finally:
+            state.close()
 
     def _run_once(self, *command: str) -> None:
         """A command of the gateway's, for this town."""

@@ -134,11 +134,14 @@ def configs_in(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def all_settings(document: str, name: str, model: type[BaseModel]) -> Iterator[Settings]:
-    """The model and every one that can be reached from it."""
-    yield Settings(document, f"`{kind_of(model) or name}`", model)
+    """The model and every one that can be reached from it, under its name; as `area.line` where the document says it so."""
+    heading = f"`{kind_of(model) or name}`"
+    if f"### {heading}" not in text_of(document):
+        heading = heading.replace(name, name.rpartition(".")[2])
+    yield Settings(document, heading, model)
     for field_name, field in model.model_fields.items():
         for part in configs_in(field.annotation):
-            yield from all_settings(document, field_name, part)
+            yield from all_settings(document, f"{name.rpartition('.')[2]}.{field_name}", part)
 
 
 SETTINGS = [
@@ -319,7 +322,7 @@ def test_every_command_and_option(
         assert told == options, f"{program} {command}"
 
 
-@pytest.mark.parametrize("group", ["authority", "node"])
+@pytest.mark.parametrize("group", ["authority", "node", "silence", "contact", "invite"])
 def test_every_command_about_nodes_and_every_option(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.search(r"\{([a-z,]+)\}", help_of(gateway.cli.main, [group], capsys))
     assert commands
@@ -420,7 +423,8 @@ def test_the_small_examples_are_right(document: str, config: type[BaseModel]) ->
         for key, value in tomllib.loads(example).items():
             field = config.model_fields[key]
             TypeAdapter(field.rebuild_annotation()).validate_python(value)
-            shown |= {one["type"] for one in (value, *value.values()) if isinstance(one, dict) and "type" in one}
+            parts = value.values() if isinstance(value, dict) else value
+            shown |= {one["type"] for one in (value, *parts) if isinstance(one, dict) and "type" in one}
     kinds = {kind for settings in SETTINGS if settings.document == document and (kind := kind_of(settings.model))}
     assert shown == kinds, "every kind has an example"
 

@@ -122,6 +122,8 @@ class Pictures:
             burst=burst,
             content=content,
             confidence=own.confidence,
+            # What animal it is is nobody's business where a person may be in it.
+            species=None if content == "person_or_vehicle" else own.species,
             withheld=withheld,
         )
         await self._keep(shot, card, withheld=withheld)
@@ -181,7 +183,8 @@ class Pictures:
             withheld = withhold and await card.run(self._withdraw, before.media)
         except OSError as error:
             raise DeviceError(f"picture {before.media} can't be withheld: {error}") from error
-        return before.model_copy(update={"content": "person_or_vehicle", "confidence": confidence, "withheld": withheld})
+        closed = {"content": "person_or_vehicle", "confidence": confidence, "species": None, "withheld": withheld}
+        return before.model_copy(update=closed)
 
     def _withdraw(self, sha256: str) -> bool:
         """Whether the picture is among the withheld now: also if a crash came after the move and before its event."""

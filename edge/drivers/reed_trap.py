@@ -1,6 +1,6 @@
-"""A box or snare trap with a reed or limit switch on a GPIO pin, and what may be added to it: a tamper loop, vibration, tilt.
+"""A box or snare trap with a reed or limit switch on a GPIO pin; besides it perhaps a tamper loop, vibration, tilt, a button.
 
-trap_sprung, trap_reset, tamper_opened, tamper_closed, trap_moved; trap_closed, bump, heartbeat.
+trap_sprung, trap_reset, tamper_opened, tamper_closed, trap_moved, trap_visited; trap_closed, bump, heartbeat.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge.clock import Instant
+from edge.contract.events import TrapVisited
 from edge.drivers.paced import BURST, BURST_US, Kind, Paced, Tale, event_of
 from edge.durable import write_whole
 from edge.hardware.pins import open_switch
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 UNSETTLED_DEBOUNCES = 25
 """A switch that chatters on and on is taken as sprung after so many debounce times: an animal is shaking the trap."""
+
+VISIT_PAUSE_US = 60_000_000
+"""Presses of the visit button so soon after one that was told are the same visit: people press twice to be sure."""
 
 SPRINGING_US = 2_000_000
 """A trap that springs shakes: a movement is told only when its switch has not said sprung so long after it."""
@@ -54,15 +58,15 @@ class ReedTrapConfig(BaseModel):
     tamper_when: Annotated[_Level, Field(description="What the tamper loop does when somebody tampers.")] = "open"
     vibration_pin: _Pin | None = Field(None, description="BCM number of the pin of a vibration sensor.")
     tilt_pin: _Pin | None = Field(None, description="BCM number of the pin of a tilt switch.")
+    visit_pin: _Pin | None = Field(None, description="BCM number of the pin of a button that visitors press.")
     move_pause_s: Annotated[
         float, Field(ge=1, le=86_400, description="At most one movement of each kind in so long is told; the others are counted.")
     ] = 300
 
     @model_validator(mode="after")
     def _own_pins(self) -> Self:
-        pins = {
-            name: pin for name in ("pin", "tamper_pin", "vibration_pin", "tilt_pin") if (pin := getattr(self, name)) is not None
-        }
+        names = ("pin", "tamper_pin", "vibration_pin", "tilt_pin", "visit_pin")
+        pins = {name: pin for name in names if (pin := getattr(self, name)) is not None}
         for name, pin in pins.items():
             first = next(other for other, taken in pins.items() if taken == pin)
             if first != name:
@@ -178,6 +182,38 @@ class _Movement:
         return min((due for due in dues if due is not None), default=None)
 
 
+class _Button:
+    """A button that a visitor holds for the debounce time: one press is one visit, and presses that follow soon are the same."""
+
+    def __init__(self, read: Callable[[], bool], debounce_ms: int) -> None:
+        self._read, self._debounce_us = read, debounce_ms * 1000
+        self._down: Instant | None = None
+        # Pressed while the agent starts is a jammed button, until it was once let go.
+        self._armed = not read()
+        self._said_us: int | None = None
+
+    def step(self, now: Instant) -> Instant | None:
+        """When the press began that counts as a visit now."""
+        if not self._read():
+            self._armed, self._down = True, None
+            return None
+        if not self._armed:
+            return None
+        self._down = self._down or now
+        if now.mono_us < self._down.mono_us + self._debounce_us:
+            return None
+        self._armed = False
+        if self._said_us is not None and self._down.mono_us < self._said_us + VISIT_PAUSE_US:
+            return None
+        self._said_us = now.mono_us
+        return self._down
+
+    @property
+    def due_us(self) -> int | None:
+        """When a press under way counts."""
+        return None if self._down is None or not self._armed else self._down.mono_us + self._debounce_us
+
+
 class ReedTrap:
     """Turns the edges of a trap's switches into at most one event per settled change."""
 
@@ -202,6 +238,7 @@ class ReedTrap:
                 kinds: tuple[Kind, Kind] = ("tamper_closed", "tamper_opened")
                 switches.append(self._switch(opened, wakeup, config.tamper_pin, config.tamper_when, kinds))
             moves = self._moves(opened, wakeup)
+            button = self._button(opened, wakeup)
             bumps = _Bumps(self._site.state / "bumps")
             start = clock.now()
             beat_due_us = start.mono_us
@@ -218,6 +255,8 @@ class ReedTrap:
                 for move in moves:
                     if tale := move.step(now, trap):
                         yield Happened(tale.at, event_of(tale, device))
+                if button is not None and (pressed := button.step(now)) is not None:
+                    yield Happened(pressed, TrapVisited(device=device))
                 if now.mono_us >= beat_due_us:
                     yield Reading(now, device, "heartbeat", (now.mono_us - start.mono_us) / 1e6)
                     yield Reading(now, device, "trap_closed", float(trap.on))
@@ -225,6 +264,7 @@ class ReedTrap:
                         yield Reading(now, device, "bump", bumps.total(sum(move.felt for move in moves)))
                     beat_due_us = now.mono_us + int(config.heartbeat_s * 1e6)
                 dues = [beat_due_us, *(switch.due_us for switch in switches), *(move.due_us(trap) for move in moves)]
+                dues.append(None if button is None else button.due_us)
                 due_us = min(due for due in dues if due is not None)
                 await woken_within(wakeup, max(due_us - clock.now().mono_us, 0) / 1e6, clock)
 
@@ -256,6 +296,13 @@ class ReedTrap:
             tilt.begin_as_found()
             moves.append(_Movement(tilt, config.move_pause_s))
         return moves
+
+    def _button(self, opened: ExitStack, wakeup: asyncio.Event) -> _Button | None:
+        """The visit button, where there is one."""
+        if self._config.visit_pin is None:
+            return None
+        read = _open(opened, self._config.visit_pin, "closed", wakeup.set)
+        return _Button(read, self._config.debounce_ms)
 
     def _last_told(self, kind: Kind) -> bool:
         """Whether the last event of this kind's switch that was committed is of this kind; false when there was none."""

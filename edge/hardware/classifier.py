@@ -18,10 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edge.clock import Clock
 from edge.contract.events import Content
+from edge.contract.names import Name
 from edge.errors import DeviceError
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ class ModelConfig(BaseModel):
     side: Annotated[
         int, Field(ge=32, le=2048, multiple_of=32, description="Side of its input in pixels, where the file leaves it open.")
     ] = 640
+    species: Annotated[
+        tuple[tuple[Annotated[int, Field(ge=0, lt=1000)], Name], ...],
+        BeforeValidator(
+            lambda table: tuple(table.items()) if isinstance(table, dict) else table
+        ),  # a model's settings are hashed
+        Field(description='Which species its `animal` classes are, by the class\'s number from 0: `{3 = "bear"}`.'),
+    ] = ()
     animal_score: Annotated[float, Field(gt=0, le=1, description="From this score on it is an animal.")] = 0.4
     person_score: Annotated[
         float, Field(gt=0, le=1, description="From this score on it is a person or vehicle, whatever else is in the picture.")
@@ -63,6 +71,9 @@ class ModelConfig(BaseModel):
     def _one_can_be_told(self) -> Self:
         if not {"person", "animal"} <= set(self.classes):
             raise ValueError("classes must name `animal` and `person`: with other models nothing can be promised")
+        for number, _ in self.species:
+            if number >= len(self.classes) or self.classes[number] != "animal":
+                raise ValueError(f"species: class {number} is no `animal` of classes; they are counted from 0")
         return self
 
 
@@ -71,6 +82,7 @@ class Verdict(NamedTuple):
 
     content: Content
     confidence: float | None
+    species: str | None = None
 
 
 UNCLASSIFIED = Verdict("unclassified", None)
@@ -131,13 +143,21 @@ class Classifier:
         tensor = self._tensor(content)
         with self._lock:
             best = self._best(tensor, look)
-        person = max(best.get("person", 0.0), best.get("vehicle", 0.0))
-        animal = best.get("animal", 0.0)
-        if person >= self._config.person_score:
+        config = self._config
+        of_kind = dict.fromkeys(config.classes, 0.0)
+        for kind, score in zip(config.classes, best, strict=True):
+            of_kind[kind] = max(of_kind[kind], score)
+        person = max(of_kind["person"], of_kind.get("vehicle", 0.0))
+        if person >= config.person_score:
             return Verdict("person_or_vehicle", person)
-        if animal >= self._config.animal_score:
-            return Verdict("animal", animal)
-        return Verdict("unsure", max(best.values()))
+        # Of equal scores the named one: a bear that might be a boar is a bear.
+        named = dict(config.species)
+        animals = [number for number, kind in enumerate(config.classes) if kind == "animal"]
+        species = named.get(max(animals, key=lambda number: (best[number], number in named)))
+        if of_kind["animal"] >= config.animal_score:
+            return Verdict("animal", of_kind["animal"], species)
+        highest = max(best)
+        return Verdict("unsure", highest, species if 0 < of_kind["animal"] == highest else None)
 
     def _tensor(self, content: bytes) -> Any:
         numpy, image_of, side = self._numpy, self._image, self._side
@@ -156,8 +176,8 @@ class Classifier:
         pixels = numpy.asarray(fitted, dtype=numpy.float32) / 255
         return numpy.ascontiguousarray(pixels.transpose(2, 0, 1)[None]).astype(self._type)
 
-    def _best(self, tensor: Any, look: Any) -> dict[str, float]:
-        """The best score of each kind of class. ValueError when the model's output is none that is understood."""
+    def _best(self, tensor: Any, look: Any) -> list[float]:
+        """The best score of each class. ValueError when the model's output is none that is understood."""
         if look.terminate:
             raise RuntimeError("the look was ended before it began")
         try:
@@ -166,12 +186,11 @@ class Classifier:
             if look.terminate:
                 raise RuntimeError("the look was ended") from error
             raise
-        best: dict[str, float] = dict.fromkeys(self._config.classes, 0.0)
+        best = [0.0] * len(self._config.classes)
         if len(scores):
             if not bool(((scores >= 0) & (scores <= 1.001)).all()):  # not a number is neither
                 raise ValueError("its scores are not from 0 to 1")
-            for kind, score in zip(self._config.classes, scores.max(axis=0).tolist(), strict=True):
-                best[kind] = max(best[kind], min(float(score), 1.0))
+            best = [min(float(score), 1.0) for score in scores.max(axis=0).tolist()]
         return best
 
     def _scores(self, output: Any) -> Any:

@@ -1,24 +1,30 @@
-"""GET alerts, GET one with its history, POST acknowledge: the one thing a person does to an alert."""
+"""GET alerts, GET one with its history, and what a person does to one: acknowledge, shelve, take off the shelf, resolve."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
-from gateway.alerting.lifecycle import Alert, acknowledge
+from gateway.alerting.lifecycle import Alert, Move, acknowledge, resolve, shelve, unshelve
 from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
-from gateway.api.shapes import AlertJson, AlertsJson, AlertWithHistoryJson, Row, alert_json
+from gateway.api.shapes import AlertJson, AlertsJson, AlertWithHistoryJson, ChangeJson, NotificationJson, Row, alert_json
+from gateway.moves import write_move
 from gateway.state import tables
 
+LONGEST_SHELF_US = 31 * 86_400_000_000
+
 StateQuery = Annotated[
-    list[Literal["pending", "firing", "acknowledged", "resolved"]] | None,
-    Query(max_length=4, description="Only alerts in one of these states; all when not said."),
+    list[Literal["pending", "firing", "acknowledged", "shelved", "suppressed", "resolved"]] | None,
+    Query(max_length=6, description="Only alerts in one of these states; all when not said."),
 ]
 AlertPath = Annotated[str, Path(max_length=64)]
+Version = Annotated[int | None, Field(ge=1, le=2**31 - 1, description="The version that was seen; any when null.")]
+Why = Annotated[str, Field(max_length=200, description="In the person's own words.")]
 
 
 class Acknowledgement(BaseModel):
@@ -26,12 +32,24 @@ class Acknowledgement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Annotated[int | None, Field(ge=1, le=2**31 - 1, description="The version that was seen; any when null.")] = None
-    why: Annotated[str, Field(max_length=200, description="In the person's own words.")] = ""
+    version: Version = None
+    why: Why = ""
+
+
+class Shelving(Acknowledgement):
+    """Not before then."""
+
+    until_us: Annotated[int, Field(ge=1, lt=2**53, description="When it is told again, at most 31 days from now.")]
+
+
+class Ending(Acknowledgement):
+    """Why it is over, though no sensor says so."""
+
+    why: Annotated[str, Field(min_length=1, max_length=200, description="In the person's own words.")]
 
 
 def routes(deps: Deps) -> APIRouter:
-    """GET /alerts, GET /alerts/{id}, POST /alerts/{id}/acknowledge."""
+    """GET /alerts, GET /alerts/{id}, POST /alerts/{id}/acknowledge, /shelve, /unshelve, /resolve."""
     router = APIRouter()
 
     def shown(row: Row) -> AlertJson:
@@ -58,29 +76,16 @@ def routes(deps: Deps) -> APIRouter:
         history, notifications = tables.alert_history, tables.notifications
         with deps.state.read() as connection:
             row = _row(connection, id)
-            steps = connection.execute(select(history).where(history.c.alert == id).order_by(history.c.id)).all()
-            sent = connection.execute(
-                select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us)
-            ).all()
+            steps = connection.execute(select(history).where(history.c.alert == id).order_by(history.c.id)).mappings().all()
+            sent = (
+                connection.execute(select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us))
+                .mappings()
+                .all()
+            )
         return {
             **shown(row),
-            "history": [
-                {"at_us": step.at_us, "before": step.before, "after": step.after, "who": step.who, "why": step.why}
-                for step in steps
-            ],
-            "notifications": [
-                {
-                    "id": one.id,
-                    "contact": one.contact,
-                    "state": one.state,
-                    "created_us": one.created_us,
-                    "due_us": one.due_us,
-                    "attempts": one.attempts,
-                    "sent_us": one.sent_us,
-                    "error": one.error,
-                }
-                for one in sent
-            ],
+            "history": [_change_json(dict(step)) for step in steps],
+            "notifications": [_notification_json(dict(one)) for one in sent],
         }
 
     @router.post("/alerts/{id}/acknowledge")
@@ -89,41 +94,76 @@ def routes(deps: Deps) -> APIRouter:
         id: AlertPath,  # noqa: A002 - the word of the path
         said: Annotated[Acknowledgement | None, Body()] = None,
     ) -> AlertJson:
-        """Says that somebody has seen it. 409 when it is not firing, or changed since the version that was seen."""
-        said = said or Acknowledgement()
+        """Says that somebody takes care of it. 409 when it is not firing, or changed since the version that was seen."""
+        return _moved(
+            deps, actor, id, said or Acknowledgement(), lambda one, now_us: acknowledge(one, actor.name, now_us), "is not firing"
+        )
+
+    @router.post("/alerts/{id}/shelve")
+    def shelve_alert(
+        actor: Annotated[Actor, Depends(permitted("alert.shelve"))],
+        id: AlertPath,  # noqa: A002 - the word of the path
+        said: Annotated[Shelving, Body()],
+    ) -> AlertJson:
+        """Not before `until_us`: then it fires again, and is told again. 409 when it is pending or over."""
         now_us = deps.now_us()
-        with deps.state.write() as connection:
-            row = _row(connection, id)
-            current = Alert(**{column.name: row[column.name] for column in tables.alerts.columns})
-            moved = acknowledge(current, actor.name, now_us)
-            if moved is None:
-                by = f" by {current.acknowledged_by}" if current.acknowledged_by else ""
-                raise Problem(
-                    409, f"This alert is not firing: it is {current.state}{by}.",
-                    state=current.state, version=current.version, acknowledged_by=current.acknowledged_by,
-                )  # fmt: skip
-            if said.version is not None and said.version != current.version:
-                raise Problem(
-                    409, f"This alert has changed: version {current.version}, not {said.version}. Look at it again.",
-                    state=current.state, version=current.version,
-                )  # fmt: skip
-            # Compare-and-set, as PostgreSQL lets others write between our look and this.
-            done = connection.execute(
-                update(tables.alerts)
-                .where(tables.alerts.c.id == id, tables.alerts.c.version == current.version)
-                .values(asdict(moved))
-            )
-            if done.rowcount != 1:
-                raise Problem(409, "This alert has changed just now. Look at it again.")
-            connection.execute(
-                insert(tables.alert_history).values(
-                    alert=id, at_us=now_us, before=current.state, after=moved.state, who=actor.name, why=said.why
-                )
-            )
-        deps.feed.say("alert", asdict(moved))
-        return shown(asdict(moved))
+        if not now_us < said.until_us <= now_us + LONGEST_SHELF_US:
+            raise Problem(422, "until_us must lie after now, and at most 31 days.")
+        return _moved(deps, actor, id, said, lambda one, _: shelve(one, said.until_us), "can't be shelved")
+
+    @router.post("/alerts/{id}/unshelve")
+    def unshelve_alert(
+        actor: Annotated[Actor, Depends(permitted("alert.shelve"))],
+        id: AlertPath,  # noqa: A002 - the word of the path
+        said: Annotated[Acknowledgement | None, Body()] = None,
+    ) -> AlertJson:
+        """Ends its time on the shelf now: within a second it fires again, unless something mutes it. 409 when not shelved."""
+        return _moved(deps, actor, id, said or Acknowledgement(), unshelve, "is not shelved")
+
+    @router.post("/alerts/{id}/resolve")
+    def resolve_alert(
+        actor: Annotated[Actor, Depends(permitted("alert.resolve"))],
+        id: AlertPath,  # noqa: A002 - the word of the path
+        said: Annotated[Ending, Body()],
+    ) -> AlertJson:
+        """A person says that it is over, and why; what opened it opens no other. 409 when it is over already."""
+
+        def over(one: Alert, now_us: int) -> Alert | None:
+            move = resolve(one, actor.name, said.why, now_us)
+            return move.alert if move else None
+
+        return _moved(deps, actor, id, said, over, "is over")
 
     return router
+
+
+def _moved(
+    deps: Deps, actor: Actor, id_: str, said: Acknowledgement, act: Callable[[Alert, int], Alert | None], refused: str
+) -> AlertJson:
+    """The alert as `act` moved it, written with who and why. 409 when it may not move, or changed since it was seen."""
+    now_us = deps.now_us()
+    with deps.state.write() as connection:
+        row = _row(connection, id_)
+        current = Alert(**{name: row[name] for name in Alert.__slots__})
+        after = act(current, now_us)
+        if after is None:
+            by = f" by {current.acknowledged_by}" if current.acknowledged_by else ""
+            raise Problem(
+                409, f"This alert {refused}: it is {current.state}{by}.",
+                state=current.state, version=current.version, acknowledged_by=current.acknowledged_by,
+            )  # fmt: skip
+        if said.version is not None and said.version != current.version:
+            raise Problem(
+                409, f"This alert has changed: version {current.version}, not {said.version}. Look at it again.",
+                state=current.state, version=current.version,
+            )  # fmt: skip
+        move = Move(after, current.state, said.why, tell=False, who=actor.name)
+        # Compare-and-set, as PostgreSQL lets others write between our look and this.
+        if not write_move(connection, move, now_us):
+            raise Problem(409, "This alert has changed just now. Look at it again.")
+        deps.moved(connection, move, now_us)
+    deps.feed.say("alert", asdict(after))
+    return alert_json(asdict(after), deps.deployments.of(after.node, after.device))
 
 
 def _row(connection: Connection, id_: str) -> Row:
@@ -131,3 +171,26 @@ def _row(connection: Connection, id_: str) -> Row:
     if row is None:
         raise Problem(404, "There is no alert with this id.")
     return dict(row)
+
+
+def _change_json(row: Row) -> ChangeJson:
+    return {
+        "at_us": row["at_us"],
+        "before": row["before"],
+        "after": row["after"],
+        "who": row["who"],
+        "why": row["why"],
+    }
+
+
+def _notification_json(row: Row) -> NotificationJson:
+    return {
+        "id": row["id"],
+        "contact": row["contact"],
+        "state": row["state"],
+        "created_us": row["created_us"],
+        "due_us": row["due_us"],
+        "attempts": row["attempts"],
+        "sent_us": row["sent_us"],
+        "error": row["error"],
+    }

@@ -6,7 +6,31 @@ loop stays free for the streams.
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.api import alerts, devices, facts, media, nodes, operations, page, readings, rotating_tags, stream
+from gateway.api import (
+    alerts,
+    answer,
+    contacts,
+    deliveries,
+    devices,
+    facts,
+    flow,
+    hooks,
+    hooks_twilio,
+    join,
+    media,
+    mimamori,
+    nodes,
+    operations,
+    page,
+    pages,
+    push,
+    readings,
+    rotating_tags,
+    silences,
+    stream,
+    traps,
+    visit_page,
+)
 from gateway.api.deps import Deps
 from gateway.api.gate import Gate
 from gateway.api.problems import add_problem_handlers
@@ -26,10 +50,35 @@ def create_app(deps: Deps) -> FastAPI:
     add_problem_handlers(app)
     app.add_middleware(Gate, tokens=deps.tokens)
     api = APIRouter(prefix="/api/v1")
-    for group in (devices, readings, facts, alerts, stream, media, nodes, rotating_tags, operations):
+    for group in (
+        contacts,
+        deliveries,
+        devices,
+        readings,
+        facts,
+        alerts,
+        silences,
+        pages,
+        stream,
+        media,
+        nodes,
+        rotating_tags,
+        flow,
+        mimamori,
+        traps,
+        operations,
+    ):
         api.include_router(group.routes(deps))
+    api.include_router(push.routes(deps.push))
     app.include_router(api)
     app.include_router(operations.metrics_route(deps))
+    app.include_router(hooks.routes(deps))
+    app.include_router(hooks_twilio.routes(deps.twilio))
+    if deps.answer_page is not None:
+        app.include_router(answer.routes(deps.answer_page))
+        app.include_router(visit_page.routes(deps, deps.answer_page.links, deps.answer_page.zone))
+    if deps.desk is not None:
+        app.include_router(join.routes(deps, deps.desk))
     app.include_router(page.routes())
     app.state.feed = deps.feed  # so that the server can end the streams when it stops
     return app

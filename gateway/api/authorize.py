@@ -6,6 +6,7 @@ READ = frozenset(
     {
         "alert.read",
         "api.read",
+        "area.read",
         "device.read",
         "event.read",
         "loss.read",
@@ -13,6 +14,7 @@ READ = frozenset(
         "metrics.read",
         "node.read",
         "reading.read",
+        "silence.read",
         "stream.read",
     }
 )
@@ -21,15 +23,33 @@ ROLES: dict[str, frozenset[str]] = {
     "operator": READ
     | {
         "alert.acknowledge",
+        "alert.resolve",
+        "alert.shelve",
+        "silence.set",
+        "contact.manage",
+        "contact.read",  # names, telephone numbers, who is away
+        "delivery.manage",
+        "delivery.read",  # who was told what, and when
+        "area.recount",
+        "capture.edit",
+        "capture.read",
         "media.clear",
         "media.read-uncleared",  # pictures in which a person may be
         "media.upload",
+        "mimamori.manage",
+        "mimamori.read",
         "node.admit",  # a code that makes a box a node; and the end of a node's identity
         "node.command",
         "node.configure",
+        "page.answer",
+        "page.read",  # who was asked, and what they said
+        "picture.confirm",
         "quarantine.read",  # raw messages as they came, whatever is in them
         "sighting.read",  # where tags were, who pressed a button: concerns persons
         "tag.enrol",
+        "town.switch",
+        "visit.read",  # who was at a trap, and when
+        "visit.record",
     },
     "node": frozenset({"media.upload"}),
     "viewer": READ,

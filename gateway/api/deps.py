@@ -5,16 +5,27 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Path, Query, Request
+from sqlalchemy import Connection
 
 from edge.contract.events import MAX_SEQ
 from edge.contract.names import Name
+from gateway.alerting.lifecycle import Move
+from gateway.api.answer import AnswerPage
 from gateway.api.authorize import Actor, authorize
+from gateway.api.hooks_twilio import TwilioHooks
+from gateway.api.push import PushDoor
 from gateway.api.tokens import Tokens
+from gateway.contacts.desk import Desk
 from gateway.deployments import Deployments
 from gateway.feed import Feed
+from gateway.flow.config import AreaConfig
+from gateway.inbox import Inbox
 from gateway.media import MediaShelf
+from gateway.mimamori.enrolled import Enrolled
 from gateway.nodes.claims import Claims
 from gateway.nodes.signing import Signer
+from gateway.paging import Paging
+from gateway.rules import RuleConfig
 from gateway.state import State
 from gateway.store import SeriesReader
 from gateway.telemetry import Telemetry
@@ -42,7 +53,29 @@ class Deps:
     """What no node may be called."""
     ring: Callable[[], None] = lambda: None
     """Says that something waits to go down to nodes, so that it need not wait for the next second."""
+    moved: Callable[[Connection, Move, int], None] = lambda _connection, _move, _now_us: None
+    """What follows from a move of an alert, in its transaction: gateway.paging's."""
+    paging: Paging | None = None
+    """Who was told and asked of what; None in a gateway that pages nobody."""
+    answer_page: AnswerPage | None = None
+    """Where messages are answered by their link; None where `[people]` is not configured."""
+    desk: Desk | None = None
+    """Contacts, invitations and tests; None where `[people]` is not configured."""
+    inbox: Inbox | None = None
+    """Where what channels tell us is kept; None without channels that do."""
+    line_secret: str | None = None
+    """The channel secret of the LINE account; None without one."""
+    push: PushDoor | None = None
+    """Where browsers subscribe to push messages; None without `[channel.push]`."""
+    twilio: TwilioHooks | None = None
+    """Where Twilio tells and asks; None without `[channel.twilio]`."""
     deployments: Deployments = field(default_factory=lambda: Deployments(()))
+    areas: Mapping[str, AreaConfig] = field(default_factory=dict)
+    """The areas of the configuration, by name."""
+    rules: Mapping[str, RuleConfig] = field(default_factory=dict)
+    """The rules of the configuration, by name."""
+    enrolled: Enrolled = field(default_factory=Enrolled)
+    """Whose tag is whose; read anew after each change."""
     stale_after_s: float = 600
     """A device not heard of for this long is shown as unknown."""
     heartbeat_s: float = 4

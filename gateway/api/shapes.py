@@ -103,7 +103,7 @@ class EventsJson(TypedDict):
 
 
 class AlertJson(TypedDict):
-    """One alert; `version` grows with every change."""
+    """One alert; `version` grows with every change, `count` with every identical occurrence."""
 
     id: str
     rule: str
@@ -120,7 +120,10 @@ class AlertJson(TypedDict):
     fired_us: int | None
     acknowledged_us: int | None
     acknowledged_by: str | None
+    shelved_until_us: int | None
+    suppressed_by: str | None
     resolved_us: int | None
+    count: int
     version: int
 
 
@@ -441,6 +444,9 @@ def alert_json(row: Row, deployment: Deployment) -> AlertJson:
         "fired_us": row["fired_us"],
         "acknowledged_us": row["acknowledged_us"],
         "acknowledged_by": row["acknowledged_by"],
+        "shelved_until_us": row["shelved_until_us"],
+        "suppressed_by": row["suppressed_by"],
         "resolved_us": row["resolved_us"],
+        "count": row["count"],
         "version": row["version"],
     }

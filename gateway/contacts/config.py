@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edge.contract.names import Name
 from gateway.notify.message import Language
@@ -26,6 +27,22 @@ class QuietConfig(BaseModel):
     to: TimeOfDay = Field(description="When they end; the next day where it is earlier than `from`: 06:00.")
     zone: str | None = Field(None, description="IANA zone; absent: the gateway's `time_zone`.")
 
+    @field_validator("zone")
+    @classmethod
+    def _is_zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+                raise ValueError(f"{name!r} is no IANA time zone like Asia/Tokyo") from error
+        return name
+
+    @model_validator(mode="after")
+    def _last(self) -> "QuietConfig":
+        if self.from_ == self.to:
+            raise ValueError(f"from and to are both {self.to}: say 00:00 to 23:59 for a whole day")
+        return self
+
 
 class GroupConfig(BaseModel):
     """One `group`: people who are told together. Its members join by a code and stand in the state database."""
@@ -44,10 +61,14 @@ class PeopleConfig(BaseModel):
 
     public_url: str = Field(description="The gateway as phones reach it: https://gateway.example")
     folder: Path = Field(description="Folder of the keys that sign links and push messages; mode 0700.")
+    town: str = Field("", max_length=40, description="What a call begins with, 「…です」: 里山市; empty: nothing.")
     office: Name = Field(description="The group or contact that is told when nobody can be reached.")
     test_every: Duration = Field(30 * 86_400, description="How often each address is proved anew by an answered test.")
     test_within: Duration = Field(3 * 86_400, description="How long a test may stay unanswered.")
     link_for: Duration = Field(86_400, description="How long the link in a message can be used to answer.")
+    calling_code: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}$")] = Field(
+        "81", description="The country of telephone numbers that begin with 0."
+    )
 
     @field_validator("public_url")
     @classmethod

@@ -19,6 +19,7 @@ from cryptography import x509
 from sqlalchemy import select
 
 from edge.contract.topics import ROOT, partition_of
+from gateway.canary import CANARY
 from gateway.nodes.authority import ACCOUNT, CRL, Authority, Revoked, write_whole
 from gateway.state import State
 from gateway.state.tables import certificates
@@ -95,7 +96,8 @@ class Brokers:
 
 
 def nats_nodes(live: list[tuple[str, str]]) -> str:
-    """The users of NATS: the gateway, and each live certificate as (node, serial) by its subject, for `verify_and_map`.
+    """The users of NATS: the gateway, which speaks for its canary too, and each live certificate as (node, serial), by its
+    subject, for `verify_and_map`.
 
     An MQTT subscription to `x/#` is two of NATS, `x` and `x.>`, and needs the right to both. A right to `$MQTT.>` is not
     needed by anybody, and would let a node put messages into the stream where everybody's wait.
@@ -104,7 +106,11 @@ def nats_nodes(live: list[tuple[str, str]]) -> str:
     lines = [
         "# Written by satomori-gateway when nodes come and go; changes made here are lost.",
         "users: [",
-        _nats_user(ACCOUNT, [f"{root}.*.*.down.>"], [f"{root}.*.*.up", f"{root}.*.*.up.>"]),
+        _nats_user(
+            ACCOUNT,
+            [f"{root}.*.*.down.>", f"{root}.{partition_of(CANARY):02d}.{CANARY}.up.live"],
+            [f"{root}.*.*.up", f"{root}.*.*.up.>"],
+        ),
     ]
     for node, serial in live:
         own = f"{root}.{partition_of(node):02d}.{node}"

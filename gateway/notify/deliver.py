@@ -1,24 +1,34 @@
 """The delivery outbox at work: takes what is due, attempts it, writes what came of it. Nothing is forgotten but by a person.
 
-A notification leaves `queued` only as delivered, or dead after the last attempt, and a dead letter stays to be seen. A crash
-between the attempt and its row repeats the attempt under the same id. One attempt at a time per contact, the most severe first,
-then the oldest; several contacts at once: a slow one delays nobody else. What is over when it is sent says so.
+A notification leaves `queued` as sent, as failed over to another address of the same person, dropped because it is over, or
+dead; a dead letter stays to be seen. One attempt at a time per address, the most severe first, then the oldest. Each channel has
+slots of its own: one that hangs delays no other.
+
+What a crash leaves behind: over a channel that tells a repetition it is simply tried again under the same id. For the others the
+intent is committed before the attempt; what has an intent and no outcome is looked for at the provider where that can be asked,
+and otherwise sent again, marked as possibly twice.
 """
 
 import json
 import logging
 import random
 import threading
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, bindparam, case, func, insert, literal, select, update
 from sqlalchemy.exc import OperationalError
 
-from gateway.notify import Channel, Delivered, Outcome, Refused, Retry
+from gateway.notify import Channel, Delivered, Finder, Gone, NoQuota, Outcome, Refused, Retry, Unknown
+from gateway.notify.message import Message
+from gateway.notify.queue import FAILOVER_S, RANK, STAYS
 from gateway.state import State
-from gateway.state.tables import alerts, notifications
+from gateway.state.tables import addresses, alerts, notifications, pages
 from gateway.telemetry import Telemetry
 from gateway.words import over
 
@@ -27,32 +37,67 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 300.0
 ATTEMPTS = 600  # with the pauses above about a day: longer than a night in which nobody repairs anything
 LOOK_S = 1.0
-WORKERS = 16
+SLOTS = 16
+"""Attempts at once over one channel. A `contact` of the configuration has one, for it is one address."""
+AT_ONCE = 200  # rows of one look
 LATE_US = 5 * 60 * 1_000_000  # what is over, and fired longer ago than this, comes late
+_REASON = 300
+
+WEBHOOK = "webhook"
+
+Lost = Callable[[Connection, str, str, int], object]
+"""lost(connection, address id, why, now_us): this address leads nowhere any more. gateway.contacts.proof.lost is one."""
 
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
+_own = literal("contact.").concat(notifications.c.contact)
+_address = func.coalesce(notifications.c.address, _own)
+_key = case((notifications.c.address.is_(None), _own), else_=notifications.c.channel)
 _place = func.row_number().over(
-    partition_by=notifications.c.contact,
+    partition_by=_address,
     order_by=(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id),
 )
 _due = (
-    select(notifications, _place.label("place"))
+    select(notifications, _address.label("at"), _key.label("key"), _place.label("place"))
     .where(notifications.c.state == "queued", notifications.c.due_us <= bindparam("now_us"))
-    .where(notifications.c.contact.not_in(bindparam("busy", expanding=True)))
+    .where(_address.not_in(bindparam("busy", expanding=True)))
+    .where(_key.not_in(bindparam("full", expanding=True)))
     .subquery()
 )
 _NEXT = (
-    select(_due, alerts.c.state.label("alert_state"), alerts.c.fired_us)
-    .join(alerts, alerts.c.id == _due.c.alert)
+    select(
+        _due,
+        alerts.c.state.label("alert_state"),
+        alerts.c.fired_us,
+        pages.c.state.label("page_state"),
+        pages.c.opened_us,
+        addresses.c.address.label("to"),
+        addresses.c.state.label("address_state"),
+        addresses.c.why,
+    )
+    .join(alerts, alerts.c.id == _due.c.alert, isouter=True)
+    .join(pages, pages.c.id == _due.c.page, isouter=True)
+    .join(addresses, addresses.c.id == _due.c.address, isouter=True)
     .where(_due.c.place == 1)
-    .order_by(_due.c.severity_rank, _due.c.created_us)
+    .order_by(_due.c.severity_rank, _due.c.created_us, _due.c.id)
+    .limit(AT_ONCE)
+)
+_OVERDUE = select(notifications.c.id).where(
+    notifications.c.state == "queued", notifications.c.failover_us <= bindparam("now_us"), notifications.c.address.is_not(None)
 )
 _UNDELIVERED = (
     select(notifications.c.state, func.count().label("number"))
     .where(notifications.c.state.in_(("queued", "dead")))
     .group_by(notifications.c.state)
 )
+
+
+class _Attempt(NamedTuple):
+    """What came of one, and what was known before it."""
+
+    outcome: Outcome
+    unsure: bool = False
+    """Whether an attempt may have got there of which no word came: the intent stands."""
 
 
 class Deliverer:
@@ -65,15 +110,21 @@ class Deliverer:
         telemetry: Telemetry,
         rng: random.Random,
         now_us: Callable[[], int],
+        lost: Lost | None = None,
     ) -> None:
+        """`channels`: line, push, mail, sms, voice as far as they are configured, and `contact.<name>` for each `contact`."""
         self._state, self._channels, self._telemetry, self._rng, self._now_us = state, channels, telemetry, rng, now_us
+        self._lost = lost
         self._stop = threading.Event()
         self._bell = threading.Event()
         self._lock = threading.Lock()
-        self._busy: set[str] = set()
-        self._failing: set[str] = set()
+        self._busy: dict[str, str] = {}  # address -> channel
+        self._failing: dict[str, set[str]] = defaultdict(set)  # channel -> addresses
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         self.dead = 0
         """Dead letters at the last look, at most a moment ago while `run` runs."""
+        self.looked_us: int | None = None
+        """When it last looked what is due; None before the first time."""
 
     def ring(self) -> None:
         """Something new is due: look now. Safe from any thread."""
@@ -86,13 +137,17 @@ class Deliverer:
 
     def run(self) -> None:
         """Until `stop`; attempts under way are waited for."""
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="deliver") as pool:
-            complained = False
+        complained = False
+        overdue_us = 0
+        try:
             while not self._stop.is_set():
                 self._bell.clear()
                 try:
+                    if self._now_us() >= overdue_us:
+                        self._fail_over_what_is_overdue()
+                        overdue_us = self._now_us() + int(LOOK_S / 2 * 1e6)
                     for row in self._due():
-                        pool.submit(self._attempt_in_pool, row)
+                        self._pool(row.key).submit(self._attempt_in_pool, row)
                     if complained:
                         complained = False
                         log.warning("deliveries go on")
@@ -101,97 +156,360 @@ class Deliverer:
                         complained = True
                         log.error("deliveries wait: the state database: %s", error.orig)
                 self._bell.wait(LOOK_S)
+        finally:
+            for pool in self._pools.values():
+                pool.shutdown()
 
     def step(self) -> int:
         """Attempts everything that is due now, one after the other; how many."""
         done = 0
+        self._fail_over_what_is_overdue()
         while rows := self._due():
             for row in rows:
                 self._attempt(row)
                 done += 1
         return done
 
+    def _pool(self, key: str) -> ThreadPoolExecutor:
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = ThreadPoolExecutor(_slots(key), thread_name_prefix=f"deliver-{key}")
+        return pool
+
+    # --- what is next -------------------------------------------------------------------------------
+
     def _due(self) -> list[Any]:
-        """What each contact that is not busy should have next, of what is due; marks them busy."""
+        """What each address that is not busy should have next, as far as its channel has a slot; marks them busy."""
         # Asked before the database is: an attempt that ends in between has written its outcome first, and what is
         # read here would be sent a second time.
         with self._lock:
-            busy = set(self._busy)
+            busy = dict(self._busy)
+        used = Counter(busy.values())
+        found: list[Any] = []
         with self._state.read() as connection:
-            rows = list(connection.execute(_NEXT, {"now_us": self._now_us(), "busy": list(busy)}))
+            while True:
+                full = [key for key, number in used.items() if number >= _slots(key)]
+                asked = {"now_us": self._now_us(), "busy": list(busy), "full": full}
+                rows = connection.execute(_NEXT, asked).all()
+                for row in rows:
+                    if used[row.key] < _slots(row.key):
+                        used[row.key] += 1
+                        busy[row.at] = row.key
+                        found.append(row)
+                # A channel that has no slot left may have filled the look; others may wait behind it.
+                if len(rows) < AT_ONCE:
+                    break
             count = {row.state: row.number for row in connection.execute(_UNDELIVERED)}
-        self.dead = count.get("dead", 0)
+        self.dead, self.looked_us = count.get("dead", 0), self._now_us()
         self._telemetry.waiting.set(count.get("queued", 0))
         self._telemetry.dead.set(self.dead)
         with self._lock:
-            self._busy.update(row.contact for row in rows)
-        return rows
+            self._busy.update({row.at: row.key for row in found})
+        return found
+
+    # --- one attempt --------------------------------------------------------------------------------
 
     def _attempt_in_pool(self, row: Any) -> None:
         try:
             self._attempt(row)
         except Exception:
-            log.exception("delivery %s to %s: what came of it could not be written down", row.id, row.contact)
+            log.exception("delivery %s over %s: what came of it could not be written down", row.id, row.key)
         self.ring()
 
     def _attempt(self, row: Any) -> None:
         try:
-            outcome = self._send(row)
+            try:
+                attempt = self._send(row)
+            except OperationalError as error:
+                # Before the attempt: it was not made. The next look finds the row as it was.
+                log.warning("delivery %s over %s waits: the state database: %s", row.id, row.key, error.orig)
+                self._stop.wait(LOOK_S)
+                return
+            if attempt is None:
+                return
             complained = False
             while True:
                 try:
-                    self._write(row, outcome)
+                    self._write(row, attempt)
                     return
                 except OperationalError as error:
                     # Kept until it can be written: to send again would wake somebody twice.
                     if not complained:
                         complained = True
-                        log.error("delivery %s is %s; the state database can't be told: %s", row.id, outcome, error.orig)
+                        log.error("delivery %s is %s; the state database can't be told: %s", row.id,
+                                  type(attempt.outcome).__name__.lower(), error.orig)  # fmt: skip
                     if self._stop.wait(LOOK_S):
                         return
         finally:
             with self._lock:
-                self._busy.discard(row.contact)
+                self._busy.pop(row.at, None)
 
-    def _send(self, row: Any) -> Outcome:
-        channel = self._channels.get(row.contact)
+    def _send(self, row: Any) -> _Attempt | None:
+        """One attempt; None when there is nothing to attempt any more."""
+        channel = self._channels.get(row.key)
         if channel is None:
-            return Refused(f"contact.{row.contact} is not configured any more")
+            where = row.key if row.address is None else f"channel.{row.channel}"
+            return _Attempt(Refused(f"{where} is not configured any more"))
+        if (fault := _fault(row)) is not None:
+            return _Attempt(Refused(fault))
+        message = read_message(row.id, row.body)
+        if row.kind in ("alert", "again") and (row.alert_state == "resolved" or row.page_state == "closed"):
+            if row.severity_rank != RANK["critical"]:
+                self._drop(row)
+                return None
+            message = _said_over(message, row, self._now_us())
+        to = row.to or ""
+        if row.intent_us is not None and isinstance(channel, Finder):
+            try:
+                if found := channel.find(row.id, to, message, row.intent_us):
+                    return _Attempt(found)
+            except Exception as error:  # noqa: BLE001 - a channel's mistake is no reason to send it twice
+                return _Attempt(Retry(f"asked whether it has it, its provider gave no answer: {error!r}"[:_REASON]), unsure=True)
+        if not channel.knows_repetition and not self._intend(row, twice=row.intent_us is not None):
+            return None
         try:
-            return channel.send(row.id, _said_over(row, self._now_us()) if row.alert_state == "resolved" else row.body)
+            outcome = channel.send(row.id, to, message)
         except Exception as error:
-            log.exception("contact.%s: its channel failed", row.contact)
-            return Retry(f"its channel failed: {error!r}"[:300])
+            log.exception("%s: its channel failed", row.key)
+            reason = f"its channel failed: {error!r}"[:_REASON]
+            outcome = Retry(reason) if channel.knows_repetition else Unknown(reason)
+        return _Attempt(outcome, unsure=isinstance(outcome, Unknown))
 
-    def _write(self, row: Any, outcome: Outcome) -> None:
-        now_us = self._now_us()
+    def _intend(self, row: Any, *, twice: bool) -> bool:
+        """Writes down that an attempt is about to be made. Whether it may be: not where the row was settled meanwhile."""
+        with self._state.write() as connection:
+            done = connection.execute(
+                update(notifications)
+                .where(notifications.c.id == row.id, notifications.c.state == "queued")
+                .values(intent_us=self._now_us(), **({"possibly_twice": True} if twice else {}))
+            )
+        return done.rowcount == 1
+
+    def _drop(self, row: Any) -> None:
+        """What is over, and was not urgent, need not be told."""
+        with self._state.write() as connection:
+            connection.execute(
+                update(notifications)
+                .where(notifications.c.id == row.id, notifications.c.state == "queued")
+                .values(state="dropped", error="over before it was sent")
+            )
+
+    # --- what came of it ----------------------------------------------------------------------------
+
+    def _write(self, row: Any, attempt: _Attempt) -> None:
+        now_us, outcome = self._now_us(), attempt.outcome
         attempts = row.attempts + 1
         values: dict[str, Any] = {"attempts": attempts}
+        if not attempt.unsure:
+            values["intent_us"] = None
         match outcome:
-            case Delivered():
+            case Delivered(provider_id):
                 values |= {"state": "sent", "sent_us": now_us, "error": None}
-                if row.contact in self._failing:
-                    self._failing.discard(row.contact)
-                    log.warning("contact %s can be reached again", row.contact)
-            case Retry(reason, after_s) if attempts < ATTEMPTS:
+                if provider_id is not None:
+                    values["provider_id"] = provider_id
+            case Retry(reason) | Unknown(reason) if attempts < ATTEMPTS:
+                after_s = outcome.after_s if isinstance(outcome, Retry) else None
                 ceiling = min(FIRST_RETRY_S * 2 ** min(attempts - 1, 16), LONGEST_RETRY_S)
                 pause_s = max(self._rng.uniform(0, ceiling), after_s or 0)
                 values |= {"due_us": now_us + int(pause_s * 1e6), "error": reason}
-                if row.contact not in self._failing:
-                    self._failing.add(row.contact)
-                    log.error("contact %s can't be reached (%s); trying again", row.contact, reason)
-            case Retry(reason) | Refused(reason):
+            case Retry(reason) | Unknown(reason) | Refused(reason) | Gone(reason) | NoQuota(reason):
                 values |= {"state": "dead", "error": reason}
-                log.error("notification %s to %s is a dead letter: %s", row.id, row.contact, reason)
         with self._state.write() as connection:
-            connection.execute(update(notifications).where(notifications.c.id == row.id).values(values))
-        self._telemetry.deliveries.labels(row.contact, type(outcome).__name__.lower()).inc()
+            done = connection.execute(
+                update(notifications).where(notifications.c.id == row.id, notifications.c.state == "queued").values(values)
+            )
+            if done.rowcount != 1:
+                self._write_late(connection, row, values)
+            elif values.get("state") == "dead":
+                if isinstance(outcome, Gone) and row.address is not None and self._lost is not None:
+                    self._lost(connection, row.address, "bounced" if row.channel == "mail" else "gone", now_us)
+                self._give_up(connection, row.id, now_us)
+        self._telemetry.deliveries.labels(row.channel, type(outcome).__name__.lower()).inc()
+        self._note(row, outcome)
+
+    @staticmethod
+    def _write_late(connection: Connection, row: Any, values: dict[str, Any]) -> None:
+        """Of a row that was settled while the attempt was under way: only that it did get there is news, and its place stays."""
+        if values.get("state") == "sent":
+            known = {name: values[name] for name in ("sent_us", "provider_id", "intent_us") if name in values}
+            connection.execute(
+                update(notifications).where(notifications.c.id == row.id, notifications.c.sent_us.is_(None)).values(known)
+            )
+
+    def _note(self, row: Any, outcome: Outcome) -> None:
+        """Says once that an address, or a whole channel, can't be reached, and once that it can again. Names nobody."""
+        with self._lock:
+            failing = self._failing[row.key]
+            was_down = bool(failing)
+            if isinstance(outcome, Retry | Unknown):
+                failing.add(row.at)
+            else:
+                failing.discard(row.at)
+            is_down = bool(failing)
+        if is_down and not was_down:
+            # What a provider says of a person may name them: it stands in the ledger.
+            why = f" ({outcome.reason})" if row.address is None and isinstance(outcome, Retry | Unknown) else ""
+            log.error("%s can't be reached%s; trying again. First: notification %s", row.key, why, row.id)
+        elif was_down and not is_down:
+            log.warning("%s can be reached again", row.key)
+
+    # --- another address ----------------------------------------------------------------------------
+
+    def _fail_over_what_is_overdue(self) -> None:
+        """Has the next address tried of what was not sent in time."""
+        with self._state.read() as connection:
+            ids = list(connection.scalars(_OVERDUE, {"now_us": self._now_us()}))
+        for id_ in ids:
+            with self._state.write() as connection:
+                now_us = self._now_us()
+                row = connection.execute(select(notifications).where(notifications.c.id == id_)).one()
+                if row.state != "queued" or row.failover_us is None or row.failover_us > now_us:
+                    continue
+                chain = _chain(connection, row)
+                if (other := _next_address(connection, row, chain)) is not None:
+                    # It keeps its `failover_us`: who has no other way left comes back to what only took too long.
+                    connection.execute(_settle(id_, "failed_over", row.error or "not sent in time"))
+                    _stand_in(connection, row, chain, other, now_us)
+                    continue
+                # There is no other way: it goes on here for as long as it takes, and whoever asks for answers looks again.
+                connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
+                _page_changed(connection, row.page)
+
+    def _give_up(self, connection: Connection, id_: str, now_us: int) -> None:
+        """A row that is dead now: the contact's next address stands in for it; without one, it stays a dead letter."""
+        row = connection.execute(select(notifications).where(notifications.c.id == id_)).one()
+        if row.kind in STAYS:
+            # Nobody waits for it: that the address takes nothing is known of the address.
+            connection.execute(_settle(id_, "dropped", row.error))
+            return
+        if row.address is not None:
+            chain = _chain(connection, row)
+            if any(one.sent_us is not None for one in chain):
+                connection.execute(_settle(id_, "dropped", f"{row.error}; it has arrived at another address"))
+                return
+            if (other := _next_address(connection, row, chain)) is not None:
+                connection.execute(_settle(id_, "failed_over", row.error))
+                connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
+                _stand_in(connection, row, chain, other, now_us)
+                return
+            waiting = [one for one in chain if one.state == "failed_over" and one.failover_us and one.sent_us is None]
+            if waiting:
+                # An earlier address was only slow. Its row comes back, under the id that its provider may know already.
+                connection.execute(_settle(id_, "failed_over", row.error))
+                connection.execute(
+                    update(notifications)
+                    .where(notifications.c.id == waiting[0].id)
+                    .values(state="queued", due_us=now_us, failover_us=None)
+                )
+                return
+        log.error("notification %s over %s is a dead letter; the ledger says why", id_, row.channel)
+        _page_changed(connection, row.page)
 
 
-def _said_over(row: Any, now_us: int) -> str:
-    """The body of a notification whose alert is resolved already: nobody should set out for it."""
-    body = json.loads(row.body)
-    body["title"], body["body"] = over(body["title"], body["body"])
-    body["late"] = body["late"] or (row.fired_us is not None and now_us - row.fired_us > LATE_US)
-    body["over"] = True
-    return json.dumps(body, ensure_ascii=False)
+def read_message(id_: str, body: str) -> Message:
+    """A row's message. ValueError when there is none in it. Rows of before there were several channels hold one flat object."""
+    match json.loads(body):
+        case {"title": str(title), "body": str(text)} as said:
+            with suppress(ValidationError):
+                return Message.model_validate(said)
+            return Message(
+                id=id_,
+                severity=said["severity"] if said.get("severity") in RANK else "warning",
+                title=title,
+                body=text,
+                alert=said.get("alert"),
+                late=bool(said.get("late", False)),
+                data={name: value for name, value in said.items() if name not in Message.model_fields or name == "kind"},
+            )
+        case _:
+            raise ValueError("it says no title and body")
+
+
+def _fault(row: Any) -> str | None:
+    """Why there is nothing that could be attempted."""
+    if row.address is not None and row.to is None:
+        return "its address was removed"
+    if row.address_state == "unreachable" and row.kind not in STAYS:
+        return f"its address can't be reached: {row.why or 'it is not known why'}"
+    try:
+        read_message(row.id, row.body)
+    except ValueError as error:
+        return f"its body can't be read: {error}"[:_REASON]
+    return None
+
+
+def _slots(key: str) -> int:
+    return 1 if key.startswith("contact.") else SLOTS
+
+
+def _chain(connection: Connection, row: Any) -> list[Any]:
+    """The rows that this one stands in for, the nearest first."""
+    found: list[Any] = []
+    before = row.failed_over_from
+    while before is not None and len(found) < 100:
+        one = connection.execute(select(notifications).where(notifications.c.id == before)).one_or_none()
+        if one is None:
+            break
+        found.append(one)
+        before = one.failed_over_from
+    return found
+
+
+def _next_address(connection: Connection, row: Any, chain: list[Any]) -> Any | None:
+    """The contact's first address that can be used and was not tried for this message."""
+    tried = [row.address, *(one.address for one in chain)]
+    query = (
+        select(addresses)
+        .where(addresses.c.contact == row.contact, addresses.c.state == "proved", addresses.c.id.not_in(tried))
+        .order_by(addresses.c.rank, addresses.c.id)
+        .limit(1)
+    )
+    if row.only_by is not None:
+        query = query.where(addresses.c.channel == row.only_by)
+    return connection.execute(query).one_or_none()
+
+
+def _settle(id_: str, state: str, error: str | None) -> Any:
+    return update(notifications).where(notifications.c.id == id_).values(state=state, error=error)
+
+
+def _stand_in(connection: Connection, row: Any, chain: list[Any], address: Any, now_us: int) -> None:
+    """Writes the row that goes to another address in this one's place. Its id comes of both: it is written once."""
+    first = chain[-1].id if chain else row.id
+    id_ = str(uuid.uuid5(uuid.NAMESPACE_URL, f"satomori:notification:{first}:{address.id}"))
+    try:
+        body = read_message(row.id, row.body).model_copy(update={"id": id_}).model_dump_json()
+    except ValueError:
+        body = row.body
+    urgent = row.severity_rank == RANK["critical"] or row.failover_us is not None
+    connection.execute(
+        insert(notifications),
+        {
+            "id": id_,
+            **{name: getattr(row, name) for name in ("alert", "page", "kind", "contact", "severity_rank", "only_by")},
+            "address": address.id,
+            "channel": address.channel,
+            "state": "queued",
+            "body": body,
+            "created_us": row.created_us,
+            "due_us": now_us,
+            "failover_us": now_us + int(FAILOVER_S * 1e6) if urgent else None,
+            "failed_over_from": row.id,
+            "attempts": 0,
+        },
+    )
+
+
+def _page_changed(connection: Connection, page: str | None) -> None:
+    """Whoever escalates looks at the page at the next tick: this contact was not reached."""
+    if page is not None:
+        connection.execute(update(pages).where(pages.c.id == page, pages.c.state != "closed").values(changed=True))
+
+
+def _said_over(message: Message, row: Any, now_us: int) -> Message:
+    """A message whose alert is resolved already: nobody should set out for it, and nothing is asked."""
+    title, body = over(message.title, message.body, message.language)
+    began_us = row.fired_us if row.fired_us is not None else row.opened_us
+    late = message.late or (began_us is not None and now_us - began_us > LATE_US)
+    changed = {"title": title, "body": body, "late": late, "over": True, "spoken": "", "buttons": (), "answer_url": None}
+    return message.model_copy(update=changed)

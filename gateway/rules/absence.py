@@ -28,6 +28,7 @@ class Absence:
     """Fires after `for` of silence, ends at the next word. Silence that we could not have heard does not count."""
 
     ends: frozenset[str] = frozenset()
+    of_silence = True
 
     def __init__(self, config: AbsenceConfig) -> None:
         self._config = config

@@ -36,6 +36,7 @@ class Occurrence:
         self._config = config
         self.events = frozenset(filter(None, (config.event, config.until)))
         self.ends = frozenset(filter(None, (config.until,)))
+        self.of_silence = config.event == "device_down"
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:  # noqa: ARG002 - every rule takes now
         """Firing at the event, ok at its end; nothing for an event that was over before it was known.

@@ -52,6 +52,8 @@ class Verdict(NamedTuple):
     """What the words need beside the reason, as a JSON object: a value, a species, a picture's SHA-256, who a tag belongs to."""
     times: int = 1
     """How many identical occurrences this stands for."""
+    severity: Severity | None = None
+    """Where it is not the rule's own: a bear among animals. What an alert was opened with stays."""
 
 
 class RuleBase(BaseModel):

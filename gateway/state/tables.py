@@ -212,7 +212,7 @@ contacts = Table(
     Column("id", Text, primary_key=True),  # 16 hex digits
     Column("name", Text, nullable=False),  # what others are told of them: 田中さん without the さん
     Column("language", Text, nullable=False, server_default=text("'ja'")),  # ja, ja-easy, en
-    Column("quiet", Text, nullable=False, server_default=text("'[]'")),  # JSON list of gateway.contacts.quiet.Quiet
+    Column("quiet", Text),  # JSON list of gateway.contacts.config.QuietConfig; NULL: their groups'
     Column("away_until_us", BigInteger),  # 留守にします
     Column("deputy", Text),  # the contact who is told meanwhile
     Column("created_us", BigInteger, nullable=False),
@@ -325,6 +325,7 @@ notifications = Table(
     Column("due_us", BigInteger, nullable=False),
     Column("failover_us", BigInteger),  # not sent by then: the contact's next address is tried; NULL: never
     Column("failed_over_from", Text),  # the notification that this one stands in for
+    Column("only_by", Text),  # the one channel that it may go over, as a step's `by` says; NULL: any
     Column("attempts", Integer, nullable=False),
     Column("intent_us", BigInteger),  # an attempt was begun, and what came of it is not known yet
     Column("possibly_twice", Boolean, nullable=False, server_default=text("0")),
@@ -472,21 +473,50 @@ search_cases = Table(
     Column("opened_by", Text, nullable=False),
     Column("step", Integer, nullable=False),  # how far it was widened
     Column("renewed_us", BigInteger, nullable=False),
-    Column("page", Text),
+    Column("page", Text),  # of family and office
+    Column("helpers_page", Text),  # of everybody else who was asked
+    Column("cursor", BigInteger, nullable=False),  # events up to this id were looked through for sightings
+    Column("asked_us", BigInteger),  # since its last renewal: when family and office were asked whether it goes on
+    Column("counted_us", BigInteger),  # when it was said how many it reached
+    Column("told_us", BigInteger),  # when a sighting was told last
     Column("ended_us", BigInteger),
     Column("ended_by", Text),
+    Column("forgotten_us", BigInteger),  # its words and places are deleted
+    # One at a time: two who open at once open the same.
+    Index(
+        "search_cases_open",
+        "watched",
+        unique=True,
+        sqlite_where=text("state IN ('open', 'paused')"),
+        postgresql_where=text("state IN ('open', 'paused')"),
+    ),
+)
+
+# What was done to a case, by whom and when.
+search_changes = Table(
+    "search_changes",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("case", Text, ForeignKey("search_cases.id"), nullable=False, index=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),  # a contact, `staff:<name>`, or `time`
+    Column("what", Text, nullable=False),  # opened, widened, asked, paused, renewed, found, closed
+    Column("why", Text, nullable=False),
+)
+
+# Where the tags were heard while a case was open: the last time at each receiver.
+search_sightings = Table(
+    "search_sightings",
+    metadata,
+    Column("case", Text, ForeignKey("search_cases.id"), primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    Column("told", Boolean, nullable=False),
 )
 
 # --- People flow: gateway.flow ------------------------------------------------------------------------
-
-# How many are in an area by our reckoning, and what corrects it: JSON of gateway.flow.occupancy.
-area_states = Table(
-    "area_states",
-    metadata,
-    Column("area", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-    Column("saved_us", BigInteger, nullable=False),
-)
 
 # A person counted heads; `reckoned` is what we said at that moment, so the error can be published.
 recounts = Table(

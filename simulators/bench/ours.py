@@ -16,9 +16,11 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from gateway.alerting.route import RouteConfig
+from gateway.contacts.book import Book
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.paging import Paging
 from gateway.pipeline import Message, Pipeline
 from gateway.rules import RuleConfig, build_rule
 from gateway.service import calm_collector
@@ -26,6 +28,7 @@ from gateway.state import State, open_state
 from gateway.state.tables import alerts, events, quarantine
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
+from gateway.telling import Teller
 from gateway.watch import Watch, WatchedRule
 
 GIVE_UP_S = 120
@@ -53,16 +56,13 @@ class Parts:
         rules = [
             WatchedRule(name, rule.severity, build_rule(rule)) for name, rule in _rules.validate_python(RULES).items()
         ]  # fmt: skip
-        watch = Watch(
-            self.state,
-            rules,
-            [RouteConfig(to=["phone"])],
-            Deployments([]),
-            ZoneInfo("Asia/Tokyo"),
-            self.telemetry,
-            feed.say,
-        )
-        self.pipeline = Pipeline(self.state, self.store, watch, self.telemetry, feed.say)
+        deployments = Deployments([])
+        zone = ZoneInfo("Asia/Tokyo")
+        routes = [RouteConfig(to=["phone"])]
+        book = Book({}, ["phone"], zone)
+        paging = Paging(self.state, routes, deployments, book, Teller(deployments, zone), say=feed.say)
+        watch = Watch(self.state, rules, deployments, self.telemetry, feed.say, paging)
+        self.pipeline = Pipeline(self.state, self.store, watch, self.telemetry, feed.say, paging=paging)
 
     def process(self, messages: list[Message]) -> None:
         """A group of messages through the pipeline, now."""

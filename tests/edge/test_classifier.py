@@ -136,3 +136,28 @@ def test_a_look_that_takes_too_long_is_ended_and_the_next_one_goes(tmp_path: Pat
         assert time.monotonic() - begun < 5
 
     asyncio.run(play())
+
+
+# --- species ------------------------------------------------------------------------------------------
+
+TWO_ANIMALS: dict[str, Any] = {"classes": ("animal", "person", "animal"), "species": {"2": "bear"}}
+BEAR, BOTH, FAINT_BEAR = (20, 20, 250), (20, 250, 250), (20, 20, 60)
+
+
+def test_a_model_that_tells_species_apart_names_those_that_have_a_name(tmp_path: Path) -> None:
+    classifier = model(tmp_path, **TWO_ANIMALS)
+    told = [judged(classifier, jpeg(colour)) for colour in (ANIMAL, BEAR, BOTH, FAINT_BEAR, NOTHING, (200, 20, 250))]
+    assert [(one.content, one.species) for one in told] == [
+        ("animal", None),
+        ("animal", "bear"),
+        ("animal", "bear"),  # of equal scores: what might be a bear is one
+        ("unsure", "bear"),
+        ("unsure", None),
+        ("person_or_vehicle", None),
+    ]
+
+
+@pytest.mark.parametrize("species", [{"1": "bear"}, {"3": "bear"}, {"0": "Bear!"}, {"x": "bear"}])
+def test_a_species_of_a_class_that_is_no_animal_is_refused(tmp_path: Path, species: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="species"):
+        ModelConfig.model_validate({"file": tmp_path / "tiny.onnx", **TWO_ANIMALS, "species": species})

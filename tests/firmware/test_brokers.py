@@ -21,6 +21,7 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.contract.topics import Channel, Topic, partition_of, topic_for, up_filters
+from gateway.canary import CANARY
 from gateway.nodes import authority
 from gateway.nodes.authority import ACCOUNT as GATEWAY
 from gateway.nodes.authority import Authority, Revoked
@@ -238,6 +239,15 @@ def test_a_node_is_heard_by_the_gateway_and_hears_its_answer(box: Box) -> None:
         for where in (ACK, command):
             gateway.say(where, b"to you")
             assert node.next() == (where, b"to you")
+
+
+def test_the_gateway_hears_its_own_test_alarm_as_a_nodes_record(box: Box) -> None:
+    """And can speak for no other node: NATS would let the message through to nobody, Mosquitto drops it."""
+    with started(box), of_gateway(box) as gateway:
+        assert gateway.hear(up_filters()[0])
+        gateway.push(LIVE, b"as another")
+        gateway.say(topic(CANARY, Channel.LIVE), b"a test")
+        assert gateway.next() == (topic(CANARY, Channel.LIVE), b"a test")
 
 
 def test_what_is_retained_is_kept_for_who_comes_later(box: Box) -> None:

@@ -18,6 +18,14 @@ store = { type = "sqlite", path = "/var/lib/example/series.db" }
 api = { tokens_file = "/etc/example/tokens" }
 media = { folder = "/var/lib/example/media" }
 nodes = { folder = "/n", public_url = "https://a.example", broker_url = "mqtts://a.example", server_names = ["a.example"] }
+people = { public_url = "https://a.example", folder = "/p", office = "office", town = "霧沢町" }
+channel = { mail = { host = "mail.a.example", from = "satomori@a.example" } }
+group = { hunters = { label = "猟友会" } }
+canary = { to = "office" }
+heartbeat = { url = "https://watcher.example/ping" }
+inhibit = [{ name = "storm", source = { rule = "silent" }, target = { kind = "camera" } }]
+maintenance = [{ match = { kind = "flow" }, from = "02:00", to = "03:00", why = "清掃" }]
+area = { hiroba = { label = "朝市広場", line = [{ node = "hiroba", device = "east" }] } }
 route = [{ match = { kind = "trap" }, to = ["farmers"] }, { to = ["office"] }]
 
 [[deployment]]
@@ -66,7 +74,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('type = "absence"', 'type = "absense"', 'rule.silent.type: there is no "absense"; did you mean absence?'),
         ("silent = {", '"Silent!" = {', 'rule."Silent!": "Silent!" is no name'),
         ('url = "http://127.0.0.1:9000/"', 'url = "nowhere"', "contact.farmers.url: "),
-        ('to = ["farmers"]', 'to = ["farmer"]', "route.0.to: contact.farmer is not configured"),
+        ('to = ["farmers"]', 'to = ["farmer"]', "route.0.to: neither contact.farmer nor group.farmer is configured"),
         ('to = ["office"]', "to = []", "route.1.to: is empty"),
         ('kind = "trap" }', 'rule = "sprang" }', "route.0.match.rule: rule.sprang is not configured"),
         ('kind = "trap" }', 'knd = "trap" }', "route.0.match.knd: there is no such setting; did you mean `kind`?"),
@@ -136,4 +144,4 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 def test_the_example_here_is_toml_and_complete() -> None:
-    assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone"}
+    assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone", "flapping"}

@@ -200,6 +200,19 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
     assert second.payloads == [b"last"]
 
 
+def test_what_the_gateway_says_as_a_node_comes_back_to_it_through_the_broker(broker: Broker) -> None:
+    """Also what it said before it was connected."""
+    canary = topic_for(Topic("canary", Channel.LIVE))
+    processor = Processor()
+    gateway = Gateway(broker, processor)
+    gateway.ingest.publish(canary, b"early")
+    with gateway:
+        processor.wait_for(lambda: processor.payloads == [b"early"])
+        gateway.ingest.publish(canary, b"now")
+        processor.wait_for(lambda: processor.payloads == [b"early", b"now"])
+    assert {message.topic for group in processor.groups for message in group} == {canary}
+
+
 def test_a_broker_killed_and_emptied_is_found_again_and_listened_to(broker: Broker) -> None:
     processor = Processor()
     with Gateway(broker, processor) as gateway:

@@ -17,18 +17,22 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.messages import Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.ranges import Ranges
 from edge.contract.topics import Channel, Topic, topic_for
+from gateway.alerting.mute import Muting
 from gateway.alerting.route import RouteConfig
+from gateway.contacts.book import Book
 from gateway.deployments import Deployment, Deployments
 from gateway.errors import StoreDown, StoreRefused
 from gateway.nodes.outgoing import Down, Outgoing
 from gateway.nodes.signing import Signer
+from gateway.paging import Paging
 from gateway.pipeline import Message, Pipeline
-from gateway.rules import RuleConfig, build_rule
+from gateway.rules import RuleConfig, Surroundings, build_rule
 from gateway.rules.occurrence import OccurrenceConfig
 from gateway.state import State as Database
 from gateway.state import open_state, tables
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
+from gateway.telling import Teller
 from gateway.watch import Watch, WatchedRule
 
 NOW_US = 1_780_434_720_000_000  # 2026-06-02T21:12:00Z, 3 June 06:12 in Japan
@@ -112,9 +116,11 @@ class Town:
         folder: Path,
         rules: dict[str, RuleConfig] | None = None,
         routes: Sequence[RouteConfig] = (RouteConfig(to=["farmers", "office"]),),
+        muting: Muting | None = None,
     ) -> None:
         self.folder, self.now_us = folder, NOW_US
-        self._rules, self._routes = SPRUNG if rules is None else rules, routes
+        self._rules, self._routes, self._muting = SPRUNG if rules is None else rules, routes, muting
+        self.ours: set[str] | None = None  # the tags somebody is enrolled for; None: whatever comes
         self.steps = Steps()
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.telemetry = Telemetry()
@@ -123,12 +129,22 @@ class Town:
     def _open(self) -> None:
         self.state = _Database(open_state(f"sqlite:///{self.folder / 'state.db'}"), self.steps)
         self.store = Store(SqliteStoreConfig(type="sqlite", path=self.folder / "series.db"), self.steps)
-        watched = [WatchedRule(name, rule.severity, build_rule(rule), rule.kind) for name, rule in self._rules.items()]
         deployments = Deployments([Deployment(node=NODE, device="trap-11", kind="trap", place="北尾根", label="3番")])
         zone = ZoneInfo("Asia/Tokyo")
-        self.watch = Watch(self.state, watched, self._routes, deployments, zone, self.telemetry, self._say)
+        around = Surroundings(deployments, zone)
+        watched = [WatchedRule(name, rule.severity, build_rule(rule, around), rule.kind) for name, rule in self._rules.items()]
+        contacts = {name for route in self._routes for step in route.all_steps for name in step.to}
+        book = Book({}, contacts, zone)
+        self.paging = Paging(self.state, self._routes, deployments, book, Teller(deployments, zone), say=self._say)
+        self.watch = Watch(self.state, watched, deployments, self.telemetry, self._say, self.paging, self._muting)
         self.outgoing = Outgoing(self.state, SIGNER)
-        self.pipeline = Pipeline(self.state, self.store, self.watch, self.telemetry, self._say, self.outgoing)
+        self.pipeline = Pipeline(
+            self.state, self.store, self.watch, self.telemetry, self._say, self.outgoing, self.is_ours, self.paging
+        )
+
+    def is_ours(self, tag: str) -> bool:
+        """Whether somebody is enrolled for a tag; a test changes `ours`."""
+        return self.ours is None or tag in self.ours
 
     def _say(self, kind: str, body: dict[str, Any]) -> None:
         self.said.append((kind, body))

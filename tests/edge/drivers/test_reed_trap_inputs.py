@@ -9,7 +9,7 @@ from gpiozero import Device
 from gpiozero.pins.mock import MockFactory, MockPin
 from pydantic import ValidationError
 
-from edge.contract.events import TamperClosed, TamperOpened, TrapMoved, TrapReset, TrapSprung
+from edge.contract.events import TamperClosed, TamperOpened, TrapMoved, TrapReset, TrapSprung, TrapVisited
 from edge.drivers.paced import BURST
 from edge.drivers.reed_trap import ReedTrap, ReedTrapConfig
 from edge.errors import DeviceError
@@ -18,7 +18,7 @@ from simulators.clock import VirtualClock
 from simulators.pin_factory import FilePins
 from tests.edge.drivers.listening import Listener
 
-SWITCH, LOOP, VIBRATION, TILT = 17, 22, 23, 24
+SWITCH, LOOP, VIBRATION, TILT, BUTTON = 17, 22, 23, 24, 25
 
 
 @pytest.fixture
@@ -315,6 +315,61 @@ def test_a_trap_without_sensors_says_no_bumps(pins: MockFactory, site: Site, clo
     play(story())
 
 
+# --- the visit button -----------------------------------------------------------------------------------
+
+
+async def press(pin: MockPin, clock: VirtualClock, seconds: float = 0.5) -> None:
+    pin.drive_low()
+    await clock.advance(seconds)
+    pin.drive_high()
+    await clock.advance(0.5)
+
+
+def test_a_pressed_button_is_a_visit_from_the_moment_of_the_press(pins: MockFactory, site: Site, clock: VirtualClock) -> None:
+    async def story() -> None:
+        async with trap(site, visit_pin=BUTTON) as heard:
+            await clock.advance(1)
+            heard.so_far()
+            at = clock.now()
+            await press(pins.pin(BUTTON), clock)
+            assert heard.so_far() == [Happened(at, TrapVisited(device="trap-11"))]
+
+    play(story())
+
+
+def test_pressing_twice_or_long_is_one_visit_and_later_it_is_another(pins: MockFactory, site: Site, clock: VirtualClock) -> None:
+    async def story() -> None:
+        button = pins.pin(BUTTON)
+        async with trap(site, visit_pin=BUTTON) as heard:
+            await clock.advance(1)
+            await press(button, clock, 20)
+            await press(button, clock)
+            assert events(heard) == [TrapVisited(device="trap-11")]
+            await clock.advance(60)
+            await press(button, clock)
+            assert events(heard) == [TrapVisited(device="trap-11")]
+
+    play(story())
+
+
+def test_a_touch_a_chatter_and_a_jammed_button_are_no_visit(pins: MockFactory, site: Site, clock: VirtualClock) -> None:
+    async def story() -> None:
+        button = pins.pin(BUTTON)
+        button.drive_low()
+        async with trap(site, visit_pin=BUTTON) as heard:
+            await clock.advance(600)
+            assert events(heard) == []
+            button.drive_high()
+            await clock.advance(1)
+            await shake(button, clock)
+            await press(button, clock, 0.19)
+            assert events(heard) == []
+            await press(button, clock, 0.2)
+            assert events(heard) == [TrapVisited(device="trap-11")]
+
+    play(story())
+
+
 def test_a_pin_that_is_taken_frees_the_others_again(pins: MockFactory, site: Site) -> None:
     async def story() -> None:
         async with trap(site, pin=4, vibration_pin=VIBRATION), trap(site, tilt_pin=VIBRATION) as second:
@@ -332,6 +387,7 @@ def test_a_pin_that_is_taken_frees_the_others_again(pins: MockFactory, site: Sit
         ({"tamper_pin": 28}, "tamper_pin"),
         ({"vibration_pin": -1}, "vibration_pin"),
         ({"tilt_pin": 17}, "tilt_pin and pin are both 17"),
+        ({"visit_pin": 17}, "visit_pin and pin are both 17"),
         ({"tilt_pin": 4, "tamper_pin": 4}, "tilt_pin and tamper_pin are both 4"),
         ({"tamper_when": "cut"}, "tamper_when"),
         ({"move_pause_s": 0}, "move_pause_s"),

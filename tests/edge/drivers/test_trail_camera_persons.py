@@ -266,3 +266,18 @@ def test_without_a_model_nothing_is_guessed(site: Site, clock: VirtualClock, fol
             assert (event.content, event.confidence, event.withheld) == ("unclassified", None, False)
 
     asyncio.run(play())
+
+
+def test_the_species_travels_with_the_picture_but_never_where_a_person_is_in_its_burst(
+    site: Site, clock: VirtualClock, folder: Path, model_file: Path
+) -> None:
+    async def play() -> None:
+        model = {"file": str(model_file), "classes": ("animal", "person", "animal"), "species": {"2": "bear"}}
+        async with camera(site, folder, model=model) as heard:
+            trap = await ready(site, clock, folder, heard)
+            [bear] = await trap.takes((20, 20, 250), "06:12:00")
+            assert (bear.content, bear.species) == ("animal", "bear")
+            told = await trap.takes(PERSON, "06:12:02", events=2)
+            assert [(one.content, one.species) for one in told] == [("person_or_vehicle", None)] * 2
+
+    asyncio.run(play())

@@ -1,4 +1,4 @@
-"""Alerts, and the one thing a person does to them: acknowledge, once, by name, written into the history."""
+"""Alerts, and what a person does to them: acknowledge, shelve, resolve, once, by name, written into the history."""
 
 import asyncio
 import threading
@@ -123,3 +123,80 @@ def test_a_wrong_body_is_a_problem(gateway: Gateway, body: Any) -> None:
 
 def test_an_alert_that_does_not_exist(gateway: Gateway) -> None:
     assert acknowledge(gateway).status_code == 404
+
+
+# ---- shelve, unshelve, resolve ------------------------------------------------------------------------------
+
+HOUR_US = 60 * MINUTE_US
+
+
+def say(gateway: Gateway, what: str, body: dict[str, Any] | None = None, role: str = "operator") -> Any:
+    return gateway.client(role).post(f"/api/v1/alerts/a-1/{what}", json=body)
+
+
+def test_shelving_says_until_when_and_the_history_says_who_and_why(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+    answer = say(gateway, "shelve", {"until_us": NOW_US + HOUR_US, "why": "雨がやんでから", "version": 1})
+    assert answer.status_code == 200
+    assert (answer.json()["state"], answer.json()["shelved_until_us"]) == ("shelved", NOW_US + HOUR_US)
+    found = gateway.client().get("/api/v1/alerts/a-1").json()
+    assert found["history"] == [
+        {"at_us": NOW_US, "before": "firing", "after": "shelved", "who": "tanaka", "why": "雨がやんでから"}
+    ]
+    assert [one["id"] for one in gateway.client().get("/api/v1/alerts?state=shelved").json()["alerts"]] == ["a-1"]
+
+
+@pytest.mark.parametrize("until_us", [NOW_US, NOW_US - 1, NOW_US + 32 * 24 * HOUR_US])
+def test_nothing_is_shelved_into_the_past_or_for_ever(gateway: Gateway, until_us: int) -> None:
+    gateway.insert(tables.alerts)
+    assert say(gateway, "shelve", {"until_us": until_us}).status_code == 422
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["state"] == "firing"
+
+
+@pytest.mark.parametrize("what", ["acknowledge", "shelve", "unshelve", "resolve"])
+def test_an_old_tap_moves_nothing_newer(gateway: Gateway, what: str) -> None:
+    gateway.insert(tables.alerts, state="shelved", shelved_until_us=NOW_US + HOUR_US, version=3)
+    body = {"version": 2, "why": "x", **({"until_us": NOW_US + 1} if what == "shelve" else {})}
+    answer = say(gateway, what, body)
+    assert answer.status_code == 409
+    assert (answer.json()["version"], answer.json()["state"]) == (3, "shelved")
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["history"] == []
+
+
+def test_taking_it_off_the_shelf_lets_the_next_tick_decide(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, state="shelved", shelved_until_us=NOW_US + HOUR_US)
+    answer = say(gateway, "unshelve")
+    assert (answer.status_code, answer.json()["shelved_until_us"]) == (200, NOW_US)
+    assert say(gateway, "resolve", {"why": "x"}).status_code == 200
+    assert say(gateway, "unshelve").status_code == 409
+
+
+def test_resolving_needs_a_reason_and_is_final(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, state="acknowledged", acknowledged_by="sato")
+    assert say(gateway, "resolve").status_code == 422
+    assert say(gateway, "resolve", {"why": ""}).status_code == 422
+    answer = say(gateway, "resolve", {"why": "見に行った。いのししはいない"})
+    assert (answer.status_code, answer.json()["state"], answer.json()["resolved_us"]) == (200, "resolved", NOW_US)
+    for what, body in (("resolve", {"why": "x"}), ("acknowledge", None), ("shelve", {"until_us": NOW_US + 1})):
+        assert say(gateway, what, body).status_code == 409, what
+
+
+@pytest.mark.parametrize(("what", "body"), [("shelve", {"until_us": NOW_US + 1}), ("unshelve", None), ("resolve", {"why": "x"})])
+def test_who_may_only_look_moves_nothing(gateway: Gateway, what: str, body: Any) -> None:
+    gateway.insert(tables.alerts, state="shelved", shelved_until_us=NOW_US + HOUR_US)
+    assert say(gateway, what, body, role="viewer").status_code == 403
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["history"] == []
+
+
+def test_what_follows_from_a_move_is_told_in_its_transaction(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+    told: list[Any] = []
+
+    def moved(connection: Any, move: Any, now_us: int) -> None:
+        told.append((move.before, move.alert.state, move.who, connection.in_transaction()))
+        raise ValueError("what follows can't be written")
+
+    answer = gateway.client(moved=moved).post("/api/v1/alerts/a-1/acknowledge")
+    assert answer.status_code == 500
+    assert told == [("firing", "acknowledged", "tanaka", True)]
+    assert gateway.client().get("/api/v1/alerts/a-1").json()["state"] == "firing", "all of it or nothing"

@@ -75,6 +75,7 @@ def mosquitto_conf(home: Path, port: int) -> tuple[list[str | Path], Path]:
     user = "user root\n" if os.geteuid() == 0 else ""
     (home / "acl").write_text(
         "user gateway\ntopic read satomori/v1/+/+/up/#\ntopic write satomori/v1/+/+/down/#\n"
+        "topic write satomori/v1/+/canary/up/live\n"
         "pattern write satomori/v1/+/%u/up/#\npattern read satomori/v1/+/%u/down/#\n"
     )
     (home / "acl").chmod(0o600)

@@ -17,7 +17,7 @@ def main() -> None:
     """One attempt at everything."""
     state = open_state(sys.argv[1])
     phone = Webhook("phone", WebhookConfig.model_validate({"type": "webhook", "url": sys.argv[2]}))
-    Deliverer(state, {"phone": phone}, Telemetry(), random.Random(1), lambda: time.time_ns() // 1000).step()
+    Deliverer(state, {"contact.phone": phone}, Telemetry(), random.Random(1), lambda: time.time_ns() // 1000).step()
 
 
 if __name__ == "__main__":

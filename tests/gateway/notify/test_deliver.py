@@ -1,6 +1,5 @@
 """What the delivery outbox promises: what is queued gets there or stays to be seen, under one id; nobody waits for others."""
 
-import json
 import logging
 import random
 import subprocess
@@ -17,24 +16,26 @@ from sqlalchemy import insert, select, update
 from gateway.notify import Channel, Delivered, Outcome, Refused, Retry
 from gateway.notify import deliver as deliver_module
 from gateway.notify.deliver import ATTEMPTS, FIRST_RETRY_S, LONGEST_RETRY_S, Deliverer
+from gateway.notify.message import Message
 from gateway.notify.webhook import Webhook, WebhookConfig
-from gateway.rules.occurrence import OccurrenceConfig
 from gateway.state import State, open_state, tables
 from gateway.telemetry import Telemetry
 from gateway.words import over
 from simulators.phone import Phone, Received
-from tests.gateway.town import MINUTE_US, NOW_US, SECOND_US, Town, batch, event, locked
+from tests.gateway.town import MINUTE_US, NOW_US, SECOND_US, locked
 
 ROOT = Path(__file__).parents[3]
+MESSAGE = Message(id="n-1", title="【わな作動】", body="北尾根 3番。")
 
 
 class Desk:
-    """A deliverer over a real outbox; only its clock is the test's."""
+    """A deliverer over a real outbox; only its clock is the test's. Its channels are contacts of the configuration."""
 
     def __init__(self, state: State, channels: dict[str, Channel], seed: int = 1) -> None:
         self.state, self.now_us = state, NOW_US
         self.telemetry = Telemetry()
-        self.deliverer = Deliverer(state, channels, self.telemetry, random.Random(seed), lambda: self.now_us)
+        named = {f"contact.{name}": channel for name, channel in channels.items()}
+        self.deliverer = Deliverer(state, named, self.telemetry, random.Random(seed), lambda: self.now_us)
 
     def queue(
         self,
@@ -46,7 +47,7 @@ class Desk:
         due_us: int | None = None,
         late: bool = False,
     ) -> None:
-        body = json.dumps({"id": id_, "title": "【わな作動】", "body": "北尾根 3番。", "late": late}, ensure_ascii=False)
+        body = MESSAGE.model_copy(update={"id": id_, "late": late}).model_dump_json()
         row = {"id": id_, "alert": "a-1", "contact": contact, "state": "queued", "severity_rank": rank, "body": body,
                "created_us": created_us, "due_us": created_us if due_us is None else due_us, "attempts": 0}  # fmt: skip
         with self.state.write() as connection:
@@ -76,11 +77,13 @@ class Desk:
 class Scripted:
     """A channel that answers what the test says, and notes what it was given."""
 
+    knows_repetition = True
+
     def __init__(self, answer: Callable[[str], Outcome]) -> None:
         self._answer = answer
         self.sent: list[str] = []
 
-    def send(self, id_: str, body: str) -> Outcome:
+    def send(self, id_: str, _to: str, _message: Message) -> Outcome:
         self.sent.append(id_)
         return self._answer(id_)
 
@@ -135,21 +138,21 @@ def webhook(phone: Phone) -> Iterator[Webhook]:
 )
 def test_what_an_answer_means(phone: Phone, webhook: Webhook, behave: Callable[[Phone], None], outcome: Outcome) -> None:
     behave(phone)
-    assert webhook.send("n-1", '{"id": "n-1"}') == outcome
+    assert webhook.send("n-1", "", MESSAGE) == outcome
     assert [one.key for one in phone.received] == ["n-1"]
 
 
 @pytest.mark.parametrize("behave", [Phone.refuse, Phone.drop, Phone.garbage], ids=["nobody there", "no answer", "garbage"])
 def test_what_is_no_answer_is_tried_again(phone: Phone, webhook: Webhook, behave: Callable[[Phone], None]) -> None:
     behave(phone)
-    assert isinstance(webhook.send("n-1", "{}"), Retry)
+    assert isinstance(webhook.send("n-1", "", MESSAGE), Retry)
 
 
 def test_a_receiver_that_takes_too_long_is_tried_again(phone: Phone) -> None:
     phone.slow(30)
     config = WebhookConfig.model_validate({"type": "webhook", "url": phone.url, "timeout_s": 0.2})
     webhook = Webhook("phone", config)
-    assert isinstance(webhook.send("n-1", "{}"), Retry)
+    assert isinstance(webhook.send("n-1", "", MESSAGE), Retry)
     webhook.close()
 
 
@@ -192,14 +195,6 @@ def test_something_severe_that_waits_for_its_next_attempt_holds_nothing_up(state
     assert channel.sent == ["n-2"]
 
 
-@pytest.mark.parametrize(("severity", "rank"), [("critical", 0), ("warning", 1), ("info", 2)])
-def test_an_alerts_severity_decides_on_its_place(tmp_path: Path, severity: Any, rank: int) -> None:
-    rule = OccurrenceConfig(type="occurrence", event="trap_sprung", until="trap_reset", severity=severity)
-    with Town(tmp_path, {"sprung": rule}) as town:
-        town.process(batch(events=[event(1)]))
-        assert [row["severity_rank"] for row in town.rows(tables.notifications)] == [rank, rank]
-
-
 @pytest.mark.parametrize("alert_state", ["firing", "acknowledged"])
 def test_what_is_not_over_is_sent_as_it_was_written(state: State, phone: Phone, webhook: Webhook, alert_state: str) -> None:
     desk = Desk(state, {"phone": webhook})
@@ -207,7 +202,7 @@ def test_what_is_not_over_is_sent_as_it_was_written(state: State, phone: Phone, 
     desk.move_alert(alert_state, NOW_US - 60 * MINUTE_US)
     desk.deliverer.step()
     [one] = phone.received
-    assert one.message == {"id": "n-1", "title": "【わな作動】", "body": "北尾根 3番。", "late": False}
+    assert one.message == MESSAGE.for_machines()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +210,7 @@ def test_what_is_not_over_is_sent_as_it_was_written(state: State, phone: Phone, 
     [(5 * MINUTE_US, False, False), (5 * MINUTE_US + 1, False, True), (MINUTE_US, True, True)],
     ids=["fired just now", "fired long ago", "late already"],
 )
-def test_what_is_over_before_it_could_be_sent_says_so(
+def test_what_is_critical_and_over_before_it_could_be_sent_says_so(
     state: State, phone: Phone, webhook: Webhook, age_us: int, late_before: bool, late: bool
 ) -> None:
     desk = Desk(state, {"phone": webhook})
@@ -223,7 +218,7 @@ def test_what_is_over_before_it_could_be_sent_says_so(
     desk.move_alert("resolved", NOW_US - age_us)
     assert desk.deliverer.step() == 1
     [one] = phone.received
-    assert one.message == {
+    assert {name: one.message[name] for name in ("id", "title", "body", "late", "over")} == {
         "id": "n-1",
         "title": "（解除済み）【わな作動】",
         "body": "北尾根 3番。この知らせはすでに終わっています。",
@@ -361,8 +356,9 @@ def test_a_contact_that_hangs_delays_nobody_else(state: State) -> None:
             name: Webhook(name, WebhookConfig.model_validate({"type": "webhook", "url": one.url})) for name, one in phones.items()
         }
         desk = Desk(state, {"slow": Scripted(hang), **hooks})
+        body = MESSAGE.model_dump_json()
         rows = [
-            {"id": f"s-{n}", "alert": "a-1", "contact": "slow", "state": "queued", "body": "{}", "created_us": NOW_US - 9,
+            {"id": f"s-{n}", "alert": "a-1", "contact": "slow", "state": "queued", "body": body, "created_us": NOW_US - 9,
              "due_us": NOW_US - 9, "attempts": 0} for n in range(1500)
         ]  # fmt: skip
         with state.write() as connection:

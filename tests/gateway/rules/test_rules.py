@@ -318,7 +318,7 @@ def test_what_a_rule_remembers_does_not_grow(config: dict[str, Any]) -> None:
         ({"type": "absence", "of": "heartbeat", "for": "0s"}, "greater than or equal to 1"),
         ({"type": "rate", "metric": "count_in", "above": 1, "window": "0s"}, "greater than or equal to 1"),
         ({"type": "rate", "metric": "count_in", "above": 1, "windw": "5s"}, "not permitted"),
-        ({"type": "presence"}, "does not match any"),
+        ({"type": "telepathy"}, "does not match any"),
     ],
 )
 def test_a_rule_that_could_never_work_is_refused(config: dict[str, Any], where: str) -> None:

@@ -19,18 +19,11 @@ def upgrade() -> None:
         batch_op.alter_column("delivered_us", new_column_name="sent_us")
     op.execute("UPDATE notifications SET state = 'sent' WHERE state = 'delivered'")
     op.create_table(
-        "area_states",
-        sa.Column("area", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("saved_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("area"),
-    )
-    op.create_table(
         "contacts",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("language", sa.Text(), server_default=sa.text("'ja'"), nullable=False),
-        sa.Column("quiet", sa.Text(), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("quiet", sa.Text(), nullable=True),
         sa.Column("away_until_us", sa.BigInteger(), nullable=True),
         sa.Column("deputy", sa.Text(), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
@@ -264,8 +257,14 @@ def upgrade() -> None:
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("renewed_us", sa.BigInteger(), nullable=False),
         sa.Column("page", sa.Text(), nullable=True),
+        sa.Column("helpers_page", sa.Text(), nullable=True),
+        sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("asked_us", sa.BigInteger(), nullable=True),
+        sa.Column("counted_us", sa.BigInteger(), nullable=True),
+        sa.Column("told_us", sa.BigInteger(), nullable=True),
         sa.Column("ended_us", sa.BigInteger(), nullable=True),
         sa.Column("ended_by", sa.Text(), nullable=True),
+        sa.Column("forgotten_us", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["watched"],
             ["watched.id"],
@@ -274,6 +273,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("search_cases", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_search_cases_watched"), ["watched"], unique=False)
+        batch_op.create_index(
+            "search_cases_open",
+            ["watched"],
+            unique=True,
+            sqlite_where=sa.text("state IN ('open', 'paused')"),
+            postgresql_where=sa.text("state IN ('open', 'paused')"),
+        )
 
     op.create_table(
         "tags",
@@ -306,6 +312,37 @@ def upgrade() -> None:
     with op.batch_alter_table("capture_photos", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_capture_photos_capture"), ["capture"], unique=False)
 
+    op.create_table(
+        "search_changes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("case", sa.Text(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["case"],
+            ["search_cases.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("search_changes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_search_changes_case"), ["case"], unique=False)
+
+    op.create_table(
+        "search_sightings",
+        sa.Column("case", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("device", sa.Text(), nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.Column("last_us", sa.BigInteger(), nullable=False),
+        sa.Column("told", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["case"],
+            ["search_cases.id"],
+        ),
+        sa.PrimaryKeyConstraint("case", "node", "device"),
+    )
     with op.batch_alter_table("alerts", schema=None) as batch_op:
         batch_op.add_column(sa.Column("facts", sa.Text(), server_default=sa.text("'{}'"), nullable=False))
         batch_op.add_column(sa.Column("count", sa.Integer(), server_default=sa.text("1"), nullable=False))
@@ -319,6 +356,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("channel", sa.Text(), server_default=sa.text("'webhook'"), nullable=False))
         batch_op.add_column(sa.Column("failover_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("failed_over_from", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("only_by", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("intent_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("possibly_twice", sa.Boolean(), server_default=sa.text("0"), nullable=False))
         batch_op.add_column(sa.Column("provider_id", sa.Text(), nullable=True))

@@ -1,0 +1,37 @@
+"""What an officer's desk has: the rooms of contacts together, for the API, the page and the command line."""
+
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from gateway.contacts import people
+from gateway.contacts.address import AddressChannel, WrongAddress, clean_address
+from gateway.contacts.book import Book
+from gateway.contacts.join import Joining
+from gateway.contacts.proof import Proof
+
+
+class Desk(NamedTuple):
+    """Made once, by the wiring."""
+
+    book: Book
+    proof: Proof
+    joining: Joining
+    zone: ZoneInfo
+    offers: tuple[AddressChannel, ...] = ("mail", "sms", "voice")
+    """The channels of which somebody may type an address: those that this gateway has."""
+    friend_url: str | None = None
+    """Where the town's LINE account is added as a friend."""
+
+    def add_address(self, connection: Connection, contact: str, channel: AddressChannel, to: str, now_us: int) -> str:
+        """An address that an officer enters, and a test to it after quiet hours; its id. NotDone for what can't be."""
+        people.require(connection, contact)
+        try:
+            clean = clean_address(channel, to, self.joining.calling_code)
+        except WrongAddress as error:
+            raise people.NotDone("wrong", f"This is no address for {channel}: {error}.") from None
+        id_ = people.add_address(connection, contact, channel, clean, now_us)
+        if people.state_of(connection, id_) != "proved":
+            self.proof.test(connection, id_, now_us, wait=True)
+        return id_

@@ -1,0 +1,73 @@
+"""Whose tag is whose, as this process knows it. The one way from a tag to a person; who has no way here is nobody.
+
+Read from the tables `watched` and `tags` and held in memory, because every sighting asks. Nothing of it is logged.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select
+
+from gateway.state.tables import tags, watched
+
+WATCHED = "watched"
+"""The `node` of every watched person as a subject; its `device` is the person's id."""
+
+
+class Watched(NamedTuple):
+    """A person who carries a tag."""
+
+    id: str
+    name: str
+    """呼び名: how those who care for them call them."""
+    family: str
+    """The group that is told."""
+    homes: frozenset[tuple[str, str]]
+    """The receivers (node, device) that hear the tag at home."""
+
+
+class Enrolled:
+    """All of them, and their tags. Reads are safe from any thread while one thread reads the tables anew."""
+
+    def __init__(self, people: Mapping[str, Watched] | None = None, whose: Mapping[str, str] | None = None) -> None:
+        self._people, self._whose = dict(people or {}), dict(whose or {})
+        self._by_home = _by_home(self._people)
+
+    def read(self, connection: Connection) -> None:
+        """Takes over what the tables say now."""
+        people = {
+            row.id: Watched(row.id, row.name, row.family, frozenset(_receiver(home) for home in json.loads(row.homes)))
+            for row in connection.execute(select(watched))
+        }
+        whose = {row.tag: row.watched for row in connection.execute(select(tags.c.tag, tags.c.watched))}
+        self._people, self._whose, self._by_home = people, whose, _by_home(people)
+
+    def whose(self, tag: str) -> str | None:
+        """The id of who carries this tag; None where nobody does, so far as we know."""
+        return self._whose.get(tag)
+
+    def of(self, id_: str) -> Watched | None:
+        """The person with this id."""
+        return self._people.get(id_)
+
+    def at_home(self, receiver: tuple[str, str]) -> list[str]:
+        """The ids of those whose home this receiver is at."""
+        return self._by_home.get(receiver, [])
+
+    def ids(self) -> list[str]:
+        """Everybody."""
+        return list(self._people)
+
+
+def _receiver(home: str) -> tuple[str, str]:
+    node, _, device = home.partition("/")
+    return node, device
+
+
+def _by_home(people: Mapping[str, Watched]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in people.values():
+        for home in one.homes:
+            found.setdefault(home, []).append(one.id)
+    return found

@@ -1,0 +1,194 @@
+"""The wiring between an alert and a phone, and back: what is made of the configuration to reach people. Wiring, and nothing else.
+
+`gateway.service` makes one and runs its threads; simulators make one to have the real thing.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from gateway.alerting.lifecycle import Alert
+from gateway.api.answer import AnswerPage
+from gateway.api.answer import taking as taking_links
+from gateway.api.hooks_twilio import TwilioHooks
+from gateway.api.hooks_twilio import taking as taking_keys
+from gateway.api.push import PushDoor
+from gateway.canary import CANARY, EVERY_S, Canary
+from gateway.chores import Chore, Chores
+from gateway.config import GatewayConfig
+from gateway.contacts import people, proof
+from gateway.contacts.address import AddressChannel
+from gateway.contacts.book import Book
+from gateway.contacts.desk import Desk
+from gateway.contacts.join import Joining
+from gateway.contacts.office import Office, named
+from gateway.contacts.proof import Proof
+from gateway.deployments import Deployments
+from gateway.heartbeat import Heartbeat
+from gateway.inbox import Inbox
+from gateway.notify.channels import Channels, build_channels
+from gateway.notify.deliver import Deliverer
+from gateway.notify.line import LineConfig, read_secret
+from gateway.notify.links import Links, open_link_key
+from gateway.notify.mail import Bounces
+from gateway.notify.message import Answer
+from gateway.notify.quota import Quota
+from gateway.notify.twilio import read_auth_token
+from gateway.own import Own, Probe
+from gateway.paging import Paging, Standing
+from gateway.pictures import confirm_alert
+from gateway.rules import build_rule
+from gateway.state import State
+from gateway.talk import LineTalk
+from gateway.telemetry import Telemetry
+from gateway.telling import Teller
+from gateway.watch import WatchedRule
+
+INBOX = "inbox"
+
+
+class Outside(NamedTuple):
+    """What the way to people needs of the rest of the gateway."""
+
+    probes: Mapping[str, Probe]
+    """Parts that can be asked how they are."""
+    publish: Callable[[str, bytes], None]
+    """To the gateway's own broker; may be lost."""
+    well: Callable[[], Mapping[str, bool]]
+    """Each part without which nobody would be told of an alarm."""
+    say: Callable[[str, dict[str, Any]], None]
+    """What was committed, to the live stream."""
+    chores: Sequence[Chore] = ()
+    """Periodic work of other rooms."""
+
+
+class Reach(NamedTuple):
+    """Everything between an alert and a phone."""
+
+    paging: Paging
+    deliverer: Deliverer
+    chores: Chores
+    rules: Sequence[WatchedRule]
+    """Those that the gateway has by itself: its own parts, the canary."""
+    channels: Channels
+    inbox: Inbox | None
+    answer_page: AnswerPage | None
+    desk: Desk | None
+    line_secret: str | None
+    push: PushDoor | None
+    twilio: TwilioHooks | None
+    heartbeat: Heartbeat | None
+
+    def close(self) -> None:
+        """Gives back connections and threads. After the threads of deliveries and chores have ended."""
+        if self.inbox is not None:
+            self.inbox.close()
+        if self.heartbeat is not None:
+            self.heartbeat.close()
+        for channel in self.channels.by_key.values():
+            channel.close()
+
+
+def open_reach(
+    config: GatewayConfig,
+    state: State,
+    deployments: Deployments,
+    telemetry: Telemetry,
+    now_us: Callable[[], int],
+    rng: random.Random,
+    outside: Outside,
+) -> Reach:
+    """ConfigError when a key, a password or a secret can't be read."""
+    zone = ZoneInfo(config.time_zone)
+    book = Book(config.group, config.contact, zone)
+    own = Own({**outside.probes, "dead_letters": Probe(lambda: _dead(deliverer))})
+
+    def quota(line: LineConfig) -> Quota:
+        return quotas.setdefault("line", Quota(state, "line", zone, line.reserve, own.condition))
+
+    quotas: dict[str, Quota] = {}
+    channels = build_channels(config.channel, config.contact, config.people, now_us, quota)
+    deliverer = Deliverer(state, channels.by_key, telemetry, rng, now_us, lost=proof.lost)
+    links = Links(config.people.public_url, open_link_key(config.people.folder)) if config.people else None
+    paging = Paging(
+        state,
+        [*([config.canary.route] if config.canary else []), *config.route],
+        deployments,
+        book,
+        _teller(config, deployments, zone, links),
+        office=config.people.office if config.people else None,
+        say=outside.say,
+        ring=deliverer.ring,
+        on_answer=_on_answer,
+        more=named(book),
+    )
+    rules = [own.watched()]
+    chores = list(outside.chores)
+    if config.canary:
+        rule = config.canary.rule
+        rules.append(WatchedRule(CANARY, rule.severity, build_rule(rule)))
+        chores.append(Chore("canary", EVERY_S, Canary(state, config.canary, zone, outside.publish, own.condition).run))
+    heartbeat = Heartbeat(state, config.heartbeat, outside.well) if config.heartbeat else None
+    if config.heartbeat and heartbeat:
+        chores.append(Chore("heartbeat", config.heartbeat.every, heartbeat.run))
+    desk = inbox = answer_page = push = twilio = line_secret = None
+    if config.people and links:
+        proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), deliverer.ring)
+        joining = Joining(config.group, config.people, proving)
+        line = config.channel.line
+        desk = Desk(book, proving, joining, zone, _offers(config), str(line.friend_url) if line and line.friend_url else None)
+        answer_page = AnswerPage(state, links, zone, now_us, book.name_of, taking_links(paging.answer_to))
+        chores.append(Chore("contacts", 300, proving.run))
+        if line and channels.line:
+            line_secret = read_secret(line.channel_secret_file, "channel_secret_file")
+            talk = LineTalk(
+                book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office
+            )
+            inbox = Inbox(state, {"line": talk}, telemetry, lambda: ringing(INBOX))
+            usage, left = channels.line.usage, quotas["line"]
+            chores += [Chore(INBOX, 1, inbox.step), Chore("line_quota", 60, lambda at_us: left.run(usage, at_us))]
+        if config.channel.push and channels.vapid:
+            push = PushDoor(
+                state, channels.vapid.public_key, links.read_contact, people.add_address, proving.test, now_us,
+                config.channel.push.allow_loopback,
+            )  # fmt: skip
+        if config.channel.twilio:
+            twilio = TwilioHooks(
+                state, read_auth_token(config.channel.twilio), config.people.public_url,
+                config.people.town, now_us, taking_keys(paging.answer_to), proof.lost, deliverer.ring,
+            )  # fmt: skip
+        if config.channel.mail and config.channel.mail.bounces:
+            chores.append(Chore("bounces", 60, Bounces(config.channel.mail, state, proof.lost).run))
+    all_chores = Chores(chores, telemetry, now_us)
+    ringing = all_chores.ring
+    return Reach(paging, deliverer, all_chores, rules, channels, inbox, answer_page, desk, line_secret, push, twilio, heartbeat)
+
+
+def _dead(deliverer: Deliverer) -> str | None:
+    return f"{deliverer.dead} messages reached nobody" if deliverer.dead else None
+
+
+def _teller(config: GatewayConfig, deployments: Deployments, zone: ZoneInfo, links: Links | None) -> Teller:
+    if config.people is None or links is None:
+        return Teller(deployments, zone)
+    return Teller(deployments, zone, town=config.people.town, answer_url=links.answer_url, link_for_s=config.people.link_for)
+
+
+def _offers(config: GatewayConfig) -> tuple[AddressChannel, ...]:
+    """The channels of which somebody may type an address."""
+    has: Iterable[tuple[AddressChannel, object]] = (
+        ("mail", config.channel.mail), ("sms", config.channel.twilio), ("voice", config.channel.twilio)
+    )  # fmt: skip
+    return tuple(name for name, channel in has if channel)
+
+
+def _on_answer(
+    connection: Connection, page: Standing, alerts: Sequence[Alert], contact: str, answer: Answer, now_us: int
+) -> None:
+    """What an answer does beyond its page: a person's word on a picture is kept."""
+    if page.kind == "camera":
+        for alert in alerts:
+            confirm_alert(connection, alert.id, answer, contact, now_us)

@@ -1,0 +1,320 @@
+"""presence: where a person's tag was heard last, and what follows from not hearing it.
+
+Three-valued, because silence has two reasons: `seen`; `not seen while a receiver here was alive`; `no coverage`, when nobody
+listened and nothing follows. It speaks of the tag: a tag may lie at home while who carries it has gone.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, model_validator
+
+from gateway.deployments import Deployments
+from gateway.mimamori.enrolled import WATCHED, Enrolled
+from gateway.rules.duration import Duration
+from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
+
+ENTERED, SEEN, LEFT, BATTERY, PRESSED = "tag_entered", "tag_seen", "tag_left", "tag_battery", "button_pressed"
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+_DAY_US = 86_400_000_000
+_SAMPLES = 60  # of a tag's battery: two months, one a day
+_LEAST_TREND_US = 3 * _DAY_US
+
+
+class PresenceConfig(RuleBase):
+    """`type = "presence"`."""
+
+    type: Literal["presence"] = Field(description="A watched person's tag is where it should not be, or is not heard.")
+    when: Literal["left_home_at_night", "not_seen", "no_coverage", "arrived", "battery", "button"] = Field(
+        description="What fires: the tag left home in the night; was not heard for `for` although a receiver at home was alive; "
+        "no receiver at home is heard; it came to one of `places`; its battery is dying; its button was pressed."
+    )
+    night_from: TimeOfDay = Field("21:00", description="`left_home_at_night`: when the night begins, local time.")
+    night_to: TimeOfDay = Field("05:00", description="`left_home_at_night`: when it ends.")
+    gone_after: Duration = Field(
+        600,
+        ge=60,
+        description="A tag that its receiver at home, being alive, has not spoken of for so long has left without a word.",
+    )
+    for_s: Duration = Field(6 * 3600, alias="for", ge=60, description="`not_seen`: how long.")
+    receiver_silent_after: Duration = Field(900, ge=60, description="A receiver that was not heard for so long hears nothing.")
+    places: list[Annotated[str, Field(max_length=60)]] = Field([], description="`arrived`: places, as deployments name them.")
+    hold: Duration = Field(600, description="`arrived` and `button`: over so long after the last.")
+    battery_level: Annotated[int, Field(ge=0, le=100)] = Field(20, description="`battery`: percent that is low.")
+    battery_voltage: Annotated[float, Field(ge=0, le=100)] = Field(2.4, description="`battery`: volts that are low.")
+    battery_days: Annotated[int, Field(ge=0, le=365)] = Field(
+        14, description="`battery`: it will be empty so soon, as fast as it falls."
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "PresenceConfig":
+        if self.when == "arrived" and not self.places:
+            raise ValueError("places: say where")
+        if self.night_from == self.night_to:
+            raise ValueError("night_from and night_to are the same")
+        return self
+
+
+class Presence:
+    """One verdict a watched person."""
+
+    metrics = frozenset(("heartbeat",))
+    events = frozenset((ENTERED, SEEN, LEFT, BATTERY, PRESSED))
+    ends: frozenset[str] = frozenset()
+
+    def __init__(self, config: PresenceConfig, deployments: Deployments, enrolled: Enrolled, zone: ZoneInfo) -> None:
+        self._config, self._deployments, self._enrolled, self._zone = config, deployments, enrolled, zone
+        self.of_silence = config.when == "no_coverage"
+
+    def about(self, fact: Fact) -> Sequence[tuple[str, str]]:
+        """Who carries the tag; or, of a receiver's heartbeat, whose home it is at."""
+        if fact.name == "heartbeat":
+            return [(WATCHED, id_) for id_ in self._enrolled.at_home((fact.node, fact.device))]
+        tag = json.loads(fact.body).get("tag")
+        who = self._enrolled.whose(tag) if isinstance(tag, str) else None
+        return () if who is None else [(WATCHED, who)]
+
+    def subjects(self) -> Iterable[tuple[str, str]]:
+        """Everybody who is enrolled now."""
+        return [(WATCHED, id_) for id_ in self._enrolled.ids()]
+
+    def on_fact(self, memory: Memory, fact: Fact, now_us: int, subject: tuple[str, str]) -> Verdict | None:
+        """Takes note of where the tag is, and judges."""
+        who = self._enrolled.of(subject[1])
+        if who is None:
+            return None
+        receiver = f"{fact.node}/{fact.device}"
+        home = (fact.node, fact.device) in who.homes
+        if home:
+            alive = memory.setdefault("alive", {})
+            alive[receiver] = max(fact.received_us, alive.get(receiver, 0))
+        if fact.name == BATTERY:
+            self._note_battery(memory, fact)
+        elif fact.name == PRESSED:
+            self._note_place(memory, receiver, fact)
+            if self._config.when == "button":
+                return self._pressed(memory, fact, now_us)
+        elif fact.name != "heartbeat":
+            arrived = self._note_move(memory, receiver, fact, home=home)
+            if self._config.when == "arrived" and arrived and self._place(receiver) in self._config.places and not fact.late:
+                memory["since_us"], memory["opening"] = fact.time_us, fact.id
+                memory["held_us"] = fact.received_us
+        return self._judge(memory, now_us, subject[1], late=fact.late)
+
+    def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None, subject: tuple[str, str]) -> Verdict | None:
+        """What follows from time: a night without a word, a receiver that fell silent."""
+        who = self._enrolled.of(subject[1])
+        if who is None:
+            return None
+        if listening_since_us is None:
+            memory["ticked_us"] = now_us  # time in which we are deaf is nobody's silence
+            return None
+        self._pass(memory, now_us, listening_since_us)
+        self._notice_gone(memory, now_us, listening_since_us)
+        return self._judge(memory, now_us, subject[1], late=False, listening_since_us=listening_since_us)
+
+    # What is noted
+
+    def _note_move(self, memory: Memory, receiver: str, fact: Fact, *, home: bool) -> bool:
+        """Whether the tag has just come within this receiver's reach."""
+        at = memory.setdefault("at", {}).setdefault(receiver, {})
+        if not fact.is_newer_than(at.get("id")):
+            return False
+        before = at.get("near", False)
+        at["id"], at["near"] = fact.id, fact.name != LEFT
+        at["heard_us"] = max(fact.time_us, at.get("heard_us", 0))
+        self._note_place(memory, receiver, fact)
+        if home:
+            near_home = any(
+                memory["at"].get(f"{node}/{device}", {}).get("near") for node, device in self._homes(memory, receiver)
+            )
+            if near_home:
+                memory.pop("left_us", None)
+                memory.pop("left_late", None)
+            elif fact.name == LEFT and "left_us" not in memory:
+                memory["left_us"], memory["left_late"] = fact.time_us, fact.late
+        return bool(at["near"]) and not before
+
+    def _homes(self, memory: Memory, receiver: str) -> Iterable[tuple[str, str]]:
+        """The receivers at home that have ever heard the tag, and this one."""
+        for one in {*memory.get("alive", {}), receiver}:
+            node, _, device = one.partition("/")
+            yield node, device
+
+    def _note_place(self, memory: Memory, receiver: str, fact: Fact) -> None:
+        if fact.time_us >= memory.get("seen_us", 0):
+            memory["seen_us"], memory["seen_at"] = fact.time_us, receiver
+        if not fact.late:
+            memory["quiet_us"] = 0
+
+    def _note_battery(self, memory: Memory, fact: Fact) -> None:
+        said = json.loads(fact.body)
+        battery = memory.setdefault("battery", {})
+        unit = "level" if said.get("level") is not None else "voltage"
+        if said.get(unit) is None:
+            return
+        one = battery.setdefault(said["tag"], {"unit": unit, "samples": []})
+        if one["unit"] != unit:
+            one.update(unit=unit, samples=[])
+        samples: list[list[float]] = one["samples"]
+        value = float(said[unit])
+        if samples and fact.time_us <= samples[-1][0]:
+            return
+        if samples and value > samples[-1][1] + (10 if unit == "level" else 0.2):
+            samples.clear()  # a new battery
+        samples.append([fact.time_us, value])
+        del samples[:-_SAMPLES]
+
+    def _pass(self, memory: Memory, now_us: int, listening_since_us: int) -> None:
+        """Adds the time since the last tick to the silence, where somebody could have heard."""
+        before_us = min(max(memory.get("ticked_us", now_us), listening_since_us), now_us)
+        if self._covered(memory, now_us):
+            memory["quiet_us"] = memory.get("quiet_us", 0) + now_us - before_us
+        memory["ticked_us"] = now_us
+
+    def _notice_gone(self, memory: Memory, now_us: int, listening_since_us: int) -> None:
+        """A receiver that started anew has forgotten whom it heard and will never say `left`."""
+        limit_us = self._config.gone_after * 1_000_000
+        for receiver, alive_us in memory.get("alive", {}).items():
+            at = memory.get("at", {}).get(receiver)
+            if not at or not at.get("near") or now_us - listening_since_us < limit_us:
+                continue
+            if now_us - at["heard_us"] > limit_us and alive_us - at["heard_us"] > limit_us:
+                at["near"] = False
+                if not any(memory["at"].get(other, {}).get("near") for other in memory["alive"]):
+                    memory.setdefault("left_us", at["heard_us"])
+
+    # What follows
+
+    def _judge(
+        self, memory: Memory, now_us: int, id_: str, *, late: bool, listening_since_us: int | None = None
+    ) -> Verdict | None:
+        match self._config.when:
+            case "left_home_at_night":
+                left_us = memory.get("left_us")
+                fires = left_us is not None and self._is_night(left_us)
+                return self._level(
+                    memory, fires, left_us, "left home", late=memory.get("left_late", late), id_=id_, now_us=now_us
+                )
+            case "not_seen":
+                fires = "seen_us" in memory and memory.get("quiet_us", 0) >= self._config.for_s * 1_000_000
+                return self._level(memory, fires, memory.get("seen_us"), "not seen", late=False, id_=id_, now_us=now_us)
+            case "no_coverage":
+                alive = memory.get("alive", {})
+                fires = bool(alive) and not self._covered(memory, max(now_us, listening_since_us or 0))
+                if listening_since_us is None and fires:
+                    return None
+                if fires and listening_since_us is not None:
+                    fires = now_us - listening_since_us > self._config.receiver_silent_after * 1_000_000
+                return self._level(
+                    memory, fires, max(alive.values(), default=now_us), "no coverage", late=False, id_=id_, now_us=now_us
+                )
+            case "battery":
+                low = self._low(memory)
+                since_us = memory.setdefault("low_us", now_us) if low else memory.pop("low_us", None)
+                return self._level(memory, low is not None, since_us, "tag battery", late=False, id_=id_, now_us=now_us, more=low)
+            case _:  # arrived, button: by themselves over
+                if "held_us" not in memory:
+                    return None
+                memory["held_us"] = min(memory["held_us"], now_us)
+                if now_us - memory["held_us"] >= self._config.hold * 1_000_000:
+                    del memory["held_us"]
+                    return Verdict("ok", now_us, reason="over")
+                reason = "tag button" if self._config.when == "button" else "arrived"
+                return Verdict("firing", memory["since_us"], memory["opening"], late, reason, self._facts(memory, id_, now_us))
+
+    def _pressed(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
+        """One press that two receivers hear is one alert, and so is an impatient finger."""
+        if "held_us" not in memory:
+            if now_us - fact.time_us >= self._config.hold * 1_000_000 and fact.time_us <= memory.get("pressed_us", 0):
+                return None
+            memory["since_us"], memory["opening"] = fact.time_us, fact.id
+        memory["pressed_us"] = max(fact.time_us, memory.get("pressed_us", 0))
+        memory["held_us"] = max(fact.received_us, memory.get("held_us", 0))
+        who = self._enrolled.whose(json.loads(fact.body)["tag"])
+        assert who is not None  # noqa: S101 - about() said so
+        facts = {**self._facts(memory, who, now_us), "press": json.loads(fact.body).get("press")}
+        return Verdict("firing", memory["since_us"], memory["opening"], fact.late, "tag button", facts)
+
+    def _level(
+        self, memory: Memory, fires: bool, since_us: int | None, reason: str, *, late: bool, id_: str, now_us: int,
+        more: Mapping[str, Any] | None = None,
+    ) -> Verdict | None:  # fmt: skip
+        if fires and since_us is not None:
+            memory.setdefault("open_us", since_us)
+            facts = {**self._facts(memory, id_, now_us), **(more or {})}
+            return Verdict("firing", memory["open_us"], str(memory["open_us"]), late, reason, facts)
+        return Verdict("ok", now_us, reason="seen") if memory.pop("open_us", None) is not None else None
+
+    def _facts(self, memory: Memory, id_: str, now_us: int) -> dict[str, Any]:
+        who = self._enrolled.of(id_)
+        return {
+            "watched": id_,
+            "family": who.family if who else None,
+            "state": state(memory, who.homes if who else (), now_us, self._config.receiver_silent_after),
+            "place": self._place(memory["seen_at"]) if "seen_at" in memory else None,
+            "seen_us": memory.get("seen_us"),
+            "battery_low": self._low(memory) is not None,
+        }
+
+    def _covered(self, memory: Memory, now_us: int) -> bool:
+        return covered(memory, now_us, self._config.receiver_silent_after)
+
+    def _place(self, receiver: str) -> str:
+        node, _, device = receiver.partition("/")
+        return self._deployments.of(node, device).place
+
+    def _is_night(self, time_us: int) -> bool:
+        local = datetime.fromtimestamp(time_us // 1_000_000, UTC).astimezone(self._zone)
+        at, begin, end = f"{local:%H:%M}", self._config.night_from, self._config.night_to
+        return begin <= at < end if begin < end else at >= begin or at < end
+
+    def _low(self, memory: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The worst of the person's tags, where its battery is low or soon empty: what it says, and in how many days."""
+        for one in memory.get("battery", {}).values():
+            samples, unit = one["samples"], one["unit"]
+            value = samples[-1][1]
+            limit = self._config.battery_level if unit == "level" else self._config.battery_voltage
+            days = _days_left(samples, 0.0 if unit == "level" else 2.0)
+            if value <= limit or (days is not None and days <= self._config.battery_days):
+                return {"battery": value, "unit": unit, "days_left": None if days is None else int(days)}
+        return None
+
+
+def covered(memory: Mapping[str, Any], now_us: int, silent_after_s: int) -> bool:
+    """Whether some receiver at home was heard of late."""
+    return any(now_us - heard_us <= silent_after_s * 1_000_000 for heard_us in memory.get("alive", {}).values())
+
+
+def state(memory: Mapping[str, Any], homes: Iterable[tuple[str, str]], now_us: int, silent_after_s: int) -> str:
+    """`home`, `near` (another receiver hears it now), `away` (not heard though one at home is alive), `no_coverage`, `never`."""
+    if "seen_us" not in memory:
+        return "never"
+    at = memory.get("at", {})
+    alive = memory.get("alive", {})
+    for node, device in homes:
+        receiver = f"{node}/{device}"
+        if at.get(receiver, {}).get("near") and now_us - alive.get(receiver, 0) <= silent_after_s * 1_000_000:
+            return "home"
+    recent_us = now_us - silent_after_s * 1_000_000
+    if any(one.get("near") and one.get("heard_us", 0) >= recent_us for receiver, one in at.items() if receiver not in alive):
+        return "near"
+    return "away" if covered(memory, now_us, silent_after_s) else "no_coverage"
+
+
+def _days_left(samples: Sequence[Sequence[float]], empty: float) -> float | None:
+    """Days until a battery is empty, by a straight line through its samples; None while it does not fall or is hardly known."""
+    if len(samples) < 3 or samples[-1][0] - samples[0][0] < _LEAST_TREND_US:
+        return None
+    days = [(at_us - samples[-1][0]) / _DAY_US for at_us, _ in samples]
+    values = [value for _, value in samples]
+    mean_day, mean = sum(days) / len(days), sum(values) / len(values)
+    spread = sum((day - mean_day) ** 2 for day in days)
+    slope = sum((day - mean_day) * (value - mean) for day, value in zip(days, values, strict=True)) / spread
+    if slope >= -1e-9:
+        return None
+    return max((empty - values[-1]) / slope, 0.0)

@@ -1,0 +1,19 @@
+"""What rules may know beside facts: which device stands where, areas, the town's zone. Read once, never written. Data only."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from gateway.deployments import Deployments
+from gateway.flow.config import AreaConfig
+from gateway.mimamori.enrolled import Enrolled
+
+
+class Surroundings(NamedTuple):
+    """Handed to every rule when it is built."""
+
+    deployments: Deployments = Deployments(())
+    zone: ZoneInfo = ZoneInfo("Asia/Tokyo")
+    areas: Mapping[str, AreaConfig] = {}
+    enrolled: Enrolled = Enrolled()
+    """Whose tag is whose; read anew while rules run."""

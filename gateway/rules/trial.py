@@ -1,0 +1,43 @@
+"""trial: somebody sends a test alarm, an installer's trip or the daily canary. Each is told once, and asks nobody to set out."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gateway.rules.duration import Duration
+from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
+
+TEST_ALARM = "test_alarm"
+
+
+class TrialConfig(RuleBase):
+    """`type = "trial"`."""
+
+    type: Literal["trial"] = Field(description="A test alarm was sent.")
+    hold: Duration = Field(7200, description="How long each can be answered: it ends by itself after that.")
+
+
+class Trial:
+    """Every test alarm is one of its own: who tests again wants to hear it again."""
+
+    events = frozenset({TEST_ALARM})
+    metrics: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()
+    alert_kind = "test"  # a trap's test alarm is no trap's alarm: nobody is asked to go
+
+    def __init__(self, config: TrialConfig) -> None:
+        self._hold_us = config.hold * 1_000_000
+
+    def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
+        """Firing at each that is newer than the last; nothing for one that was overtaken, or comes after its time."""
+        if not fact.is_newer_than(memory.get("opened")) or now_us - fact.time_us >= self._hold_us:
+            return None
+        memory["opened"], memory["since_us"] = fact.id, fact.time_us
+        return Verdict("firing", fact.time_us, fact.id, fact.late, fact.name)
+
+    def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002 - of every rule
+        """Over after `hold`."""
+        if "since_us" not in memory or now_us - memory["since_us"] < self._hold_us:
+            return None
+        del memory["since_us"]
+        return Verdict("ok", now_us, reason="its time is over")

@@ -1,0 +1,33 @@
+"""Everything that people read in a message or on an answer page, in every language. Nothing is decided here but the wording.
+
+`words(language, "page.going", ...)` gives a moment's title, body and spoken sentence out of the catalogues; `alert_words` chooses
+the moment of an alert. A new sentence is an id in each of `locale/*/messages.po`, and a line of code that says it.
+"""
+
+from gateway.words.alert import about_tag, alert_words
+from gateway.words.answers import acknowledged, button, buttons_for, keypad, not_taken, spoken
+from gateway.words.catalogue import LANGUAGES, has, text
+from gateway.words.moments import Words, over, special, words
+from gateway.words.times import clock, lasting, moment, span
+
+__all__ = [
+    "LANGUAGES",
+    "Words",
+    "about_tag",
+    "acknowledged",
+    "alert_words",
+    "button",
+    "buttons_for",
+    "clock",
+    "has",
+    "keypad",
+    "lasting",
+    "moment",
+    "not_taken",
+    "over",
+    "span",
+    "special",
+    "spoken",
+    "text",
+    "words",
+]

@@ -1,0 +1,133 @@
+"""Who is watched over, over HTTP: entered, told by their tag, forgotten; and nobody else's business."""
+
+import json
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import insert, select
+
+from gateway.deployments import Deployment, Deployments
+from gateway.mimamori.enrolled import Enrolled
+from gateway.state import tables
+from gateway.state.tables import rule_states
+from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
+
+HANA = {"name": "ハナさん", "family": "family-hana", "homes": ["tsubaki/tags"]}
+TAG = "ibeacon:0f0e:1:2"
+PLACES = Deployments([Deployment(node="kominkan", device="tags", kind="tags", place="中央公民館")])
+
+
+@pytest.fixture
+def enrolled() -> Enrolled:
+    return Enrolled()
+
+
+@pytest.fixture
+def desk(gateway: Gateway, enrolled: Enrolled) -> TestClient:
+    return gateway.client(enrolled=enrolled, deployments=PLACES)
+
+
+def enter(desk: TestClient) -> str:
+    answer = desk.post("/api/v1/watched", json=HANA)
+    assert answer.status_code == 201
+    return str(answer.json()["id"])
+
+
+def remember(gateway: Gateway, id_: str, rule: str, **memory: Any) -> None:
+    with gateway.state.write() as connection:
+        connection.execute(insert(rule_states).values(rule=rule, node="watched", device=id_, body=json.dumps(memory)))
+
+
+def test_who_is_entered_is_known_to_the_rules_at_once(desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    assert enrolled.whose(TAG) is None
+    answer = desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    assert (answer.status_code, answer.json()["tags"]) == (200, [TAG])
+    assert enrolled.whose(TAG) == id_
+    assert enrolled.at_home(("tsubaki", "tags")) == [id_]
+
+
+def test_a_tag_never_heard_is_never_and_not_away(desk: TestClient) -> None:
+    enter(desk)
+    [one] = desk.get("/api/v1/watched").json()["watched"]
+    assert (one["state"], one["place"], one["seen_us"], one["age_s"]) == ("never", None, None, None)
+
+
+def test_where_it_was_heard_last_comes_with_its_age(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    remember(gateway, id_, "not-seen", seen_us=NOW_US - 60 * MINUTE_US, seen_at="tsubaki/tags")
+    remember(gateway, id_, "night-exit", seen_us=NOW_US - 12 * MINUTE_US, seen_at="kominkan/tags", alive={"tsubaki/tags": NOW_US})
+    [one] = desk.get("/api/v1/watched").json()["watched"]
+    assert (one["place"], one["age_s"], one["state"]) == ("中央公民館", 720.0, "away")
+
+
+def test_a_silent_receiver_is_no_coverage(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    remember(gateway, id_, "night-exit", seen_us=NOW_US - 60 * MINUTE_US, seen_at="tsubaki/tags",
+             alive={"tsubaki/tags": NOW_US - 16 * MINUTE_US})  # fmt: skip
+    [one] = desk.get("/api/v1/watched").json()["watched"]
+    assert one["state"] == "no_coverage"
+
+
+def test_a_tag_is_one_persons_only(desk: TestClient) -> None:
+    hana, tome = enter(desk), enter(desk)
+    desk.put(f"/api/v1/watched/{hana}/tags/{TAG}")
+    answer = desk.put(f"/api/v1/watched/{tome}/tags/{TAG}")
+    assert answer.status_code == 409
+    assert "somebody else's" in answer.json()["detail"]
+    assert hana not in answer.text
+
+
+def test_who_is_forgotten_leaves_nothing_behind(gateway: Gateway, desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    remember(gateway, id_, "night-exit", seen_us=NOW_US, seen_at="tsubaki/tags")
+    assert desk.delete(f"/api/v1/watched/{id_}").status_code == 204
+    assert (enrolled.whose(TAG), enrolled.of(id_)) == (None, None)
+    with gateway.state.read() as connection:
+        for table in (tables.watched, tables.tags, tables.rule_states):
+            assert connection.execute(select(table)).all() == []
+    assert desk.delete(f"/api/v1/watched/{id_}").status_code == 404
+
+
+def test_a_tag_that_is_taken_away_is_nobodys(desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    assert desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}").status_code == 204
+    assert enrolled.whose(TAG) is None
+    assert desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}").status_code == 404
+
+
+def test_what_was_entered_wrongly_can_be_changed(desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    answer = desk.put(f"/api/v1/watched/{id_}", json=HANA | {"name": "ハナ母さん"})
+    assert answer.json()["name"] == "ハナ母さん"
+    assert desk.put(f"/api/v1/watched/{'0' * 16}", json=HANA).status_code == 404
+    assert desk.put(f"/api/v1/watched/{'0' * 16}/tags/{TAG}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"homes": []},
+        {"homes": ["tsubaki"]},
+        {"homes": ["../x/y"]},
+        {"family": "Hana's"},
+        {"name": "  "},
+        {"name": "x" * 41},
+        {"age": 81},
+    ],
+)
+def test_what_can_not_be_entered_says_why_and_enters_nothing(desk: TestClient, wrong: dict[str, Any]) -> None:
+    assert desk.post("/api/v1/watched", json=HANA | wrong).status_code == 422
+    assert desk.get("/api/v1/watched").json()["watched"] == []
+
+
+def test_nobody_but_an_operator_learns_anything(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    for role in ("viewer", "node"):
+        client = gateway.client(role)
+        assert client.get("/api/v1/watched").status_code == 403
+        assert client.post("/api/v1/watched", json=HANA).status_code == 403
+        assert client.delete(f"/api/v1/watched/{id_}").status_code == 403
