@@ -22,9 +22,11 @@ from gateway.errors import ConfigError
 from gateway.flow.config import AreaConfig
 from gateway.heartbeat import HeartbeatConfig
 from gateway.ingest import GatewayBrokerConfig
+from gateway.mimamori.config import MimamoriConfig, SearchConfig
 from gateway.notify import ContactConfig
 from gateway.notify.channels import ChannelsConfig
 from gateway.rules import OWN, SYNTHETIC, RuleConfig
+from gateway.rules.detection import DetectionConfig
 from gateway.store import StoreConfig
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
@@ -135,6 +137,8 @@ class GatewayConfig(BaseModel):
     channel: ChannelsConfig = Field(ChannelsConfig(), description="Over what people are told: line, push, mail, twilio.")
     group: dict[Name, GroupConfig] = Field({}, description="People who are told together, by name.")
     people: PeopleConfig | None = Field(None, description="What messages to people need; absent: webhooks only.")
+    mimamori: MimamoriConfig = Field(MimamoriConfig(), description="What is kept of where tags were.")
+    search: SearchConfig = Field(SearchConfig(), description="How a missing person is searched for.")
     canary: CanaryConfig | None = Field(None, description="A test alarm each day, the whole way to a phone; absent: none.")
     heartbeat: HeartbeatConfig | None = Field(None, description="Who outside is told that the gateway is well; absent: nobody.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
@@ -174,6 +178,13 @@ class GatewayConfig(BaseModel):
         if self.people is not None and self.people.office not in (*self.contact, *self.group):
             name = self.people.office
             raise ValueError(f"people.office: neither contact.{name} nor group.{name} is configured")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_ask_somebody(self) -> "GatewayConfig":
+        for name in self.search.groups:
+            if name not in (*self.contact, *self.group):
+                raise ValueError(f"search: neither contact.{name} nor group.{name} is configured")
         return self
 
     @model_validator(mode="after")
@@ -227,6 +238,11 @@ class GatewayConfig(BaseModel):
         """Names that brokers or certificates know as something else than a node."""
         own = {self.broker.client_id, *([self.broker.username] if self.broker.username else [])}
         return frozenset(own | {CANARY} | SYNTHETIC | set(self.nodes.server_names if self.nodes else ()))
+
+    @property
+    def tells_pictures(self) -> bool:
+        """Whether a rule tells of animals before cameras: then a trap's alert need not."""
+        return any(isinstance(rule, DetectionConfig) for rule in self.rule.values())
 
 
 def load(path: Path) -> GatewayConfig:

@@ -17,6 +17,7 @@ class Deployment(BaseModel):
     kind: Name = Field(description="What it is there for: trap, camera, tags, flow, node.")
     place: str = Field(min_length=1, max_length=60, description="The place, as its people call it: 北尾根.")
     label: str = Field("", max_length=60, description="Which one there: 3番.")
+    qr: int = Field(1, ge=1, le=9999, description="Count up when a trap's printed QR was lost: it opens nothing from then on.")
 
 
 class Deployments:

@@ -166,7 +166,8 @@ class Inbox:
             return
         self._cleaned_us = now_us
         with self._state.write() as connection:
-            connection.execute(delete(inbox).where(inbox.c.done_us.is_not(None), inbox.c.received_us < now_us - KEPT_US))
+            # Also what was never worked on: its channel is configured no more, and what somebody wrote is not kept for ever.
+            connection.execute(delete(inbox).where(inbox.c.received_us < now_us - KEPT_US))
 
     def _count(self, channel: str, outcome: str, number: int = 1) -> None:
         self._telemetry.inbox.labels(channel, outcome).inc(number)

@@ -279,7 +279,10 @@ class Intake:
                 flush.duplicates += 1
             elif known is not None or work.knows(seq):  # known as another event, or as a reading
                 work.reuse(seq)
-                flush.refuse(message._replace(payload=event.model_dump_json(by_alias=True).encode()), SEQ_REUSED, seq)
+                # Refused records are kept to be looked at: a stranger's tag is not, whatever number it came under.
+                stranger = (tag := getattr(event, "tag", None)) is not None and not self._is_ours(tag)
+                payload = event.model_dump_json(by_alias=True, exclude={"tag"} if stranger else None).encode()
+                flush.refuse(message._replace(payload=payload), SEQ_REUSED, seq)
             elif not self._has_room(node, event.device):
                 reason = f"this node has {MAX_DEVICES} devices already"
                 batch.rejected.append((seq, reason, event.model_dump(by_alias=True)))

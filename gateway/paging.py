@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting import escalation
@@ -24,10 +24,11 @@ from gateway.contacts import proof
 from gateway.contacts.person import Person
 from gateway.deployments import Deployments
 from gateway.moves import write_move
-from gateway.notify.message import Answer, Severity
+from gateway.notify.message import Answer, Message, Severity
 from gateway.notify.queue import RANK, mark_answered, queue
+from gateway.rules.trial import TEST
 from gateway.state import State
-from gateway.state.tables import alert_history, alerts, answers, notifications, page_alerts, pages
+from gateway.state.tables import alert_history, alerts, answers, digest_pages, notifications, page_alerts, pages
 from gateway.state.upsert import upsert
 from gateway.telling import About, Teller
 
@@ -37,13 +38,15 @@ HOLD_US = 60 * 1_000_000
 """After a start, or a return of the broker, what is not critical waits so long: a town that comes back is one message."""
 MERGE_ABOVE = 3
 """So many first messages of one look may go to one person by themselves; more are one digest."""
+OPEN = ("waiting", "asking", "answered", "exhausted")
+"""States of a page that is not closed. Named, because an index finds what is named, and not what is excluded."""
 STAFF = "staff:"
 """Before the name of somebody who answers by the API and was not asked."""
 AT_ONCE = 2000
 _IN = 500  # SQLite takes so many parameters in any build
 _NAMESPACE = uuid.UUID("0c8f8b0e-3d5b-5a57-9c0a-706167657321")
 _ALERT_COLUMNS = [alerts.c[name] for name in Alert.__slots__]
-_ALIVE = frozenset(("queued", "sent", "seen", "answered"))
+_ALIVE = frozenset(("sent", "seen", "answered"))
 _SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
 # Built once: a town that comes back is a thousand pages in one look.
@@ -122,12 +125,14 @@ class _Ready(NamedTuple):
     person: Person
     tell: Tell
     about: About
+    message: Message
     waited: Waited | None
 
     @property
     def may_merge(self) -> bool:
         """Whether it can be a line of a digest."""
-        return self.about.severity != "critical" and self.tell.kind in ("alert", "again") and self.tell.by is None
+        by_itself = self.about.severity == "critical" or self.about.kind == TEST or self.tell.by is not None
+        return not by_itself and self.tell.kind in ("alert", "again")
 
 
 class _OvertakenError(Exception):
@@ -161,6 +166,8 @@ class Paging:
         self._touched: set[str] = set()  # alerts that were moved here, to be told to the live stream once they are committed
         self._broken: set[str] = set()
         self._nobody: set[str] = set()
+        self.looked_us: int | None = None
+        """When `tick` last got through: without it nobody is asked any more. None before the first time."""
 
     def hold(self, until_us: int) -> None:
         """What is not critical and has not begun waits until then, and comes as one digest. Longer holds stand."""
@@ -171,24 +178,29 @@ class Paging:
     def moved(self, connection: Connection, move: Move, now_us: int) -> None:
         """An alert has moved, in the watch's transaction. What is critical is told in the same one."""
         alert = move.alert
-        page = self._join(connection, alert, move.before, now_us) if _fires(move) else None
+        page = self._join(connection, alert, tell=move.tell, now_us=now_us) if _fires(move) else None
         if page is None:
             mine = select(page_alerts.c.page).where(page_alerts.c.alert == alert.id)
             connection.execute(update(pages).where(pages.c.id.in_(mine), pages.c.state != "closed").values(changed=True))
         elif alert.severity == "critical":
             self._look(connection, [page], now_us)
 
-    def _join(self, connection: Connection, alert: Alert, before: str | None, now_us: int) -> str | None:
-        """The open page of the alert's group, or a new one. None where no route fits."""
+    def _join(self, connection: Connection, alert: Alert, *, tell: bool, now_us: int) -> str | None:
+        """The open page of the alert's group, or a new one. None where no route fits. `tell`: as of its move."""
         route = route_for(self._routes, asdict(alert))
         if route is None:
-            log.error("alert %s of rule.%s: no route fits, nobody is told", alert.id, alert.rule)
-            return None
+            who = "the office" if self._office else "nobody"
+            log.error(
+                "alert %s of rule.%s: no route fits, %s is told. Add a [[route]] without a match", alert.id, alert.rule, who
+            )
+            if self._office is None:
+                return None
+            route = self._of_office()
         place = self._deployments.of(alert.node, alert.device).place
         group = json.dumps([place if name == "place" else getattr(alert, name) for name in route.group_by], ensure_ascii=False)
         mine = (
             select(pages.c.id)
-            .where(pages.c.route == route.name, pages.c.group_key == group, pages.c.state != "closed")
+            .where(pages.c.route == route.name, pages.c.group_key == group, pages.c.state.in_(OPEN))
             .with_for_update()
         )
         page: str | None = connection.scalar(mine)
@@ -198,7 +210,7 @@ class Paging:
         if page is None:
             page = str(uuid.uuid5(_NAMESPACE, f"{route.name}/{group}/{alert.id}/{alert.version}"))
             _open(connection, page, route.name, group, alert.kind, alert.severity, route.needed, now_us)
-        elif before == "shelved":
+        elif tell:
             self._afresh(connection, page, alert.id, now_us)
         connection.execute(upsert(page_alerts), {"page": page, "alert": alert.id, "joined_us": now_us})
         severity = connection.scalar(select(pages.c.severity).where(pages.c.id == page))
@@ -216,7 +228,13 @@ class Paging:
 
     @staticmethod
     def _afresh(connection: Connection, page: str, alert: str, now_us: int) -> None:
-        """A shelf's time is over. Where the page has no other alert that people know of, it is told as for the first time."""
+        """To be told anew, though it was told: a shelf's time is over, or that of the mute after it.
+
+        Where the page has no other alert that people know of, it is told as for the first time.
+        """
+        before = select(page_alerts.c.told_us).where(page_alerts.c.page == page, page_alerts.c.alert == alert)
+        if connection.scalar(before) is None:
+            return
         others = select(alerts.c.id).join(page_alerts, page_alerts.c.alert == alerts.c.id)
         others = others.where(page_alerts.c.page == page, alerts.c.id != alert, alerts.c.state.in_(("firing", "acknowledged")))
         row = connection.execute(select(pages).where(pages.c.id == page)).one()
@@ -242,15 +260,14 @@ class Paging:
         """Looks at every page that is changed or due. `listening_since_us`: since when the broker is there, if it is."""
         if listening_since_us is not None:
             self.hold(listening_since_us + HOLD_US)
-        due = or_(pages.c.changed.is_(True), pages.c.due_us <= now_us)
-        query = select(pages.c.id).where(pages.c.state != "closed", due).order_by(pages.c.opened_us, pages.c.id).limit(AT_ONCE)
         with self._state.read() as connection:
-            ids = list(connection.scalars(query))
+            ids = list(connection.scalars(due_pages(now_us)))
         if ids:
             with self._state.write() as connection:
                 self._look(connection, ids, now_us)
             self._ring()
         self._say_touched(ids)
+        self.looked_us = now_us
 
     def _say_touched(self, ids: Sequence[str]) -> None:
         """Tells the live stream of what is committed, as it is now."""
@@ -310,7 +327,7 @@ class Paging:
         elif not plan.nobody:
             self._nobody.discard(row.id)
         # The words speak of the alerts as they were when somebody was to be told of them.
-        ready = [one for tell in plan.messages if (one := self._made(connection, row, plan, tell, mine, found, desk))]
+        ready = [one for tell in plan.messages if (one := self._made(connection, row, plan, tell, mine, found, desk, now_us))]
         self._write(connection, row, plan, [alert for alert, _ in mine], now_us)
         return ready
 
@@ -318,12 +335,17 @@ class Paging:
         """The page's route as it is configured now; where it was removed, the one that its alerts would take."""
         if memory.scripted is None:
             named = [route for route in self._routes if route.name == row.route]
-            first = [route for route in named if mine and route.match.fits(asdict(mine[0]))] or named
+            alert = asdict(mine[0]) if mine else None
+            first = [route for route in named if alert is not None and route.match.fits(alert)] or named
             if first:
                 return first[0]
             if mine and (other := route_for(self._routes, asdict(mine[0]))):
                 return other
-        return RouteConfig(name="main", steps=[StepConfig(to=[self._office or "nobody"])], tell_end=True)
+        return self._of_office()
+
+    def _of_office(self) -> RouteConfig:
+        """What nobody else is for."""
+        return RouteConfig(name="office", steps=[StepConfig(to=[self._office or "nobody"])], tell_end=True)
 
     @staticmethod
     def _step_people(desk: "_Desk", step: StepConfig, mine: Sequence[tuple[Alert, int | None]]) -> list[Person]:
@@ -349,6 +371,7 @@ class Paging:
         mine: Sequence[tuple[Alert, int | None]],
         found: "_Found",
         desk: "_Desk",
+        now_us: int,
     ) -> _Ready | None:
         """The message, in its receiver's language. None where nothing reaches them any more."""
         person = desk.person(tell.contact, tell.by)
@@ -374,7 +397,9 @@ class Paging:
             when_us=said[-1].at_us if said else max(ended, default=None),
             facts=self._more(connection, speaking[0], tell.contact) if self._more and speaking else {},
         )
-        return _Ready(message_id(row.id, tell.contact, tell.kind, tell.key), person, tell, about, plan.memory.waited)
+        id_ = message_id(row.id, tell.contact, tell.kind, tell.key)
+        message = self._teller.message(id_, person, tell, about, now_us)
+        return _Ready(id_, person, tell, about, message, plan.memory.waited)
 
     def _queue(self, connection: Connection, ready: Sequence[_Ready], now_us: int) -> None:
         """Writes the messages. What was held back, or comes in a heap, is one digest for each person."""
@@ -385,21 +410,32 @@ class Paging:
         merged: set[str] = set()
         for heap in heaps.values():
             if len(heap) > (1 if all(one.waited for one in heap) else MERGE_ABOVE):
-                merged.update(one.id for one in heap)
-                self._queue_digest(connection, heap, now_us)
+                # A digest asks nothing: of what asks, the most urgent come by themselves, so that there is something to answer.
+                asking = sorted((one for one in heap if one.tell.asks), key=_urgency)[:MERGE_ABOVE]
+                rest = [one for one in heap if one not in asking]
+                if len(rest) > 1 and self._queue_digest(connection, rest, now_us):
+                    merged.update(one.id for one in rest)
         for one in ready:
             if one.id not in merged:
                 quiet_us = one.person.quiet_until_us if one.tell.kind == "office" and one.about.severity != "critical" else None
-                message = self._teller.message(one.id, one.person, one.tell, one.about, now_us)
-                queue(connection, one.person, message, now_us, page=one.about.page, by=one.tell.by, due_us=quiet_us)
+                queue(connection, one.person, one.message, now_us, page=one.about.page, by=one.tell.by, due_us=quiet_us)
 
-    def _queue_digest(self, connection: Connection, heap: Sequence[_Ready], now_us: int) -> None:
+    def _queue_digest(self, connection: Connection, heap: Sequence[_Ready], now_us: int) -> bool:
+        """Whether it is one now. Where its words fail, each is said by itself: the pages are written as told already."""
         why = {one.waited for one in heap}
         about = {alert.id: alert for one in heap for alert in one.about.alerts}
         id_ = str(uuid.uuid5(_NAMESPACE, "/".join(sorted(one.id for one in heap))))
         first = sorted(about.values(), key=lambda alert: (_SEVERITIES.index(alert.severity), alert.since_us, alert.id))
         person = heap[0].person
-        queue(connection, person, self._teller.digest(id_, person, first, why.pop() if len(why) == 1 else None, now_us), now_us)
+        try:
+            message = self._teller.digest(id_, person, first, why.pop() if len(why) == 1 else None, now_us)
+        except Exception:
+            log.exception("the words of a digest of %d alerts failed; each is told by itself", len(first))
+            return False
+        queue(connection, person, message, now_us)
+        told = {one.about.page for one in heap}
+        connection.execute(upsert(digest_pages), [{"notification": id_, "page": page} for page in sorted(told)])
+        return True
 
     @staticmethod
     def _name(desk: "_Desk", contact: str) -> str:
@@ -436,6 +472,8 @@ class Paging:
     def _move_of(plan: Plan, alert: Alert, now_us: int) -> Move | None:
         """What the answers do to an alert."""
         if plan.resolve is not None:
+            if alert.id in plan.newer:
+                return None
             return resolve(alert, plan.resolve.contact, plan.resolve.answer, now_us)
         if plan.acknowledge and alert.state == "firing" and alert.id not in plan.silent:
             who = ", ".join(plan.acknowledge)
@@ -632,14 +670,22 @@ class _Found:
         query = query.where(page_alerts.c.page.in_(ids)).order_by(page_alerts.c.joined_us, alerts.c.since_us, alerts.c.id)
         for page, told_us, *values in connection.execute(query):
             self.alerts[page].append((Alert(**dict(zip(Alert.__slots__, values, strict=True))), told_us))
-        for row in connection.execute(select(answers).where(answers.c.page.in_(ids)).order_by(answers.c.id)):
-            self.answers[row.page].append(Said(row.id, row.contact, row.answer, row.at_us))
+        said = select(answers, notifications.c.created_us).join(
+            notifications, notifications.c.id == answers.c.notification, isouter=True
+        )
+        for row in connection.execute(said.where(answers.c.page.in_(ids)).order_by(answers.c.id)):
+            self.answers[row.page].append(Said(row.id, row.contact, row.answer, row.at_us, row.created_us))
         states: dict[tuple[str, str], set[str]] = defaultdict(set)
-        sent = select(notifications.c.page, notifications.c.contact, notifications.c.state).distinct()
-        for page, contact, state in connection.execute(sent.where(notifications.c.page.in_(ids))):
-            states[page, contact].add(state)
+        # Tried, overdue, and with no other address: it may arrive yet, but nobody waits for it.
+        hangs = (notifications.c.state == "queued") & (notifications.c.attempts > 0) & notifications.c.failover_us.is_(None)
+        what = (notifications.c.contact, case((hangs, "hangs"), else_=notifications.c.state))
+        sent = select(notifications.c.page, *what).distinct().where(notifications.c.page.in_(ids))
+        of_digest = select(digest_pages.c.page, *what).join(notifications, notifications.c.id == digest_pages.c.notification)
+        for query in (sent, of_digest.distinct().where(digest_pages.c.page.in_(ids))):
+            for page, contact, state in connection.execute(query):
+                states[page, contact].add(state)
         for (page, contact), seen in states.items():
-            if "dead" in seen and not seen & _ALIVE:
+            if seen & {"dead", "hangs"} and not seen & (_ALIVE | {"queued"}):
                 self.lost[page].add(contact)
 
 
@@ -673,6 +719,12 @@ class _Desk:
         return self._names[contact]
 
 
+def due_pages(now_us: int) -> Select[Any]:
+    """Which pages are to be looked at now. Of the years of closed ones none is read."""
+    due = or_(pages.c.changed.is_(True), pages.c.due_us <= now_us)
+    return select(pages.c.id).where(pages.c.state.in_(OPEN), due).order_by(pages.c.opened_us, pages.c.id).limit(AT_ONCE)
+
+
 def message_id(page: str, contact: str, kind: str, key: str) -> str:
     """The same for the same thing said to the same contact of the same page, for ever."""
     return str(uuid.uuid5(uuid.UUID(page), f"{contact}/{kind}/{key}"))
@@ -691,6 +743,10 @@ def _fires(move: Move) -> bool:
     return move.alert.state == "firing" and move.before != "firing"
 
 
+def _urgency(one: _Ready) -> tuple[int, int, str]:
+    return _SEVERITIES.index(one.about.severity), one.about.opened_us, one.id
+
+
 def _worst(severity: Severity, speaking: Sequence[Alert]) -> Severity:
     found = [severity, *(one for alert in speaking for one in _SEVERITIES if one == alert.severity)]
     return min(found, key=RANK.__getitem__)
@@ -698,13 +754,12 @@ def _worst(severity: Severity, speaking: Sequence[Alert]) -> Severity:
 
 def _cooled(connection: Connection, row: Any) -> int | None:
     """When the last message of an earlier page of this group was really sent."""
-    sent: int | None = connection.scalar(
-        select(func.max(notifications.c.sent_us))
-        .join(pages, pages.c.id == notifications.c.page)
-        .where(pages.c.route == row.route, pages.c.group_key == row.group_key, pages.c.id != row.id)
-        .where(notifications.c.kind.in_(("alert", "again")))
-    )
-    return sent
+    earlier = select(pages.c.id).where(pages.c.route == row.route, pages.c.group_key == row.group_key, pages.c.id != row.id)
+    last = select(func.max(notifications.c.sent_us))
+    alone = last.where(notifications.c.page.in_(earlier), notifications.c.kind.in_(("alert", "again")))
+    of_digest = last.join(digest_pages, digest_pages.c.notification == notifications.c.id)
+    found = (connection.scalar(alone), connection.scalar(of_digest.where(digest_pages.c.page.in_(earlier))))
+    return max((at_us for at_us in found if at_us is not None), default=None)
 
 
 def _by_visit(connection: Connection, mine: Sequence[Alert]) -> bool:

@@ -2,7 +2,8 @@
 
 A picture opens to everybody who may see pictures only where a model has seen an animal, or a person who looked has said that
 nobody is in it. Nothing known of it, or told differently by two nodes: the strictest counts. What a person says it shows is kept
-beside the model's word, never over it; that a person is in it closes it, that an animal is in it opens nothing.
+beside the model's word, never over it; that a person is in it closes it, that an animal is in it opens nothing: what was closed
+so opens only when somebody who may see it has looked and cleared it after that.
 """
 
 import json
@@ -12,8 +13,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, insert, select, update
 
 from gateway.notify.message import Answer
+from gateway.own_facts import CONFIRMED, add_fact
 from gateway.state.tables import alerts, pictures
-from gateway.traps.facts import CONFIRMED, add_fact
 
 _STRICTNESS = ("animal", "unclassified", "unsure", "person_or_vehicle")  # what a later event may make of an earlier one
 
@@ -42,19 +43,23 @@ def commit_pictures(connection: Connection, new_events: Iterable[Mapping[str, An
 
 def is_open(connection: Connection, sha256: str) -> bool:
     """Whether everybody who may see pictures may see this one."""
-    rows = connection.execute(
-        select(pictures.c.content, pictures.c.cleared_us, pictures.c.confirmed_content).where(pictures.c.sha256 == sha256)
-    ).all()
-    return bool(rows) and all(
-        row.confirmed_content != "person_or_vehicle" and (row.content == "animal" or row.cleared_us is not None) for row in rows
-    )
+    rows = connection.execute(select(pictures).where(pictures.c.sha256 == sha256)).all()
+    return bool(rows) and not any(_is_closed(row) for row in rows) and all(
+        row.content == "animal" or row.cleared_us is not None for row in rows
+    )  # fmt: skip
+
+
+def _is_closed(row: Any) -> bool:
+    """Whether a person said that somebody is in it, and nobody has cleared it since."""
+    return row.confirmed_content == "person_or_vehicle" and not (row.cleared_us or 0) > row.confirmed_us
 
 
 def clear(connection: Connection, sha256: str, who: str, now_us: int) -> None:
-    """Notes that somebody looked and saw nobody in it. Who said so first stays."""
+    """Notes that somebody looked and saw nobody in it. Who said so first stays, unless it was closed after that."""
+    closed_since = (pictures.c.confirmed_content == "person_or_vehicle") & (pictures.c.confirmed_us >= pictures.c.cleared_us)
     connection.execute(
         update(pictures)
-        .where(pictures.c.sha256 == sha256, pictures.c.cleared_us.is_(None))
+        .where(pictures.c.sha256 == sha256, pictures.c.cleared_us.is_(None) | closed_since)
         .values(cleared_us=now_us, cleared_by=who)
     )
 
@@ -80,13 +85,15 @@ def confirm(
 ) -> list[dict[str, Any]]:
     """Keeps what a person says that a picture shows, with a fact of it for each node that told of it. The last word counts.
 
+    But for one in which a person was said to be: a tap on a message that went out before must not take that back.
+
     Returns the facts' rows, for the live stream: none where nobody told of such a picture, or it was said so already.
     """
     rows = connection.execute(select(pictures).where(pictures.c.sha256 == sha256)).all()
     said = {"media": sha256, "content": content, "species": species}
     facts = []
     for row in rows:
-        if (row.confirmed_content, row.confirmed_species) == (content, species):
+        if (row.confirmed_content, row.confirmed_species) == (content, species) or _is_closed(row):
             continue
         connection.execute(
             update(pictures)

@@ -28,24 +28,28 @@ from gateway.contacts.office import Office, named
 from gateway.contacts.proof import Proof
 from gateway.deployments import Deployments
 from gateway.heartbeat import Heartbeat
-from gateway.inbox import Inbox
+from gateway.inbox import Inbox, Worker
+from gateway.mimamori.knowing import Knowing
+from gateway.mimamori.retention import Retention
+from gateway.mimamori.search import Search
 from gateway.notify.channels import Channels, build_channels
 from gateway.notify.deliver import Deliverer
 from gateway.notify.line import LineConfig, read_secret
 from gateway.notify.links import Links, open_link_key
 from gateway.notify.mail import Bounces
-from gateway.notify.message import Answer
+from gateway.notify.message import Answer, Language, Link
 from gateway.notify.quota import Quota
 from gateway.notify.twilio import read_auth_token
 from gateway.own import Own, Probe
-from gateway.paging import Paging, Standing
+from gateway.paging import More, OnAnswer, Paging, Standing
 from gateway.pictures import confirm_alert
 from gateway.rules import build_rule
 from gateway.state import State
-from gateway.talk import LineTalk
+from gateway.talk import HelpLinks, LineTalk
 from gateway.telemetry import Telemetry
 from gateway.telling import Teller
 from gateway.watch import WatchedRule
+from gateway.words import text
 
 INBOX = "inbox"
 
@@ -81,6 +85,7 @@ class Reach(NamedTuple):
     push: PushDoor | None
     twilio: TwilioHooks | None
     heartbeat: Heartbeat | None
+    search: Search
 
     def close(self) -> None:
         """Gives back connections and threads. After the threads of deliveries and chores have ended."""
@@ -113,20 +118,27 @@ def open_reach(
     channels = build_channels(config.channel, config.contact, config.people, now_us, quota)
     deliverer = Deliverer(state, channels.by_key, telemetry, rng, now_us, lost=proof.lost)
     links = Links(config.people.public_url, open_link_key(config.people.folder)) if config.people else None
+    office = config.people.office if config.people else None
+    search = Search(state, config.search, book, deployments, lambda: paging, office=office, ring=deliverer.ring)
+    knowing = Knowing(search, config.mimamori, links)
     paging = Paging(
         state,
         [*([config.canary.route] if config.canary else []), *config.route],
         deployments,
         book,
-        _teller(config, deployments, zone, links),
-        office=config.people.office if config.people else None,
+        _teller(config, deployments, zone, links, knowing),
+        office=office,
         say=outside.say,
         ring=deliverer.ring,
-        on_answer=_on_answer,
-        more=named(book),
+        on_answer=_on_answer(search),
+        more=_more(named(book), knowing.more),
     )
     rules = [own.watched()]
-    chores = list(outside.chores)
+    chores = [
+        *outside.chores,
+        Chore("search", 5, search.tick),
+        Chore("sightings", 3600, Retention(state, config.mimamori.keep_sightings).run),
+    ]
     if config.canary:
         rule = config.canary.rule
         rules.append(WatchedRule(CANARY, rule.severity, build_rule(rule)))
@@ -135,21 +147,31 @@ def open_reach(
     if config.heartbeat and heartbeat:
         chores.append(Chore("heartbeat", config.heartbeat.every, heartbeat.run))
     desk = inbox = answer_page = push = twilio = line_secret = None
+    talks: dict[str, Worker] = {}
     if config.people and links:
         proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), deliverer.ring)
         joining = Joining(config.group, config.people, proving)
         line = config.channel.line
-        desk = Desk(book, proving, joining, zone, _offers(config), str(line.friend_url) if line and line.friend_url else None)
-        answer_page = AnswerPage(state, links, zone, now_us, book.name_of, taking_links(paging.answer_to))
+        push_url = _push_url(links, config.people.link_for) if config.channel.push else None
+        phone = config.people.office_phone
+        friend_url = str(line.friend_url) if line and line.friend_url else None
+        desk = Desk(book, proving, joining, zone, _offers(config), friend_url, push_url, phone)
+        answer_page = AnswerPage(
+            state, links, zone, now_us, book.name_of, taking_links(paging.answer_to), search.withheld, push_url, phone
+        )
         chores.append(Chore("contacts", 300, proving.run))
         if line and channels.line:
             line_secret = read_secret(line.channel_secret_file, "channel_secret_file")
             talk = LineTalk(
-                book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office
-            )
-            inbox = Inbox(state, {"line": talk}, telemetry, lambda: ringing(INBOX))
+                book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office,
+                help_links=_help_links(push_url, phone),
+            )  # fmt: skip
+            talks["line"] = talk
             usage, left = channels.line.usage, quotas["line"]
-            chores += [Chore(INBOX, 1, inbox.step), Chore("line_quota", 60, lambda at_us: left.run(usage, at_us))]
+            chores.append(Chore("line_quota", 60, lambda at_us: left.run(usage, at_us)))
+        # Without LINE too: it forgets what Twilio's hooks keep.
+        inbox = Inbox(state, talks, telemetry, lambda: ringing(INBOX))
+        chores.append(Chore(INBOX, 1, inbox.step))
         if config.channel.push and channels.vapid:
             push = PushDoor(
                 state, channels.vapid.public_key, links.read_contact, people.add_address, proving.test, now_us,
@@ -164,17 +186,38 @@ def open_reach(
             chores.append(Chore("bounces", 60, Bounces(config.channel.mail, state, proof.lost).run))
     all_chores = Chores(chores, telemetry, now_us)
     ringing = all_chores.ring
-    return Reach(paging, deliverer, all_chores, rules, channels, inbox, answer_page, desk, line_secret, push, twilio, heartbeat)
+    return Reach(
+        paging, deliverer, all_chores, rules, channels, inbox, answer_page, desk, line_secret, push, twilio, heartbeat, search
+    )
 
 
 def _dead(deliverer: Deliverer) -> str | None:
     return f"{deliverer.dead} messages reached nobody" if deliverer.dead else None
 
 
-def _teller(config: GatewayConfig, deployments: Deployments, zone: ZoneInfo, links: Links | None) -> Teller:
+def _teller(config: GatewayConfig, deployments: Deployments, zone: ZoneInfo, links: Links | None, knowing: Knowing) -> Teller:
     if config.people is None or links is None:
         return Teller(deployments, zone)
-    return Teller(deployments, zone, town=config.people.town, answer_url=links.answer_url, link_for_s=config.people.link_for)
+    return Teller(
+        deployments, zone, town=config.people.town, answer_url=links.answer_url, link_for_s=config.people.link_for,
+        links_for=knowing.links_for,
+    )  # fmt: skip
+
+
+def _push_url(links: Links, link_for_s: float) -> Callable[[str, int], str]:
+    return lambda contact, now_us: links.push_url(contact, now_us + int(link_for_s * 1e6))
+
+
+def _help_links(push_url: Callable[[str, int], str] | None, phone: str | None) -> HelpLinks:
+    def links(contact: str, language: Language, now_us: int) -> list[Link]:
+        found = [Link(label=text(language, "link.office"), url=f"tel:{phone}")] if phone else []
+        if push_url is not None:
+            # LINE's own browser takes no push messages; by this it opens the telephone's.
+            url = f"{push_url(contact, now_us)}?openExternalBrowser=1"
+            found.append(Link(label=text(language, "link.push"), url=url))
+        return found
+
+    return links
 
 
 def _offers(config: GatewayConfig) -> tuple[AddressChannel, ...]:
@@ -185,10 +228,22 @@ def _offers(config: GatewayConfig) -> tuple[AddressChannel, ...]:
     return tuple(name for name, channel in has if channel)
 
 
-def _on_answer(
-    connection: Connection, page: Standing, alerts: Sequence[Alert], contact: str, answer: Answer, now_us: int
-) -> None:
-    """What an answer does beyond its page: a person's word on a picture is kept."""
-    if page.kind == "camera":
-        for alert in alerts:
-            confirm_alert(connection, alert.id, answer, contact, now_us)
+def _on_answer(search: Search) -> OnAnswer:
+    """What an answer does beyond its page: a person's word on a picture is kept, a search is opened, renewed or ended."""
+
+    def done(connection: Connection, page: Standing, alerts: Sequence[Alert], contact: str, answer: Answer, now_us: int) -> None:
+        if page.kind == "camera":
+            for alert in alerts:
+                confirm_alert(connection, alert.id, answer, contact, now_us)
+        search.on_answer(connection, page, alerts, contact, answer, now_us)
+
+    return done
+
+
+def _more(*rooms: More) -> More:
+    """What each of the rooms knows of an alert."""
+
+    def known(connection: Connection, alert: Alert, contact: str) -> Mapping[str, Any]:
+        return {name: fact for room in rooms for name, fact in room(connection, alert, contact).items()}
+
+    return known

@@ -12,7 +12,7 @@ import re
 import unicodedata
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
@@ -26,7 +26,7 @@ from gateway.contacts.person import Address, Person
 from gateway.contacts.proof import answered, heard, lost
 from gateway.inbox import After, Came
 from gateway.notify.line import REPLY_WITHIN_US, read_postback
-from gateway.notify.message import Answer, Language, Message
+from gateway.notify.message import Answer, Language, Link, Message
 from gateway.notify.queue import mark_seen, queue
 from gateway.paging import Answered, NotTaken
 from gateway.state.tables import addresses, contacts, notifications
@@ -55,6 +55,8 @@ _CHOICES: tuple[Choice, ...] = ("today", "tomorrow", "week")
 AnswerTo = Callable[[Connection, str, Answer, Literal["line"], int], Answered | NotTaken]
 """`Paging.answer_to`: (connection, notification, answer, via, now_us)."""
 
+HelpLinks = Callable[[str, Language, int], Sequence[Link]]
+
 
 class _Who(NamedTuple):
     contact: str
@@ -77,14 +79,28 @@ class LineTalk:
         reply: Callable[[str, Message], object],
         ring: Callable[[], None] = lambda: None,
         office: str | None = None,
+        help_links: HelpLinks = lambda _contact, _language, _now_us: (),
     ) -> None:
-        """`reply(token, message)`: at once, for strangers. `ring`: a message was queued. `office`: hears of gaps."""
+        """`reply(token, message)`: at once, for strangers. `ring`: a message was queued. `office`: hears of gaps.
+
+        `help_links(contact, language, now_us)`: what stands below the help: the office's telephone, one more way to be told.
+        """
         self._book, self._joining, self._answer_to, self._zone = book, joining, answer_to, zone
         self._reply, self._ring, self._office = reply, ring, office
+        self._help_links = help_links
         self._asked: OrderedDict[str, int] = OrderedDict()
         self._words = {
             _plain(one): kind for kind, id_ in _HEARD.items() for language in LANGUAGES for one in _ways(language, id_)
         }
+        self._until = {
+            _plain(when + between + away_): choice
+            for language in LANGUAGES
+            for choice in _CHOICES
+            for when in _ways(language, _HEARD[choice])
+            for between in _ways(language, "heard.until")
+            for away_ in _ways(language, _HEARD["away"])
+        }
+        """「明日まで留守にします」: how it is said in one breath."""
 
     def __call__(self, connection: Connection, came: Came, now_us: int) -> After | None:
         """One event of LINE's. Kinds that we do not know change nothing."""
@@ -118,7 +134,7 @@ class LineTalk:
             return self._stranger(came, "ja", "contact.greeting", now_us)
         if who.state == "unreachable":
             heard(connection, who.address, now_us)
-        return self._says(connection, came, who, words(who.language, "contact.help"), now_us)
+        return self._helps(connection, came, who, now_us)
 
     def _unfollows(self, connection: Connection, came: Came, who: _Who | None, now_us: int) -> None:
         # Events may overtake each other: who was heard of since has come back.
@@ -131,7 +147,7 @@ class LineTalk:
         if who is None:
             return self._stranger(came, "ja", "contact.help_stranger", now_us)
         if data is None or data[0] not in get_args(Answer):
-            return self._says(connection, came, who, words(who.language, "contact.help"), now_us)
+            return self._helps(connection, came, who, now_us)
         answer: Answer = data[0]  # type: ignore[assignment]
         columns = select(notifications.c.id, notifications.c.contact, notifications.c.page, notifications.c.kind)
         row = connection.execute(columns.where(notifications.c.id == data[1])).first()
@@ -160,9 +176,13 @@ class LineTalk:
         if who.state != "new":
             heard(connection, who.address, now_us)  # who writes follows us
         heard_words = {self._words.get(_plain(part)) for part in (said, *said.split())} - {None}
+        if (by_then := self._until.get(_plain(said))) is not None:
+            heard_words |= {"away", by_then}
         choice = next((one for one in _CHOICES if one in heard_words), None)
         if choice is not None and ("away" in heard_words or self._was_asked(who.contact, now_us)):
-            return self._goes_away(connection, came, who, choice, now_us)
+            # By when they wrote it: what reaches us a day later says 今日 of yesterday.
+            until_us = until(choice, min(_at_us(came), now_us), self._zone)
+            return self._goes_away(connection, came, who, until_us, now_us) if until_us > now_us else None
         if "away" in heard_words:
             self._asked[who.contact] = now_us
             self._asked.move_to_end(who.contact)
@@ -175,11 +195,10 @@ class LineTalk:
             return self._says(
                 connection, came, who, words(who.language, "contact.back" if was else "contact.back_anyway"), now_us
             )
-        return self._says(connection, came, who, words(who.language, "contact.help"), now_us)
+        return self._helps(connection, came, who, now_us)
 
-    def _goes_away(self, connection: Connection, came: Came, who: _Who, choice: Choice, now_us: int) -> After | None:
+    def _goes_away(self, connection: Connection, came: Came, who: _Who, until_us: int, now_us: int) -> After | None:
         self._asked.pop(who.contact, None)
-        until_us = until(choice, now_us, self._zone)
         noted = away(connection, self._book, who.contact, until_us, now_us)
         if noted.deputy is None or noted.deputy_name is None:
             self._tell_office(connection, came, who, until_us, now_us)
@@ -209,6 +228,10 @@ class LineTalk:
 
     # --- what we say --------------------------------------------------------------------------------
 
+    def _helps(self, connection: Connection, came: Came, who: _Who, now_us: int) -> After | None:
+        links = self._help_links(who.contact, who.language, now_us)
+        return self._says(connection, came, who, words(who.language, "contact.help"), now_us, links=links)
+
     def _says(
         self,
         connection: Connection,
@@ -217,10 +240,11 @@ class LineTalk:
         said: Words,
         now_us: int,
         quick: list[list[str]] | None = None,
+        links: Sequence[Link] = (),
     ) -> After | None:
         to = connection.scalar(select(addresses.c.address).where(addresses.c.id == who.address))
         person = Person(who.contact, who.name, who.language, (Address(who.address, "line", to or ""),))
-        message = _message(came, who.language, said, quick)
+        message = _message(came, who.language, said, quick).model_copy(update={"links": tuple(links)})
         queue(connection, person, message, now_us, by="line")
         return self._ring
 
@@ -300,7 +324,7 @@ def _said_of(result: Answered | NotTaken, answer: Answer, language: Language) ->
 
 def _at_us(came: Came) -> int:
     at = came.body.get("timestamp")
-    return at * 1000 if isinstance(at, int) else came.received_us
+    return at * 1000 if isinstance(at, int) and 0 < at < 2**50 else came.received_us
 
 
 def _ways(language: Language, id_: str) -> list[str]:

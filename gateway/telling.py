@@ -93,6 +93,10 @@ class Teller:
                 said = self._of_alerts(about, language, now_us)
         buttons = _buttons(tell, about.kind, language)
         first = about.alerts[0] if about.alerts else None
+        links = tuple(self._links_for(person, about, now_us))
+        page_url = self._answer_url(id_, now_us + self._link_for_us) if self._answer_url else None
+        if page_url is not None and any('"media":' in alert.facts for alert in about.alerts):
+            links = (Link(label=text(language, "link.picture"), url=page_url), *links)  # text goes first, the picture is there
         return Message(
             id=id_,
             kind=tell.kind,
@@ -102,8 +106,8 @@ class Teller:
             body=said.body,
             spoken=spoken(self._town, said.spoken or f"{said.title}{_gap(language)}{said.body}", _answers(buttons), language),
             buttons=buttons,
-            links=tuple(self._links_for(person, about, now_us)),
-            answer_url=self._answer_url(id_, now_us + self._link_for_us) if buttons and self._answer_url else None,
+            links=links,
+            answer_url=page_url if buttons else None,
             page=about.page,
             alert=first.id if first and len(about.alerts) == 1 else None,
             late=any(alert.late for alert in about.alerts),

@@ -21,8 +21,9 @@ from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.lifecycle import OPEN, Alert, Move, Subject, advance, alert_id, facts_json, settle
-from gateway.alerting.mute import FLAPPING, InForce, Muting, Openings, Silence, in_force, muted, still_inhibits
+from gateway.alerting.mute import FLAPPING, MODE, InForce, Muting, Openings, Silence, in_force, muted, still_inhibits
 from gateway.deployments import Deployments
+from gateway.flow.mode import TownMode, town_mode
 from gateway.moves import write_move
 from gateway.rules import SYNTHETIC, Fact, Memory, Rule, SubjectRule, Verdict
 from gateway.silences import in_effect
@@ -68,6 +69,7 @@ class WatchedRule(NamedTuple):
     severity: str
     rule: Rule | SubjectRule
     kind: str | None = None  # only subjects of this kind
+    mode: TownMode | None = None  # told only while the town is in this mode
 
 
 class Paging(Protocol):
@@ -85,6 +87,8 @@ class _Rule(NamedTuple):
     severity: str
     rule: Any  # called with one argument more where `by_subject`
     kind: str | None
+    mode: TownMode | None
+    flaps: bool
     about: Callable[[Fact], Sequence[tuple[str, str]]] | None
     subjects: Callable[[], Iterable[tuple[str, str]]] | None
     by_subject: bool
@@ -119,6 +123,7 @@ class Watch:
         """The metrics that some rule wants to see."""
         self._of_silence = frozenset(one.name for one in rules if getattr(one.rule, "of_silence", False))
         self._broken: set[str] = set()
+        self._orphans: set[str] = set()  # names of rules with alerts that no rule can end
         self._stuck: set[_Key] = set()  # whose alert could not be written down
         # What was committed, as memory has it; `_ahead`: it is not, and is read anew before it is used.
         self._ahead = True
@@ -127,6 +132,7 @@ class Watch:
         self._openings: dict[_Key, Openings] = {}  # of what opened of late
         self._open: dict[_Key, Alert] = {}
         self._sources: dict[str, Alert] = {}  # alerts that may inhibit others, by id
+        self._mode: TownMode = "normal"
         self._over: set[str] = set()  # ids of what stands and is over all the same: a person said so
         self._cursor = 0
         self._dirty: set[_Key] = set()  # to be saved at the next tick
@@ -149,12 +155,21 @@ class Watch:
         for row in rows:
             if row.rule in self._rules:
                 self._remember((row.rule, row.node, row.device), json.loads(row.body))
+        self._say_orphans()
         self._changes = None  # the next tick compares
         self._over.clear()
         self._dirty.clear()
         self._urgent.clear()
         self._refresh.clear()
         self._ahead = False
+
+    def _say_orphans(self) -> None:
+        """Of a rule that was taken out of the configuration nobody says any more whether its alert is over: a person must."""
+        orphans = {key[0] for key in self._open if key[0] not in self._rules}
+        if orphans - self._orphans:
+            log.warning("alerts of rules that are not configured any more stay open (%s): resolve them, or configure the rules",
+                        ", ".join(sorted(orphans)))  # fmt: skip
+        self._orphans = orphans
 
     def _remember(self, key: _Key, body: dict[str, Any]) -> None:
         own = body.pop(_OWN, None)
@@ -173,12 +188,12 @@ class Watch:
     def _saved(self, key: _Key) -> str:
         standing, openings = self._standing.get(key), self._openings.get(key)
         if standing is None and openings is None:
-            return json.dumps(self._memory[key])
+            return json.dumps(self._memory[key], default=str)
         own = {
-            "standing": None if standing is None else [*standing[:5], dict(standing.facts), *standing[6:]],
+            "standing": None if standing is None else [*standing[:5], json.loads(facts_json(standing)), *standing[6:]],
             "openings": None if openings is None else [openings.times_us, openings.told],
         }
-        return json.dumps({**self._memory[key], _OWN: own}, ensure_ascii=False)
+        return json.dumps({**self._memory[key], _OWN: own}, ensure_ascii=False, default=str)
 
     def _read_open(self, connection: Connection, now_us: int) -> None:
         """Every alert that is open, and when that was so."""
@@ -234,6 +249,7 @@ class Watch:
         verdicts = self._judge_time(now_us, listening_since_us)
         with self._state.read() as connection:
             silences = in_effect(connection, now_us)
+            self._mode = town_mode(connection)
             changes = connection.scalar(_CHANGES) or 0
             compare = changes != self._changes or not 0 <= now_us - self._compared_us < _COMPARE_US
             if compare:
@@ -276,6 +292,7 @@ class Watch:
             watched = self._rules[key[0]]
             if not memory and not watched.by_subject:
                 continue
+            known = bool(memory)
             try:
                 if watched.by_subject:
                     verdict = watched.rule.on_tick(memory, now_us, listening_since_us, key[1:])
@@ -285,6 +302,8 @@ class Watch:
                 if self._is_news(watched):
                     log.exception(_BROKEN, watched.name)
                 continue
+            if known and not memory:
+                self._dirty.add(key)  # it has forgotten a subject, and so must its row
             if verdict:
                 verdicts.append((watched, key, verdict))
         return verdicts
@@ -401,7 +420,11 @@ class Watch:
 
     def _unsettled(self, force: InForce, now_us: int) -> list[_Key]:
         """The open alerts that time or a mute moves now. All are looked at only where a mute or an alert has changed."""
-        mark = (*force.mark, tuple(sorted((key, one.told) for key, one in self._openings.items() if one.told is not None)))
+        mark = (
+            self._mode,
+            *force.mark,
+            tuple(sorted((key, one.told) for key, one in self._openings.items() if one.told is not None)),
+        )
         same, self._mark = mark == self._mark, mark
         return [
             key
@@ -411,7 +434,9 @@ class Watch:
         ]
 
     def _reason(self, key: _Key, alert: Alert, force: InForce) -> str | None:
-        openings = self._openings.get(key)
+        openings, rule = self._openings.get(key), self._rules.get(key[0])
+        if rule is not None and rule.mode not in (None, self._mode):
+            return MODE
         return muted(alert, force) or (FLAPPING if openings is not None and openings.mutes(alert) else None)
 
     def _note_source(self, sources: dict[str, Alert], alert: Alert) -> None:
@@ -479,6 +504,7 @@ class Watch:
 
     def _move_all(self, connection: Connection, changed: list[_Said], unsettled: Sequence[_Key], now_us: int) -> list[Move]:
         silences = in_effect(connection, now_us)
+        self._mode = town_mode(connection)
         sources = dict(self._sources)
         force = in_force(self._muting, silences, sources.values(), self._of_silence, now_us)
         if len(changed) > 1:
@@ -554,7 +580,7 @@ class Watch:
             current is None or current.opening != verdict.opening or current.state == "pending"
         )
         before = self._openings.get(key)
-        if fires and (verdict.severity or watched.severity) != "critical":
+        if fires and watched.flaps and (verdict.severity or watched.severity) != "critical":
             openings = self._openings[key] = Openings([], None) if before is None else replace(before)
             openings.opened(verdict.opening, now_us, self._muting.flapping)
         try:
@@ -607,7 +633,9 @@ class Watch:
 
 def _with_subjects(one: WatchedRule) -> _Rule:
     about, subjects = getattr(one.rule, "about", None), getattr(one.rule, "subjects", None)
-    return _Rule(one.name, one.severity, one.rule, one.kind, about, subjects, about is not None or subjects is not None)
+    flaps = getattr(one.rule, "flaps", True)
+    by_subject = about is not None or subjects is not None
+    return _Rule(one.name, one.severity, one.rule, one.kind, one.mode, flaps, about, subjects, by_subject)
 
 
 def _one_open(connection: Connection, key: _Key) -> Alert | None:

@@ -11,11 +11,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -23,12 +24,46 @@ from rich.text import Text
 from simulators.audit import audit
 from simulators.broker import mosquitto, nats
 from simulators.phone import Phone, Received
+from simulators.phones import Got, Phones, Someone
 from simulators.town import Town, free_port
 from simulators.world import DAY_US, HOUR_US, MINUTE_US, OPENED_US, SECOND_US, Happening, World
 
 LAPSE = 60  # one second here is a minute there
 BEAT_S = 0.25
 SCENE_S = 30.0
+
+
+FARMERS, HUNTERS, OFFICE, FAMILY = "farmers-kitayama", "hunters", "office", "family-hana"
+EVERYBODY = (
+    Someone("田中", (FARMERS,)),
+    Someone("佐藤", (FARMERS,), ("mail",)),
+    Someone("鈴木", (HUNTERS,)),
+    Someone("山田", (HUNTERS,), ("voice",)),
+    Someone("マリア", (FAMILY,), language="ja-easy"),
+    Someone("役場の係", (OFFICE,)),
+)
+PEOPLE: dict[str, Any] = {
+    "people": {"town": "霧沢町", "office": OFFICE},
+    "group": {
+        FARMERS: {"label": "北山のわな番"},
+        HUNTERS: {"label": "猟友会"},
+        OFFICE: {"label": "農林課"},
+        FAMILY: {"label": "ハナさんの家族", "language": "ja-easy"},
+    },
+    # A second here is a minute there: what is ten minutes in the field is ten seconds.
+    "route": [
+        {"name": "traps", "match": {"kind": "trap"}, "needed": 2, "result_within": "30s", "tell_end": True,
+         "steps": [{"to": ["phone", FARMERS]}, {"to": [HUNTERS], "after": "5s"}, {"to": [OFFICE], "after": "12s"}]},
+        {"name": "homes", "match": {"kind": "home"}, "needed": 1, "result_within": "30s",
+         "steps": [{"to": ["phone", FAMILY]}, {"to": [OFFICE], "after": "10s"}]},
+        {"name": "gateway", "match": {"kind": "gateway"}, "to": [OFFICE]},
+        {"name": "rest", "to": ["phone"]},
+    ],
+}  # fmt: skip
+PATIENCE_S = {"田中": 3.0, "佐藤": 4.0, "鈴木": 3.0, "山田": 3.0, "マリア": 4.0, "役場の係": 6.0}
+"""So long each thinks before answering by themselves; who sits at the desk is mostly faster."""
+CANNOT = frozenset({"佐藤"})
+_YES = ("確認しました", "かくにんしました", "一緒にいます", "いっしょに います", "行きます", "届きました")
 
 
 class Scene(NamedTuple):
@@ -64,6 +99,57 @@ def _days(world: World, start_us: int) -> Iterator[Happening]:
         yield from world.happenings(start_us + day * DAY_US, start_us + (day + 1) * DAY_US)
 
 
+class Habits:
+    """What people do when nobody at the desk does it for them: they answer what asks them, after a while, once."""
+
+    def __init__(self, phones: Phones, say: Callable[[str], None]) -> None:
+        self._phones, self._say = phones, say
+        self._since: dict[tuple[str, str], float] = {}
+
+    def look(self, now_s: float) -> None:
+        """Answers what was long enough on a phone and is still the last word there."""
+        for one in self._phones.everybody:
+            for channel in one.channels:
+                asked = self._asks(one.name, channel)
+                if asked is None:
+                    continue
+                since_s = self._since.setdefault((one.name, asked), now_s)
+                if 0 <= now_s - since_s >= PATIENCE_S[one.name]:
+                    self._since[one.name, asked] = float("inf")
+                    self._answer(one.name, channel)
+
+    def _asks(self, name: str, channel: str) -> str | None:
+        """What names the newest question that nobody has answered; None where there is none."""
+        if channel == "line":
+            last = next(reversed(self._phones.line.phone(name).chat), None)
+            return last.id or f"{last.at_us}" if last and any(action.type == "postback" for action in last.actions) else None
+        try:
+            return self._phones.link(name) if channel == "mail" else self._phones.call(name).sid
+        except LookupError:
+            return None
+
+    def _answer(self, name: str, channel: str) -> None:
+        yes = name not in CANNOT
+        if channel == "line":
+            shown = self._phones.line.phone(name).chat[-1]
+            buttons = [action for action in shown.actions if action.type == "postback"]
+            liked = [action for action in buttons if (action.label in _YES) == yes]
+            chosen = (liked or buttons)[0]
+            self._phones.line.press(name, chosen)
+            said = chosen.label
+        elif channel == "mail":
+            said = "行きます" if yes else "行けません"
+            answer = {"answer": "going" if yes else "cannot"}
+            httpx.post(self._phones.link(name), data=answer, timeout=10, trust_env=False)
+        else:
+            call, key = self._phones.call(name), "1" if yes else "2"
+            if call.status == "ringing":
+                self._phones.twilio.take(call)
+            self._phones.twilio.press(call, key)
+            said = f"takes the call and presses {key}"
+        self._say(f"[green]   {escape(name)}: {escape(said)}[/green]")
+
+
 class Narrator:
     """Tells what happens, in lines as wide as the terminal."""
 
@@ -82,6 +168,12 @@ class Narrator:
             line.rstrip()
             self._console.print(Text.from_markup(when if number == 0 else " " * 9) + line, highlight=False, soft_wrap=True)
 
+    def people(self, news: Iterable[Got]) -> None:
+        """What people got since the last look."""
+        for got in news:
+            words = " ".join(f"{got.title} {got.body.removeprefix(got.title)}".split())
+            self.say(f"[bold]📱 {escape(got.to)}[/bold] ({got.channel}) {escape(words)}")
+
     def phone(self, received: tuple[Received, ...]) -> None:
         """What reached the phone since the last look."""
         for one in received[self._told :]:
@@ -91,7 +183,9 @@ class Narrator:
         self._told = len(received)
 
 
-def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, folder: Path | None) -> int:
+def run(
+    for_s: float | None, *, as_json: bool, broker_name: str, seed: int, folder: Path | None, quiet_people: bool = False
+) -> int:
     """Runs the demo for so many seconds, or until interrupted. The exit code: 0 when nothing was lost or doubled."""
     console = Console(stderr=as_json)
     stop = threading.Event()
@@ -101,23 +195,39 @@ def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, fold
         home = folder or Path(temporary)
         world = World(seed)
         broker = (nats if broker_name == "nats" else mosquitto)(home / "broker", authority=home / "authority")
-        with Phone(free_port()) as phone:
+        api_port = free_port()
+        url = f"http://127.0.0.1:{api_port}"
+        phones = Phones(
+            EVERYBODY, now_us=lambda: time.time_ns() // 1000, public_url=url, webhook=f"{url}/hooks/line", gateway_url=url,
+            desk_port=0,
+        )  # fmt: skip
+        with Phone(free_port()) as phone, phones:
             tell = Narrator(console)
             tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")
-            town = Town(home / "town", broker, phone, world)
+            town = Town(home / "town", broker, phone, world, api_port=api_port, phones=phones, people=PEOPLE)
             with town:
                 tell.say(f"the town's page:  {town.url}/#token={town.token}", whole=True)
-                tell.say(f"the phone:        {phone.url}", whole=True)
+                tell.say(f"the phones:       {phones.url}", whole=True)
+                tell.say(f"the webhook:      {phone.url}", whole=True)
+                phones.join_all(town.post)
+                names = "、".join(one.name for one in EVERYBODY)
+                tell.say(f"{names} have joined, each has answered a test; buttons on the phones' page really answer")
+                list(phones.news())
+                habits = None if quiet_people else Habits(phones, tell.say)
                 devices = sum(len(edge.node.devices) for edge in town.edges)
                 tell.say(f"{len(town.edges)} nodes, {devices} devices, broker {broker.name}; a second here is a minute there")
-                _play(town, phone, tell, for_s, stop)
+                _play(town, phones, tell, habits, for_s, stop)
                 tell.say("the day is over: waiting until every record is acknowledged")
                 town.settle()
                 for edge in town.edges:
                     edge.program.end()
                 alerts = town.get("/api/v1/alerts?limit=1000")["alerts"]
-                tell.phone(phone.received)
-            result = _result(town, phone, alerts, devices)
+                tell.people(phones.news())
+                answers = town.answers()
+            result = _result(town, phone, alerts, devices) | {
+                "answers": answers,
+                "notifications_by_channel": {"webhook": len(phone.times()), **phones.count()},
+            }
     good = result["records_lost"] == 0 and result["duplicates_stored"] == 0
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -126,7 +236,7 @@ def run(for_s: float | None, *, as_json: bool, broker_name: str, seed: int, fold
     return 0 if good else 1
 
 
-def _play(town: Town, phone: Phone, tell: Narrator, for_s: float | None, stop: threading.Event) -> None:
+def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for_s: float | None, stop: threading.Event) -> None:
     """Plays scene after scene until the time is over."""
     ends = None if for_s is None else time.monotonic() + for_s
     scene_s = SCENE_S if for_s is None else min(SCENE_S, for_s / 3)
@@ -142,7 +252,9 @@ def _play(town: Town, phone: Phone, tell: Narrator, for_s: float | None, stop: t
             now_us = scene.start_us + int((time.monotonic() - began) * LAPSE * SECOND_US)
             town.play(before_us, now_us)
             before_us = now_us
-            tell.phone(phone.received)
+            tell.people(phones.news())
+            if habits is not None:
+                habits.look(time.monotonic())
             stop.wait(BEAT_S)
 
 
@@ -158,7 +270,8 @@ def _result(town: Town, phone: Phone, alerts: list[dict[str, Any]], devices: int
     waits = sorted(
         (one.at_us - datetime.fromisoformat(one.message["event_time"]).timestamp() * 1e6) / 1000
         for one in shown
-        if one.message["rule"] in ("trap-sprung", "camera-picture") and not one.message["late"]
+        if one.message.get("message") == "alert" and one.message["rule"] in ("trap-sprung", "camera-picture")
+        if not one.message["late"]
     )
     return {
         "nodes": len(town.edges),

@@ -33,6 +33,10 @@ li{padding:6px 0}
 """
 
 
+NEWEST = "now"
+"""Where the page of a conversation ends: an address with this fragment opens there."""
+
+
 def people_page(names: Iterable[str]) -> str:
     """Whose phones there are."""
     rows = "".join(f'<li><a href="/phones/{quote(name, safe="")}">{html.escape(name)}</a></li>' for name in names)
@@ -41,13 +45,14 @@ def people_page(names: Iterable[str]) -> str:
 
 def phone_page(phone: "Phone") -> str:
     """One conversation. A form's `press` is `<number of the message>.<number of its button>`."""
-    path = f"/phones/{quote(phone.name, safe='')}"
+    path = f"/phones/{quote(phone.name, safe='')}#{NEWEST}"
     bubbles = "".join(_bubble(number, one, path) for number, one in enumerate(phone.chat))
     state = "" if phone.follows else "（友だちではありません）"
     what, label = ("block", "ブロックする") if phone.follows else ("follow", "友だち追加")
     inside = (
         f"<h1>{html.escape(phone.name)} の LINE（模擬）{state}</h1>"
         f"<section>{bubbles or '<p>まだ何も届いていません。</p>'}</section>"
+        f'<i id="{NEWEST}"></i>'
         f'<form class="write" method="post" action="{path}">'
         '<input name="text" aria-label="メッセージ" placeholder="メッセージ"><button>送る</button></form>'
         f'<form method="post" action="{path}"><button name="friend" value="{what}">{label}</button></form>'

@@ -3,11 +3,16 @@
 People are told apart by their names; their addresses are invented here. What came is read as they would see it.
 """
 
+import html
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httpx
 from sqlalchemy import Connection, update
@@ -16,6 +21,7 @@ from gateway.contacts import people, proof
 from gateway.contacts.config import QuietConfig
 from gateway.state.tables import addresses, contacts
 from simulators.line import LinePlatform, Webhook, user_id
+from simulators.line_page import NEWEST
 from simulators.mail_server import MailServer
 from simulators.twilio import Call, TwilioService, read_twiml
 
@@ -62,20 +68,19 @@ class Phones:
         gateway_url: str | None = None,
         client: httpx.Client | None = None,
         limit: int | None = None,
-        ports: Mapping[str, int] | None = None,
+        desk_port: int | None = None,
     ) -> None:
         """`webhook` and `gateway_url` or `client`: the way back to the gateway. `limit`: messages that LINE takes this month.
 
-        `ports`: by line, mail, twilio; absent: free ones.
+        `desk_port`: where a page shows all of them side by side; None: nowhere.
         """
-        ports = ports or {}
+        self._desk_port = desk_port
         self.everybody = tuple(everybody)
         self._number = {one.name: number for number, one in enumerate(self.everybody, 1)}
-        self.line = LinePlatform(webhook, limit=limit, now_us=now_us, port=ports.get("line", 0))
-        self.mail = MailServer(ports.get("mail", 0), now_us=now_us)
+        self.line = LinePlatform(webhook, limit=limit, now_us=now_us)
+        self.mail = MailServer(now_us=now_us)
         self.twilio = TwilioService(
-            ACCOUNT, TOKEN, [CALLER], public_url=public_url, gateway_url=gateway_url, client=client, now_us=now_us,
-            port=ports.get("twilio", 0),
+            ACCOUNT, TOKEN, [CALLER], public_url=public_url, gateway_url=gateway_url, client=client, now_us=now_us
         )  # fmt: skip
         self._seen: dict[tuple[str, str], int] = {}
         self._open = ExitStack()
@@ -83,6 +88,12 @@ class Phones:
     def __enter__(self) -> "Phones":
         for one in (self.line, self.mail, self.twilio):
             self._open.enter_context(one)
+        if self._desk_port is not None:
+            self._desk = _Desk(self, self._desk_port)
+            thread = threading.Thread(target=self._desk.serve_forever, args=(0.05,), name="sim-desk", daemon=True)
+            thread.start()
+            self._open.callback(self._desk.server_close)
+            self._open.callback(self._desk.shutdown)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,7 +142,7 @@ class Phones:
                 # As after a test that was answered just now: nobody is tested in the next days.
                 connection.execute(update(addresses).where(addresses.c.id == address).values(tested_us=now_us))
             if "line" in one.channels:
-                self.line._user(one.name).follows = True
+                self.line.follow(one.name)
         for one in self.everybody:
             if one.deputy is not None:
                 connection.execute(update(contacts).where(contacts.c.id == ids[one.name]).values(deputy=ids[one.deputy]))
@@ -167,11 +178,11 @@ class Phones:
         return {channel: number for channel, number in found.items() if number}
 
     def call(self, name: str) -> Call:
-        """The newest call to this person that is not over. LookupError when there is none."""
+        """The newest call to this person that asks something and is not over. LookupError when there is none."""
         for call in reversed(self.twilio.rings(self.address(name, "voice"))):
-            if call.status in ("ringing", "in-progress"):
+            if call.status in ("ringing", "in-progress") and "<Gather" in call.twiml:
                 return call
-        raise LookupError(f"no telephone of {name} rings")
+        raise LookupError(f"no telephone of {name} rings with a question")
 
     def link(self, name: str) -> str:
         """The newest link by which this person can answer, in a mail or a short message. LookupError when there is none."""
@@ -183,18 +194,134 @@ class Phones:
                     return str(found)
         raise LookupError(f"{name} has no link to answer by")
 
+    # On the desk
+
+    @property
+    def url(self) -> str:
+        """The page with all of them side by side."""
+        return f"http://127.0.0.1:{self._desk.server_port}/phones"
+
     def page(self, name: str, channel: str) -> str:
-        """The address of the page that shows this phone; mail has none of its own."""
+        """The address of the page that shows one of them."""
         if channel == "line":
-            return f"{self.line.url}/phones/{user_id(name)}"
+            return f"{self.line.url}/phones/{user_id(name)}#{NEWEST}"
+        if channel == "mail":
+            return f"http://127.0.0.1:{self._desk.server_port}/mail/{self.address(name, channel)}"
         return f"{self.twilio.url}/phones/{self.address(name, channel)}"
+
+    def join_all(self, desk: Callable[[str, Mapping[str, Any]], Any], timeout_s: float = 30) -> None:
+        """Everybody joins as in the field: over LINE by a code, otherwise entered by the desk; each answers the test.
+
+        `desk(path, body)`: a POST to the gateway's API as an operator; its JSON. TimeoutError when a test does not come.
+        """
+        todo: dict[tuple[str, str], Callable[[], bool]] = {}
+        for one in self.everybody:
+            others = [channel for channel in one.channels if channel != "line"]
+            if "line" in one.channels:
+                self.line.follow(one.name)
+                for group in one.groups:
+                    self.line.write(one.name, f"{desk('/invitations', {'group': group})['code']} {one.name}")
+                todo[one.name, "line"] = lambda name=one.name: self._proves_line(name)  # type: ignore[misc]
+            if others:
+                ways = [{"channel": channel, "address": self.address(one.name, channel)} for channel in others]
+                groups = [] if "line" in one.channels else list(one.groups)
+                desk("/contacts", {"name": one.name, "language": one.language, "groups": groups, "addresses": ways})
+            for channel in others:
+                proves = self._proves_by_key if channel == "voice" else self._proves_by_link
+                todo[one.name, channel] = lambda name=one.name, proves=proves: proves(name)  # type: ignore[misc]
+        deadline = time.monotonic() + timeout_s
+        while todo:
+            todo = {who: proves for who, proves in todo.items() if not proves()}
+            if todo and time.monotonic() > deadline:
+                raise TimeoutError(f"no test came to {', '.join(f'{name} ({channel})' for name, channel in todo)}")
+            time.sleep(0.05)
+
+    def _proves_line(self, name: str) -> bool:
+        for shown in self.line.phone(name).messages:
+            for action in shown.actions:
+                if action.type == "postback":
+                    self.line.press(name, action)
+                    return True
+        return False
+
+    def _proves_by_link(self, name: str) -> bool:
+        try:
+            link = self.link(name)
+        except LookupError:
+            return False
+        return httpx.post(link, data={"answer": "seen"}, timeout=10, trust_env=False).status_code == 200
+
+    def _proves_by_key(self, name: str) -> bool:
+        try:
+            call = self.call(name)
+        except LookupError:
+            return False
+        self.twilio.take(call)
+        self.twilio.press(call, "1")
+        return True
 
 
 def without_links(text: str) -> str:
     """A text as far as its first link: links are another each time."""
-    return re.split(r"\n*[^\n]*https?://", text, maxsplit=1)[0].strip()
+    return re.split(r"\n*[^\n]*https?://", text.replace("\r\n", "\n"), maxsplit=1)[0].strip()
 
 
 def spoken(call: Call) -> str:
-    """What a call says to who takes it."""
-    return "".join(say.text or "" for verb in read_twiml(call.twiml) for say in verb.iter("Say"))
+    """What a call says to who takes it, before it says it again."""
+    return next((say.text or "" for verb in read_twiml(call.twiml) for say in verb.iter("Say")), "")
+
+
+class _Desk(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, phones: Phones, port: int) -> None:
+        self.phones = phones
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Desk
+
+    def do_GET(self) -> None:
+        """/phones: all of them; /mail/<address>: one mailbox."""
+        if self.path == "/phones":
+            self._say(200, _side_by_side(self.server.phones))
+        elif self.path.startswith("/mail/"):
+            self._say(200, self.server.phones.mail.page(unquote(self.path.removeprefix("/mail/"))))
+        else:
+            self._say(404, "the pages are /phones and /mail/...")
+
+    def _say(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """Nothing: a page that looks each second is no news."""
+
+
+_STYLE = """
+body{margin:0;background:#cfd5dc;font:16px/1.5 "Noto Sans CJK JP","Hiragino Sans",sans-serif}
+main{display:flex;flex-wrap:wrap;gap:20px;padding:20px;justify-content:center}
+figure{margin:0}figcaption{padding:0 6px 6px;font-weight:bold}small{font-weight:normal;color:#444}
+iframe{width:320px;height:600px;border:8px solid #1c1b1f;border-radius:26px;background:#fff}
+"""
+_WAY = {"line": "LINE", "mail": "メール", "sms": "SMS", "voice": "電話"}
+
+
+def _side_by_side(phones: Phones) -> str:
+    shown = "".join(
+        f"<figure><figcaption>{html.escape(one.name)} <small>{_WAY[channel]}・{html.escape('、'.join(one.groups))}</small>"
+        f'</figcaption><iframe title="{html.escape(one.name)}" src="{html.escape(phones.page(one.name, channel))}"></iframe>'
+        "</figure>"
+        for one in phones.everybody
+        for channel in one.channels
+    )
+    return (
+        '<!doctype html><html lang="ja"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>机の上の電話（模擬）</title><style>{_STYLE}</style></head><body><main>{shown}</main></body></html>"
+    )

@@ -23,6 +23,7 @@ from edge.drivers.paced import BURST
 from edge.outbox import Outbox
 from simulators.audit import Audit, audit
 from simulators.broker import Broker, mosquitto, nats
+from simulators.escalation_storm import escalation_storm
 from simulators.phone import Phone
 from simulators.town import Edge, Town, free_port, ledger_count
 from simulators.world import OPENED_US, SECOND_US, World
@@ -259,10 +260,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="How many kills per broker (default: 200).")
     parser.add_argument("--outbox", type=int, default=200, help="Kills of a process that only writes an outbox (default: 200).")
+    parser.add_argument(
+        "--escalations", type=int, default=0, help="Only kills of the gateway while it escalates, so many (default: 0)."
+    )
     parser.add_argument("--seed", type=int, default=1, help="Decides what is killed and when (default: 1).")
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
     parser.add_argument("--json", action="store_true", help="One JSON object a broker on stdout.")
     arguments = parser.parse_args(argv)
+    if arguments.escalations:
+        return _escalations(arguments.escalations, arguments.seed, as_json=arguments.json)
     bad = False
     if arguments.outbox:
         with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
@@ -295,6 +301,23 @@ def main(argv: list[str] | None = None) -> int:
             print(_folded(f"  records: {_words(outcome.found._asdict())}"))
             print("  " + ("; ".join(outcome.faults) or "nothing lost, nothing doubled, everybody told once"))
     return 1 if bad else 0
+
+
+def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
+    """The storm of escalations alone: 1 when somebody was left untold, or woken twice."""
+    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
+        home = Path(folder)
+        outcome = escalation_storm(
+            home / "town", nats(home / "broker"), kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr)
+        )
+    if as_json:
+        print(json.dumps(outcome._asdict(), ensure_ascii=False))
+    else:
+        print(_folded(f"escalations: {outcome.kills} kills, {outcome.springs} springs, {outcome.answers} answers"))
+        print(_folded(f"  messages: {_words(outcome.messages)}; pages ended: {_words(outcome.ended)}"))
+        print(_folded(f"  possibly twice: {outcome.possibly_twice}; got more than once: {_words(outcome.twice)}"))
+        print("  " + ("\n  ".join(outcome.faults) or "nobody left untold, nobody woken twice, no step skipped or repeated"))
+    return 1 if outcome.faults else 0
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -36,6 +36,7 @@ from gateway.state.upsert import upsert
 from simulators.broker import Broker
 from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
 from simulators.phone import Phone
+from simulators.phones import Phones
 from simulators.world import SimDevice, SimNode, World
 
 NAMES = ("ハナ", "トメ", "シゲ", "キヨ")
@@ -136,7 +137,7 @@ class Edge(NamedTuple):
 class Town:
     """All of it, in one folder. A context manager; what is inside may be stopped, killed and started again."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a town is made of
         self,
         folder: Path,
         broker: Broker,
@@ -147,8 +148,13 @@ class Town:
         rules: dict[str, dict[str, Any]] | None = None,
         store: dict[str, Any] | None = None,
         api_port: int = 0,
+        phones: Phones | None = None,
+        people: dict[str, Any] | None = None,
     ) -> None:
-        """Writes every configuration; starts nothing. `phone` is open already; `nodes` takes only the first so many."""
+        """Writes every configuration; starts nothing. `phone` is open already; `nodes` takes only the first so many.
+
+        `phones` are open already too, and `people` is what gateway.toml says of them: `group`, `route`, `people`.
+        """
         self.folder, self.broker, self.phone, self.world = folder, broker, phone, world
         folder.mkdir(parents=True, exist_ok=True)
         self.token, self._node_token = secrets.token_hex(16), secrets.token_hex(16)
@@ -156,6 +162,7 @@ class Town:
         self.node_url = f"https://127.0.0.1:{free_port()}"
         self._claimed = False
         self.url = f"http://127.0.0.1:{self.api_port}"
+        self._phones, self._people = phones, people
         self._write_gateway(RULES if rules is None else rules, world.nodes()[:nodes], store)
         self.gateway = Program(
             [str(beside_python("satomori-gateway")), "run", str(folder / "gateway.toml")], folder / "gateway.log"
@@ -255,6 +262,17 @@ class Town:
                 return json.load(error)
             raise
 
+    def post(self, path: str, body: Any) -> Any:
+        """One POST below /api/v1 with the operator's token; its JSON."""
+        headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/api/v1{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return json.load(response)
+
+    def answers(self) -> int:
+        """How many answers of people the gateway has kept."""
+        return _count(self.state_db, "answers")
+
     @property
     def state_db(self) -> Path:
         """The gateway's state database."""
@@ -351,9 +369,17 @@ class Town:
                 "rule": rules,
                 "contact": {"phone": {"type": "webhook", "url": self.phone.url, "timeout_s": 5.0}},
                 "route": [{"to": ["phone"]}],
+                **self._people_sections(),
                 **self._nodes_section(),
             },
         )
+
+    def _people_sections(self) -> dict[str, Any]:
+        if self._phones is None or self._people is None:
+            return {}
+        folder = self.folder / "gateway"
+        said = {"public_url": self.url, "folder": str(folder / "people"), **self._people["people"]}
+        return {**self._people, "people": said, "channel": self._phones.channel_settings(folder / "channels")}
 
     def _gateway_shows(self) -> dict[str, str]:
         """What the gateway shows to the broker."""

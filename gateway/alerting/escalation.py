@@ -36,6 +36,8 @@ Waited = Literal["outage", "quiet", "digest"]
 
 RESULT_PATIENCE_US = 10 * 60 * 1_000_000
 """Asked what came of it, somebody has this long to answer; then they count as not having answered at all."""
+LONGEST_HOLD_US = 10 * 60 * 1_000_000
+"""A page waits no longer than this for a start or a return of the broker, however often that happens."""
 LOOK_AGAIN_US = 60 * 1_000_000
 """A page that reaches nobody looks for people this often; also the shortest `again_every`."""
 ENDINGS: Mapping[Answer, str] = {
@@ -67,6 +69,8 @@ class Said(NamedTuple):
     contact: str
     answer: Answer
     at_us: int
+    about_us: int | None = None
+    """When the message was made that they answered; None: they answered what was so."""
 
 
 class Told(BaseModel):
@@ -135,7 +139,7 @@ class View:
     alerts: Sequence[AlertView] = ()
     answers: Sequence[Said] = ()
     lost: frozenset[str] = frozenset()
-    """Contacts to whom no message of this page could be delivered."""
+    """Contacts to whom no message of this page could be delivered, or not for so long that nobody waits for it."""
     cooled_us: int | None = None
     """An earlier page of this group was last really sent then."""
     held_until_us: int = 0
@@ -184,7 +188,9 @@ class Plan:
     silent: frozenset[str] = frozenset()
     """Alerts that nobody was told of yet: nobody goes for them."""
     resolve: Said | None = None
-    """The answer that resolves what is open."""
+    """The answer that resolves what is open, as far as its message spoke of it."""
+    newer: frozenset[str] = frozenset()
+    """Alerts that the resolving answer's message did not speak of: they stay."""
     nobody: bool = False
     """Nobody at all could be told, not even the office."""
 
@@ -217,6 +223,7 @@ class _Look:
         self.memory = memory = view.memory.model_copy(deep=True)
         self.out = Plan(view.state, view.step, view.round, view.stepped_us, view.answered_us, memory)
         self.by_contact = {person.contact: person for step in (*view.people, view.office) for person in step}
+        self.left = set(memory.told) - set(self.by_contact)  # went away, or belong to no step any more
         self.open = [alert for alert in view.alerts if alert.state != "resolved"]
         self.speaking = [alert for alert in self.open if alert.state in ("firing", "acknowledged")]
         self._reckon()
@@ -242,6 +249,12 @@ class _Look:
         if memory.scripted:
             return out
         ending = self._ending()
+        if ending and (newer := [alert for alert in self.open if not _is_about(ending, alert)]):
+            # Said of what they were told then. Of what joined since nobody has said that it is over.
+            out.resolve, out.newer = ending, frozenset(alert.id for alert in newer)
+            memory.void[ending.contact] = ending.id
+            self._due(self.now_us + _S)
+            return out
         if ending or (self.view.alerts and not self.open):
             self._close(ending)
             return out
@@ -280,6 +293,7 @@ class _Look:
 
     def _ending(self) -> Said | None:
         ends = [one for one in self.said.values() if one.answer in ENDINGS and (one.answer != "done" or self.view.kind != "trap")]
+        ends = [one for one in ends if not self.open or any(_is_about(one, alert) for alert in self.open)]
         return min(ends, key=lambda one: one.id, default=None)
 
     def _is_muted(self) -> bool:
@@ -299,6 +313,7 @@ class _Look:
     def _has_begun(self) -> bool:
         out, memory, route = self.out, self.memory, self.view.route
         if out.step > 0:
+            memory.waited = None
             return True
         earliest_us = self.view.opened_us + route.group_wait * _S
         if route.cooldown and self.view.cooled_us is not None:
@@ -306,7 +321,9 @@ class _Look:
         if not self.critical:
             first = [*[step for step in self.view.people if step], ()][0]
             quiet = [until for person in first if (until := self._is_quiet(person.contact)) is not None]
-            holds: list[tuple[int, Waited]] = [(self.view.held_until_us, "outage")]
+            # A link that comes and goes must not hold back a warning for ever.
+            outage_us = min(self.view.held_until_us, self.view.opened_us + LONGEST_HOLD_US)
+            holds: list[tuple[int, Waited]] = [(outage_us, "outage")]
             if quiet and len(quiet) == len(first):
                 holds.append((min(quiet), "quiet"))
             if route.digest:
@@ -371,7 +388,7 @@ class _Look:
         """Whether nobody who was told may still say that they go."""
         if self.memory.waiting:
             return False
-        pending = set(self.memory.told) - self.view.lost
+        pending = set(self.memory.told) - self.view.lost - self.left
         if self.view.needed > 0:
             pending -= self.cannot | set(self.going)
         return not pending
@@ -398,7 +415,7 @@ class _Look:
         return self.view.answers[-1].id if self.view.answers else 0
 
     def _ask_again(self, key: str, gone: Sequence[str] = ()) -> bool:
-        """Everybody who was told and has not answered; whether there was one. `gone`: who said that they go, and then not.
+        """Everybody who was told, is there and has not answered; whether there was one. `gone`: who said that they go, then not.
 
         That one who was to come along does not is told to who goes, too: nobody should go alone without knowing it.
         """
@@ -408,7 +425,7 @@ class _Look:
         fresh = {one.contact for one in self.out.messages if one.asks}
         found = False
         for contact, told in self.memory.told.items():
-            if contact in self.said or contact in fresh or self._is_quiet(contact) is not None:
+            if contact in self.said or contact in fresh or contact in self.left or self._is_quiet(contact) is not None:
                 continue
             found, told.us = found or contact not in self.view.lost, self.now_us
             names, moment = tuple(self.going), "page.again_more" if self.going else "page.again"
@@ -456,9 +473,9 @@ class _Look:
             self._tell(contact, "update", moment, f"going/{latest_id}", asks=asks, names=names, missing=self.missing)
 
     def _hearers(self) -> list[str]:
-        """Who was told, without those who can't go or sleep; who goes hears everything."""
+        """Who was told, without those who can't go, sleep or went away; who goes hears everything."""
         quiet = {one for one in self.memory.told if self._is_quiet(one) is not None}
-        return [one for one in self.memory.told if one in self.going or one not in self.cannot | quiet]
+        return [one for one in self.memory.told if one in self.going or one not in self.cannot | quiet | self.left]
 
     def _reopen(self, because: str, gone: Sequence[str] = ()) -> None:
         """There were enough and are no longer: the clock goes on from where it stopped, and who was told is asked anew."""
@@ -540,6 +557,11 @@ class _Look:
                 names = (ending.contact,) if ending else ()
                 moment = ENDINGS[ending.answer] if ending else "page.over"
                 self._tell(contact, "over", moment, "over", asks=False, names=names)
+
+
+def _is_about(said: Said, alert: AlertView) -> bool:
+    """Whether the message that was answered spoke of the alert."""
+    return said.about_us is None or (alert.told_us is not None and alert.told_us <= said.about_us)
 
 
 def next_at(time_of_day: str, after_us: int, zone: ZoneInfo) -> int:

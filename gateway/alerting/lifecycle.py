@@ -18,9 +18,10 @@ a person resolves      -                resolved      resolved      resolved    
 *  here people are told: once a life, and anew after a shelf, whatever is delivered, repeated or replayed afterwards.
 ** told here if never told before (or not since a shelf): a mute puts off the first word, it does not repeat it.
 
-shelved: a person said "not before ..."; suppressed: by a silence, an inhibition, a maintenance window or flapping (ISA-18.2's
-words). Acknowledged outlives every mute. Another opening is another thing: a trap that sprang again while its reset was still
-on the way. What a person does needs the version that they saw, where they say it: an old tap never moves a newer state.
+shelved: a person said "not before ..."; suppressed: by a silence, an inhibition, a maintenance window, flapping or the town's
+mode (ISA-18.2's words). Acknowledged outlives every mute. Another opening is another thing: a trap that sprang again while its
+reset was still on the way. What a person does needs the version that they saw, where they say it: an old tap never moves a
+newer state.
 """
 
 import json
@@ -168,8 +169,10 @@ def resolve(current: Alert, who: str, why: str, now_us: int) -> Move | None:
 
 
 def facts_json(verdict: Verdict) -> str:
-    """The verdict's facts as an alert keeps them: the same text for the same facts."""
-    return json.dumps(dict(verdict.facts), ensure_ascii=False, sort_keys=True)
+    """The verdict's facts as an alert keeps them: the same text for the same facts. What is no JSON is kept as its text: a
+    rule's mistake in what the words need must not cost the alert.
+    """
+    return json.dumps({str(name): fact for name, fact in verdict.facts.items()}, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _fire(alert: Alert, before: State | None, why: str, reason: str | None, now_us: int) -> Move:

@@ -1,7 +1,7 @@
-"""What keeps an alert from being told now: silences, inhibition, maintenance windows, flapping. Pure; `now` is an argument.
+"""What keeps an alert from being told now: silences, inhibition, maintenance, flapping. Pure; `now` is an argument.
 
 A mute never ends an alert and never hides it: the alert is `suppressed`, says by what, and is told when nothing mutes it any
-more. Of several that hold, the first of this order is named: silence, inhibition, maintenance, flapping.
+more. Of several that hold, the first of this order is named: the rule's mode, silence, inhibition, maintenance, flapping.
 """
 
 import datetime as dt
@@ -20,6 +20,8 @@ from gateway.contacts.quiet import DAYS, wall_us
 from gateway.rules.duration import Duration
 
 FLAPPING = "flapping"
+MODE = "mode"
+"""Its rule is for the town's other mode."""
 
 Same = Literal["rule", "kind", "severity", "node", "device"]
 

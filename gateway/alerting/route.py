@@ -1,6 +1,7 @@
 """Which alerts are told to whom, in which steps: the first route whose `match` fits."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -27,7 +28,12 @@ class Match(BaseModel):
 
     def fits(self, alert: Mapping[str, Any]) -> bool:
         """Whether all that is said here is so of the alert (its fields by name)."""
-        return all(alert.get(field) == value for field, value in self.model_dump(exclude_none=True).items())
+        return all(alert.get(field) == value for field, value in self._wanted.items())
+
+    @cached_property
+    def _wanted(self) -> Mapping[str, str]:
+        """Once: it is asked for every route at each look at a page."""
+        return self.model_dump(exclude_none=True)
 
 
 def _one_or_more(to: object) -> object:

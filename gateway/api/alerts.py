@@ -9,10 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 
 from gateway.alerting.lifecycle import Alert, Move, acknowledge, resolve, shelve, unshelve
-from gateway.api.authorize import Actor
+from gateway.api.authorize import Actor, may
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
-from gateway.api.shapes import AlertJson, AlertsJson, AlertWithHistoryJson, ChangeJson, NotificationJson, Row, alert_json
+from gateway.api.shapes import (
+    AlertJson,
+    AlertsJson,
+    AlertWithHistoryJson,
+    ChangeJson,
+    NotificationJson,
+    Row,
+    alert_json,
+    concerns_person,
+)
+from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
 from gateway.state import tables
 
@@ -57,10 +67,12 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/alerts")
     def alerts(
-        _: Annotated[Actor, Depends(permitted("alert.read"))], state: StateQuery = None, limit: LimitQuery = 200
+        actor: Annotated[Actor, Depends(permitted("alert.read"))], state: StateQuery = None, limit: LimitQuery = 200
     ) -> AlertsJson:
-        """Alerts, the newest first."""
+        """Alerts, the newest first. Those of a person's tag are left out for who may not see where tags were."""
         query = select(tables.alerts).order_by(tables.alerts.c.since_us.desc(), tables.alerts.c.id).limit(limit)
+        if not may(actor, "sighting.read"):
+            query = query.where(tables.alerts.c.node != WATCHED)
         if state is not None:
             query = query.where(tables.alerts.c.state.in_(state))
         with deps.state.read() as connection:
@@ -69,13 +81,15 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/alerts/{id}")
     def alert(
-        _: Annotated[Actor, Depends(permitted("alert.read"))],
+        actor: Annotated[Actor, Depends(permitted("alert.read"))],
         id: AlertPath,  # noqa: A002 - the word of the path
     ) -> AlertWithHistoryJson:
         """One alert with every step of its life and the messages that went out for it."""
         history, notifications = tables.alert_history, tables.notifications
         with deps.state.read() as connection:
             row = _row(connection, id)
+            if concerns_person(row) and not may(actor, "sighting.read"):
+                raise _nothing()
             steps = connection.execute(select(history).where(history.c.alert == id).order_by(history.c.id)).mappings().all()
             sent = (
                 connection.execute(select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us))
@@ -169,8 +183,12 @@ def _moved(
 def _row(connection: Connection, id_: str) -> Row:
     row = connection.execute(select(tables.alerts).where(tables.alerts.c.id == id_)).mappings().first()
     if row is None:
-        raise Problem(404, "There is no alert with this id.")
+        raise _nothing()
     return dict(row)
+
+
+def _nothing() -> Problem:
+    return Problem(404, "There is no alert with this id.")
 
 
 def _change_json(row: Row) -> ChangeJson:

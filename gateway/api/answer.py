@@ -50,6 +50,17 @@ class AnswerPage:
     name_of: Callable[[Connection, str], str]
     """What others are told a contact is called."""
     take: Take
+    withheld: Callable[[Connection, Row[Any]], str | None] = lambda _connection, _row: None
+    """Why this notification may no longer be read by who got it, as an id of the catalogues; None: it may."""
+
+    push_url: Callable[[str, int], str] | None = None
+    """push_url(contact, now_us): where they subscribe a browser, offered to who answered a test; None without push."""
+    phone: str | None = None
+    """The office's telephone."""
+
+
+class _WithheldError(Exception):
+    """What was sent may no longer be read; its text is the id of the words that say so."""
 
 
 def taking(answer_to: Callable[[Connection, str, Answer, Literal["link"], int], Answered | NotTaken]) -> Take:
@@ -73,7 +84,11 @@ Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 Fetch = Annotated[str | None, Header(max_length=40)]
 
 
-def routes(page: AnswerPage) -> APIRouter:
+Look = Callable[[Connection, Row[Any]], Literal["here", "later"] | None]
+"""Whether the picture that a notification is about can be seen below its page; gateway.api.told_picture."""
+
+
+def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> APIRouter:
     """GET, HEAD and POST /a/{token}."""
     router = APIRouter(include_in_schema=False)
 
@@ -90,12 +105,17 @@ def routes(page: AnswerPage) -> APIRouter:
         id_ = page.links.read(token, now_us)
         if isinstance(id_, Expired | Forged):
             return _no_link(page, id_, language_of(accept_language))
-        looked = _read(page, id_, now_us)
+        try:
+            looked = _read(page, id_, now_us)
+        except _WithheldError as why:
+            return _problem(page, str(why), 403, language_of(accept_language))
         if looked is None:
             return _problem(page, "screen.unknown", 404, language_of(accept_language))
         if (sec_fetch_mode, sec_fetch_dest, sec_purpose) == ("navigate", "document", None) and looked.row.seen_us is None:
             _note_seen(page, id_, now_us)
-        return _render(page, "answer.html", looked, now_us)
+        with page.state.read() as connection:
+            picture = look(connection, looked.row)
+        return _render(page, "answer.html", looked, now_us, picture=picture, here=f"/a/{token}")
 
     @router.post("/a/{token}")
     def answered(token: TokenPath, answer: AnswerForm = "", accept_language: Accepts = None) -> Response:
@@ -106,6 +126,8 @@ def routes(page: AnswerPage) -> APIRouter:
             return _no_link(page, id_, language_of(accept_language))
         try:
             why = _take(page, id_, answer, now_us)
+        except _WithheldError as withheld:
+            return _problem(page, str(withheld), 403, language_of(accept_language))
         except OperationalError as error:
             log.error("an answer could not be kept: the state database: %s", error.orig)
             return _problem(page, "screen.busy", 503, language_of(accept_language))
@@ -118,7 +140,17 @@ def routes(page: AnswerPage) -> APIRouter:
         else:
             said = not_taken(why, message.language)
         status = {None: 200, "not_asked": 422}.get(why, 409)
-        return _render(page, "told.html", looked, now_us, status=status, taken=why is None, said=said, here=f"/a/{token}")
+        return _render(
+            page,
+            "told.html",
+            looked,
+            now_us,
+            status=status,
+            taken=why is None,
+            said=said,
+            here=f"/a/{token}",
+            push_url=_push_url(page, looked, now_us) if why is None else None,
+        )
 
     return router
 
@@ -129,6 +161,8 @@ def _take(page: AnswerPage, id_: str, answer: str, now_us: int) -> str | None:
         row = connection.execute(select(notifications).where(notifications.c.id == id_)).first()
         if row is None:
             return "unknown"
+        if (withheld := page.withheld(connection, row)) is not None:
+            raise _WithheldError(withheld)
         if answer not in {button.answer for button in _message(row).buttons}:
             return "not_asked"
         return page.take(connection, row, _known(answer), now_us)
@@ -169,6 +203,8 @@ def _read(page: AnswerPage, id_: str, now_us: int) -> _Looked | None:
         row = connection.execute(select(notifications).where(notifications.c.id == id_)).first()
         if row is None:
             return None
+        if (withheld := page.withheld(connection, row)) is not None:
+            raise _WithheldError(withheld)
         message = _message(row)
         of = None if row.page is None else connection.execute(select(pages).where(pages.c.id == row.page)).first()
         if of is None:
@@ -243,6 +279,13 @@ def _render(page: AnswerPage, template: str, looked: _Looked, now_us: int, *, st
     )
 
 
+def _push_url(page: AnswerPage, looked: _Looked, now_us: int) -> str | None:
+    """For who has just proved an address: one more way. Not for a browser, nor for what the configuration names."""
+    row = looked.row
+    wanted = page.push_url is not None and looked.message.kind == "test" and row.address is not None and row.channel != "push"
+    return page.push_url(row.contact, now_us) if wanted and page.push_url is not None else None
+
+
 def _offered(message: Message, looked: _Looked) -> Sequence[Button]:
     return () if looked.over_us is not None else message.buttons
 
@@ -255,4 +298,4 @@ def _no_link(page: AnswerPage, why: Expired | Forged, language: Language) -> Res
 
 def _problem(page: AnswerPage, about: str, status: int, language: Language) -> Response:
     title, body = text(language, f"{about}.title"), text(language, f"{about}.body")
-    return render("problem.html", language, page.zone, status=status, title=title, body=body)
+    return render("problem.html", language, page.zone, status=status, title=title, body=body, phone=page.phone)

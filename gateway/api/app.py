@@ -13,6 +13,7 @@ from gateway.api import (
     deliveries,
     devices,
     facts,
+    family,
     flow,
     hooks,
     hooks_twilio,
@@ -24,10 +25,13 @@ from gateway.api import (
     page,
     pages,
     push,
+    push_page,
     readings,
     rotating_tags,
+    search,
     silences,
     stream,
+    told_picture,
     traps,
     visit_page,
 )
@@ -65,6 +69,7 @@ def create_app(deps: Deps) -> FastAPI:
         rotating_tags,
         flow,
         mimamori,
+        search,
         traps,
         operations,
     ):
@@ -75,10 +80,14 @@ def create_app(deps: Deps) -> FastAPI:
     app.include_router(hooks.routes(deps))
     app.include_router(hooks_twilio.routes(deps.twilio))
     if deps.answer_page is not None:
-        app.include_router(answer.routes(deps.answer_page))
+        app.include_router(answer.routes(deps.answer_page, told_picture.looking(deps.media)))
+        app.include_router(told_picture.routes(deps.answer_page, deps.media))
         app.include_router(visit_page.routes(deps, deps.answer_page.links, deps.answer_page.zone))
+        app.include_router(family.routes(deps, deps.answer_page.links, deps.answer_page.zone))
     if deps.desk is not None:
         app.include_router(join.routes(deps, deps.desk))
+        if deps.push is not None:
+            app.include_router(push_page.routes(deps.push, deps.desk.zone, deps.desk.phone))
     app.include_router(page.routes())
     app.state.feed = deps.feed  # so that the server can end the streams when it stops
     return app

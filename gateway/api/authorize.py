@@ -44,6 +44,8 @@ ROLES: dict[str, frozenset[str]] = {
         "page.answer",
         "page.read",  # who was asked, and what they said
         "picture.confirm",
+        "search.open",  # and what follows of it: to renew and to end it
+        "search.read",  # where somebody's tag was heard while they were missing
         "quarantine.read",  # raw messages as they came, whatever is in them
         "sighting.read",  # where tags were, who pressed a button: concerns persons
         "tag.enrol",

@@ -22,6 +22,7 @@ from gateway.flow.config import AreaConfig
 from gateway.inbox import Inbox
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import Enrolled
+from gateway.mimamori.search import Search
 from gateway.nodes.claims import Claims
 from gateway.nodes.signing import Signer
 from gateway.paging import Paging
@@ -76,6 +77,10 @@ class Deps:
     """The rules of the configuration, by name."""
     enrolled: Enrolled = field(default_factory=Enrolled)
     """Whose tag is whose; read anew after each change."""
+    search: Search | None = None
+    """The search for missing people; None in a gateway that pages nobody."""
+    ring_deliveries: Callable[[], None] = lambda: None
+    """Says that messages were committed, so that they need not wait for the next look."""
     stale_after_s: float = 600
     """A device not heard of for this long is shown as unknown."""
     heartbeat_s: float = 4

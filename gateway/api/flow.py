@@ -13,11 +13,12 @@ from edge.contract.names import Name
 from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, permitted
 from gateway.api.problems import Problem
-from gateway.flow import occupancy
+from gateway.flow import baseline, occupancy
 from gateway.flow.config import AreaConfig
-from gateway.rules.crowd import AREA, RECOUNTED, TOWN_MODE, alive
+from gateway.flow.mode import tell_mode
+from gateway.own_facts import add_fact
+from gateway.rules.crowd import AREA, RECOUNTED, alive
 from gateway.state.tables import recounts, rule_states, town_modes
-from gateway.traps.facts import add_fact
 
 AreaPath = Annotated[Name, Path()]
 
@@ -45,7 +46,10 @@ class CorrectionJson(TypedDict):
 
 
 class AreaJson(TypedDict):
-    """One area. `inside` is null where nobody ever counted. `alive` of `lines` counters were heard of late: its coverage."""
+    """One area. `inside` is null where nobody ever counted. `alive` of `lines` counters were heard of late: its coverage.
+
+    `usual_this_hour`: how many usually come in at this hour of such a day; null while too few such hours were counted.
+    """
 
     area: str
     label: str
@@ -58,6 +62,8 @@ class AreaJson(TypedDict):
     alive: int
     drift: int
     gaps: int
+    came_this_hour: int | None
+    usual_this_hour: float | None
     lines: list[LineJson]
     correction: CorrectionJson | None
 
@@ -171,7 +177,7 @@ def routes(deps: Deps) -> APIRouter:
                 raise Problem(409, f"The town is in {said.mode} mode already.", mode=said.mode)
             row = {"mode": said.mode, "since_us": now_us, "who": actor.name, "why": said.why}
             connection.execute(insert(town_modes).values(row))
-            add_fact(connection, "town", "mode", TOWN_MODE, {"mode": said.mode}, now_us, now_us)
+            tell_mode(connection, now_us)
         deps.feed.say("mode", row)
         deps.ring()
         return {"mode": said.mode, "since_us": now_us, "who": actor.name, "why": said.why}
@@ -230,9 +236,23 @@ def _area(name: str, area: AreaConfig, memory: Mapping[str, Any], now_us: int) -
         "alive": alive(memory, area, now_us),
         "drift": memory.get("drift", 0),
         "gaps": memory.get("gaps", 0),
+        **_hour(memory, now_us),
         "lines": lines,
         "correction": _correction(correction) if correction else None,
     }
+
+
+class _Hour(TypedDict):
+    came_this_hour: int | None
+    usual_this_hour: float | None
+
+
+def _hour(memory: Mapping[str, Any], now_us: int) -> _Hour:
+    """Null where the hour that is remembered is not the one that is now: nothing was heard in this one yet."""
+    running = memory.get("hour")
+    if running is None or not 0 <= now_us // 1_000_000 - running["hour"] < 3600:
+        return {"came_this_hour": None, "usual_this_hour": None}
+    return {"came_this_hour": running["came"], "usual_this_hour": baseline.expected(memory.get("usual", {}), running["kind"])}
 
 
 def _correction(kept: Mapping[str, Any]) -> CorrectionJson:

@@ -23,6 +23,8 @@ PHOTO_BYTES = 16 * 1024 * 1024
 """Below `PHOTOS` a form may bring one photo, which goes to a file while it is read."""
 
 OPEN = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health", "/hooks/line"}) | {
+    "/push.js",
+    "/push-worker.js",
     "/api/v1/push/key",
     "/api/v1/push/subscriptions",
     "/api/v1/push/unsubscribe",
@@ -34,6 +36,9 @@ OPEN_BELOW = (
     "/a/",
     "/v/",  # the QR at a trap
     "/join/",
+    "/push/",
+    "/m/",  # the family's page
+    "/s/",  # the page of who was asked to search
     "/hooks/twilio/",
 )
 """Paths whose rest is itself the proof that they may be opened (gateway.notify.links)."""

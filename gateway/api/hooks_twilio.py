@@ -39,8 +39,11 @@ Take = Callable[[Connection, str, Answer, int], str | None]
 """take(connection, notification, answer, now_us): takes an answer that the message offers. None when it was taken, also once
 more; else why not: an id below `not_taken.` in the catalogues."""
 
-_NO_SUCH_TELEPHONE = frozenset(("30003", "30005", "30006"))
-"""Of a short message that was not delivered: switched off for long, unknown, a landline."""
+_NO_SUCH_TELEPHONE = frozenset(("30005", "30006"))
+"""Of a short message that was not delivered: unknown, a landline.
+
+Not 30003: a telephone that is switched off, or on a mountain, is there again tomorrow.
+"""
 _NOBODY = frozenset(("busy", "no-answer", "failed", "canceled"))
 
 
@@ -142,7 +145,7 @@ def _key(hooks: TwilioHooks, id_: str, round_: int, said: dict[str, str]) -> str
         log.error("a key could not be kept: the state database: %s", error.orig)
     except Exception:
         log.exception("notification %s: what was pressed could not be taken", id_)
-    return saying(not_taken("unknown", "ja"), "ja")
+    return saying(text("ja", "voice.not_kept"), "ja")
 
 
 def _key_in(connection: Connection, hooks: TwilioHooks, id_: str, round_: int, said: dict[str, str], now_us: int) -> str:
@@ -212,7 +215,8 @@ def _note(connection: Connection, hooks: TwilioHooks, id_: str, said: dict[str, 
     call, sms = said.get("CallStatus", ""), said.get("MessageStatus", "")
     if sms in ("undelivered", "failed"):
         lost = hooks.lost if error in _NO_SUCH_TELEPHONE else None
-        not_arrived(connection, id_, f"not delivered: {sms}, Twilio's error {error or 'unknown'}", now_us, lost=lost)
+        reason = f"not delivered: {sms}, Twilio's error {error or 'unknown'}"
+        not_arrived(connection, id_, reason, now_us, lost=lost, why="number")
         return
     # Whatever else it is, Twilio has it: nothing more may go to this telephone for the same attempt.
     arrived(connection, id_, sid, now_us)

@@ -112,8 +112,11 @@ def routes(deps: Deps) -> APIRouter:
         _: Annotated[Actor, Depends(permitted("mimamori.manage"))],
         id: IdPath,  # noqa: A002 - the word of the path
     ) -> Response:
-        """Forgets a person and takes their tags: what is heard of these from now on is dropped before it is stored."""
-        with deps.state.write() as connection:
+        """Forgets a person and takes their tags: what is heard of these from now on is dropped before it is stored.
+
+        409 while they are searched for.
+        """
+        with _or_problem(409), deps.state.write() as connection:
             known = enrolment.remove(connection, id)
         _learn()
         if not known:

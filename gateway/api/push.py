@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from gateway.api.problems import Problem
-from gateway.contacts.people import NotDone, require
+from gateway.contacts.people import NotDone, remove_address, require
 from gateway.notify.guard import Blocked, Guard
 from gateway.notify.links import Expired, Forged
 from gateway.notify.push import BadSubscription, Subscription, check
@@ -113,7 +113,7 @@ def routes(door: PushDoor | None) -> APIRouter:
             )
             for row in connection.execute(mine).all():
                 if Subscription.model_validate_json(row.address).endpoint == said.endpoint:
-                    connection.execute(delete(addresses).where(addresses.c.id == row.id))
+                    remove_address(connection, contact, row.id)
         return Response(status_code=204)
 
     return router

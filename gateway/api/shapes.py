@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 from edge.contract.events import EVENTS
 from edge.contract.metrics import METRICS
 from gateway.deployments import Deployment
+from gateway.mimamori.enrolled import WATCHED
 
 Row = Mapping[str, Any]
 
@@ -377,8 +378,8 @@ def event_class(row: Row) -> str:
 
 
 def concerns_person(row: Row) -> bool:
-    """Whether a row of `events` names a tag, which somebody carries."""
-    return event_class(row) == "sighting" or row["type"] in TAGGED
+    """Whether a row of `events` or `alerts` is about a tag, which somebody carries."""
+    return row["node"] == WATCHED or ("type" in row and (event_class(row) == "sighting" or row["type"] in TAGGED))
 
 
 def node_json(node: str, row: Row, asked: Row, not_after_us: int | None) -> NodeJson:

@@ -63,6 +63,8 @@ def _shown(deps: Deps, said: Said, *, sightings: bool) -> Any:
                 return None
             return event_json(body, deps.deployments.of(body["node"], body["device"]))
         case "alert":
+            if concerns_person(body) and not sightings:
+                return None
             return alert_json(body, deps.deployments.of(body["node"], body["device"]))
         case "latest":
             return {"rows": [{**row, "unit": unit_of(row["metric"])} for row in body["rows"]]}

@@ -215,11 +215,12 @@ def _add_visits(router: APIRouter, deps: Deps) -> None:
     @router.get("/traps/{node}/{device}/visit-link")
     def visit_link(_: Annotated[Actor, Depends(permitted("visit.record"))], node: Name, device: Name) -> VisitLinkJson:
         """The link behind the QR at a trap: who has it can record visits there."""
-        if deps.deployments.of(node, device).kind != "trap":
+        trap = deps.deployments.of(node, device)
+        if trap.kind != "trap":
             raise Problem(404, "No trap of this name is deployed.")
         if deps.answer_page is None:
             raise Problem(404, "Links need `[people]` in gateway.toml.")
-        url = deps.answer_page.links.visit_url(node, device)
+        url = deps.answer_page.links.visit_url(node, device, trap.qr)
         return {"url": url, "svg": segno.make(url, error="m").svg_inline(scale=4)}
 
     @router.get("/visits")

@@ -29,7 +29,7 @@ from gateway.deployments import Deployment
 from gateway.notify.links import Links
 from gateway.notify.message import Language
 from gateway.pages import language_of, render
-from gateway.state.tables import captures, visits
+from gateway.state.tables import capture_photos, captures, visits
 from gateway.traps.captures import ITEMS, Refused, Sex, add_photo, capture_row, change_capture
 from gateway.traps.state import state_of
 from gateway.traps.visits import Result, Visit
@@ -41,6 +41,8 @@ OPEN_FOR_US = 7 * 24 * 3600 * 1_000_000
 """How long a dossier can be added to from the QR."""
 MOST_AN_HOUR = 20
 """Visits that one QR may record: a photograph of it is in anybody's hands."""
+MOST_PHOTOS_A_DAY = 60
+"""Photos of one trap that may come by its QR, for the same reason: the disk is everybody's."""
 VISITOR = "qr"
 """Who added what came by the QR; the visit has the name."""
 
@@ -138,7 +140,7 @@ class _Pages:
     def trap(self, node: str, device: str, token: str) -> Deployment | None:
         """The trap of this link; None where the link is not ours, or the trap is not deployed any more."""
         found = self._deps.deployments.of(node, device)
-        return found if self._links.is_visit(node, device, token) and found.kind == "trap" else None
+        return found if found.kind == "trap" and self._links.is_visit(node, device, token, found.qr) else None
 
     def no_link(self, language: Language) -> Response:
         """For a link that is none of ours: the same for a wrong token and a trap that is not there."""
@@ -255,7 +257,14 @@ class _Pages:
         sha256 = hashlib.sha256(content).hexdigest()
         with self._deps.state.read() as connection:
             row = capture_row(connection, id_)
-        if row is not None and len(row["photos"]) >= MOST_PHOTOS and sha256 not in {one["sha256"] for one in row["photos"]}:
+            lately = connection.scalar(
+                select(func.count())
+                .select_from(capture_photos.join(captures, captures.c.id == capture_photos.c.capture))
+                .where(captures.c.node == trap.node, captures.c.device == trap.device, capture_photos.c.added_by == VISITOR)
+                .where(capture_photos.c.added_us > self._deps.now_us() - 24 * 3600 * 1_000_000)
+            )
+        known = row is not None and sha256 in {one["sha256"] for one in row["photos"]}
+        if row is not None and not known and (len(row["photos"]) >= MOST_PHOTOS or (lately or 0) >= MOST_PHOTOS_A_DAY):
             return self.capture(trap, token, language, id_, "screen.capture.refused_many", 409)
         try:
             self._deps.media.keep(sha256, content, kind)

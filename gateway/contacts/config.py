@@ -63,6 +63,9 @@ class PeopleConfig(BaseModel):
     folder: Path = Field(description="Folder of the keys that sign links and push messages; mode 0700.")
     town: str = Field("", max_length=40, description="What a call begins with, 「…です」: 里山市; empty: nothing.")
     office: Name = Field(description="The group or contact that is told when nobody can be reached.")
+    office_phone: Annotated[str | None, Field(pattern=r"^\+?[0-9][0-9-]{4,20}$")] = Field(
+        None, description="The office's telephone, for people whom a page can't help: 050-0000-0001."
+    )
     test_every: Duration = Field(30 * 86_400, description="How often each address is proved anew by an answered test.")
     test_within: Duration = Field(3 * 86_400, description="How long a test may stay unanswered.")
     link_for: Duration = Field(86_400, description="How long the link in a message can be used to answer.")

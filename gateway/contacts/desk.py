@@ -1,5 +1,6 @@
 """What an officer's desk has: the rooms of contacts together, for the API, the page and the command line."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,10 @@ class Desk(NamedTuple):
     """The channels of which somebody may type an address: those that this gateway has."""
     friend_url: str | None = None
     """Where the town's LINE account is added as a friend."""
+    push_url: Callable[[str, int], str] | None = None
+    """push_url(contact, now_us): the page where this contact subscribes a browser; None without `[channel.push]`."""
+    phone: str | None = None
+    """The office's telephone."""
 
     def add_address(self, connection: Connection, contact: str, channel: AddressChannel, to: str, now_us: int) -> str:
         """An address that an officer enters, and a test to it after quiet hours; its id. NotDone for what can't be."""

@@ -9,6 +9,7 @@ import re
 import secrets
 import threading
 import unicodedata
+import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,10 +19,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from gateway.contacts import people
 from gateway.contacts.address import AddressChannel, WrongAddress, clean_address, clean_name
 from gateway.contacts.config import GroupConfig, PeopleConfig
-from gateway.contacts.proof import Proof, heard
+from gateway.contacts.proof import DAY_US, Proof, heard
 from gateway.nodes.limit import Limit
-from gateway.notify.message import Language
+from gateway.notify.message import Language, Message
+from gateway.notify.queue import queue
 from gateway.state.tables import invitations, memberships, watched
+from gateway.words import words
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Without 0 and O, 1, I and L, and without U, so that no word comes of it."""
@@ -30,8 +33,15 @@ MOST_USES, LONGEST_DAYS = 1000, 366
 KEPT_US = 7 * 86_400 * 1_000_000
 """So long after its end a code is still known, so that who has it is told that it is over, and not that it is wrong."""
 BURST, WRONG_EVERY_US = 20, 5_000_000
-"""Wrong codes at once, and then one in 5 s: of each LINE user, and of all who use the page together. There are 30^8 codes."""
-_MOST_LIMITS = 1000
+"""Wrong codes at once, and then one in 5 s: of each LINE user, and on the page of all codes that begin with the same two signs.
+
+There are 30^8 codes: who tries all beginnings needs years, and keeps nobody out whose code begins otherwise than theirs. Visitors
+are not told apart, for behind a proxy all of them have one address.
+"""
+TYPED_AGAIN_US = 3600 * 1_000_000
+"""A typed address may be a stranger's: its telephone rings no oftener than this, however often it is typed."""
+_IDS = uuid.UUID("b1f0a6f2-6a0e-5d0c-9a5f-0f5f2c1f7e31")
+_MOST_LIMITS = 5000
 _between = re.compile(r"[\s\-\u2010-\u2015\u2212\u30fc.]+")
 
 Why = Literal["wrong_code", "over", "limited", "wrong_address", "wrong_name", "taken", "full"]
@@ -49,7 +59,7 @@ class Joined(NamedTuple):
     again: bool
     """They were in it already."""
     test: str | None
-    """The notification that asks whether it arrived; None where LINE's user was proved already."""
+    """The notification that asks whether it arrived; None where the address was proved already."""
 
 
 class Refused(NamedTuple):
@@ -145,7 +155,7 @@ class Joining:
 
     def opened(self, connection: Connection, code: str, now_us: int) -> Open | Refused:
         """What the code is for, for who stands before the page; counts wrong ones as `join` does."""
-        row = self._invitation(connection, code, "page", now_us)
+        row = self._invitation(connection, code, _of_page(code), now_us)
         if isinstance(row, Refused):
             return row
         return Open(row.team, self._label(row.team), self._language(row.team), row.name)
@@ -165,7 +175,7 @@ class Joining:
         `name` and `language` are what they say of themselves; of who is known already they change nothing. Only LINE itself says
         whose an address is; over all other channels it is believed when the test is answered.
         """
-        row = self._invitation(connection, code, f"line {address}" if channel == "line" else "page", now_us)
+        row = self._invitation(connection, code, f"line {address}" if channel == "line" else _of_page(code), now_us)
         if isinstance(row, Refused):
             return row
         try:
@@ -195,6 +205,23 @@ class Joining:
             connection, contact, people.add_address(connection, contact, channel, to, now_us), row.team, channel, now_us
         )
 
+    def join_without(
+        self, connection: Connection, code: str, name: str, language: Language | None, now_us: int
+    ) -> Joined | Refused:
+        """Somebody uses a code whose browser will be their first address: a contact without one comes of it."""
+        row = self._invitation(connection, code, _of_page(code), now_us)
+        if isinstance(row, Refused):
+            return row
+        chosen = clean_name(name)
+        if chosen is None:
+            return Refused("wrong_name")
+        if not self._used(connection, row.code_sha256, now_us):
+            return Refused("over")
+        reads = language or self._language(row.team)
+        who = f"invitation {_id_of(row.code_sha256)} of {row.created_by}"
+        contact = people.add(connection, chosen, reads, [row.team], who, now_us)
+        return Joined(contact, chosen, row.team, self._label(row.team), reads, again=False, test=None)
+
     def end(self, connection: Connection, id_: str, now_us: int) -> None:
         """Nobody comes in by this invitation (its id) any more. NotDone where none is open."""
         done = connection.execute(
@@ -222,10 +249,27 @@ class Joining:
         if state == "unreachable" and channel == "line":
             heard(connection, address, now_us)  # they write to us: they did not go
             state = "proved"
-        # LINE says who writes. What was typed into a page may be somebody else's address: its owner hears of it, and who typed
-        # it does not learn that it is known.
-        test = None if state == "proved" and channel == "line" else self._proof.test(connection, address, now_us)
-        return Joined(contact, row.name, group, self._label(group), row.language, again, test)
+        if state != "proved":
+            test = self._proof.test(connection, address, now_us, again_us=TYPED_AGAIN_US)
+            return Joined(contact, row.name, group, self._label(group), row.language, again, test)
+        if channel != "line":
+            # LINE says who writes. What was typed into a page may be somebody else's address: its owner hears of it, and who
+            # typed it does not learn that it is known. No test: who ignores it must not become unreachable by a stranger's hand.
+            self._tell_owner(connection, contact, address, group, now_us)
+        return Joined(contact, row.name, group, self._label(group), row.language, again, None)
+
+    def _tell_owner(self, connection: Connection, contact: str, address: str, group: str, now_us: int) -> None:
+        """That they are in the group now; once a day, and not in their quiet hours."""
+        person = self._proof.book.person(connection, contact, now_us)
+        way = next((one for one in person.addresses if one.id == address), None) if person else None
+        if person is None or way is None:
+            return
+        said = words(person.language, "contact.entered", group=self._label(group))
+        id_ = str(uuid.uuid5(_IDS, f"{address}/{group}/{now_us // DAY_US}"))
+        message = Message(
+            id=id_, kind="reply", severity="info", language=person.language, title=said.title, body=said.body, spoken=said.spoken
+        )
+        queue(connection, person._replace(addresses=(way,)), message, now_us, due_us=person.quiet_until_us)
 
     def _invitation(self, connection: Connection, text: str, who: str, now_us: int) -> Any:
         """The row of a code that can be used, or Refused."""
@@ -295,6 +339,11 @@ def open_invitations(connection: Connection, now_us: int) -> Sequence[Listed]:
 
 
 _ID_LENGTH = 12
+
+
+def _of_page(text: str) -> str:
+    """Whose limit a code on the page counts for; what is no code can't be found, and counts for nobody else."""
+    return f"page {(read_code(text) or '')[:2]}"
 
 
 def _id_of(sha256: str) -> str:

@@ -8,13 +8,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
 
 from gateway.contacts.address import AddressChannel
 from gateway.contacts.config import QuietConfig
-from gateway.notify.message import Language
-from gateway.state.tables import addresses, answers, contacts, memberships, notifications, pages
+from gateway.notify.message import Language, Message
+from gateway.state.tables import addresses, answers, contacts, invitations, memberships, notifications, pages
 from gateway.state.upsert import upsert
+from gateway.words.times import names
 
 MOST_ADDRESSES = 10
 REMOVED = "—"
@@ -55,7 +56,7 @@ def add_address(connection: Connection, contact: str, channel: AddressChannel, t
         return found.address
     row = select(func.count(), func.coalesce(func.max(addresses.c.rank), -1)).where(addresses.c.contact == contact)
     count, rank = connection.execute(row).one()
-    if count >= MOST_ADDRESSES:
+    if count >= MOST_ADDRESSES and not _forget_ended(connection, contact):
         raise NotDone("full", f"A contact has at most {MOST_ADDRESSES} addresses. Remove one first.")
     id_ = secrets.token_hex(8)
     connection.execute(
@@ -64,6 +65,15 @@ def add_address(connection: Connection, contact: str, channel: AddressChannel, t
         )
     )
     return id_
+
+
+def _forget_ended(connection: Connection, contact: str) -> bool:
+    """Makes room: browsers end their subscriptions by themselves, and each new one is an address. False where none has ended."""
+    mine = select(addresses.c.id).where(addresses.c.contact == contact, addresses.c.channel == "push")
+    ended = connection.scalar(mine.where(addresses.c.state == "unreachable").order_by(addresses.c.created_us).limit(1))
+    if ended is not None:
+        connection.execute(delete(addresses).where(addresses.c.id == ended))
+    return ended is not None
 
 
 def remove_address(connection: Connection, contact: str, address: str) -> None:
@@ -139,8 +149,11 @@ def leave(connection: Connection, contact: str, group: str) -> bool:
 
 
 def remove(connection: Connection, contact: str, now_us: int) -> None:
-    """Erases a contact: name, addresses, groups, and what they were to be told. That they answered stays, without a name."""
-    require(connection, contact)
+    """Erases a contact: name, addresses, groups, what they were told, and their name in what others were told.
+
+    That they answered stays, without a name.
+    """
+    name = require(connection, contact).name
     look_again(connection, contact)
     connection.execute(delete(memberships).where(memberships.c.contact == contact))
     connection.execute(delete(addresses).where(addresses.c.contact == contact))
@@ -155,10 +168,27 @@ def remove(connection: Connection, contact: str, now_us: int) -> None:
         .where(notifications.c.contact == contact, notifications.c.state == "queued")
         .values(state="dropped", error="the contact was removed")
     )
+    connection.execute(update(invitations).where(invitations.c.name == name, invitations.c.uses_left == 0).values(name=None))
+    _forget_words(connection, contact, name)
+
+
+def _forget_words(connection: Connection, contact: str, name: str) -> None:
+    """Out of the ledger: all that this contact was told, and the name wherever it stands, also where it is a namesake's."""
+    told = connection.execute(select(notifications.c.id, notifications.c.kind).where(notifications.c.contact == contact)).all()
+    for row in told:
+        empty = Message(id=row.id, title=REMOVED, body="").model_copy(update={"kind": row.kind})
+        connection.execute(update(notifications).where(notifications.c.id == row.id).values(body=empty.model_dump_json()))
+    # One sign alone stands in half of all words: as a name it has its honorific.
+    written, instead = (names(name), names(REMOVED)) if len(name) == 1 else (json.dumps(name, ensure_ascii=False)[1:-1], REMOVED)
+    found = select(notifications.c.id, notifications.c.body).where(notifications.c.body.contains(written, autoescape=True))
+    for row in connection.execute(found).all():
+        body = row.body.replace(written, instead)
+        connection.execute(update(notifications).where(notifications.c.id == row.id).values(body=body))
 
 
 def look_again(connection: Connection, contact: str) -> None:
     """Something about the contact changed: open pages that asked them, or that they answered, are to be thought over."""
-    asked = select(notifications.c.page).where(notifications.c.contact == contact, notifications.c.page.is_not(None))
-    answered = select(answers.c.page).where(answers.c.contact == contact)
-    connection.execute(update(pages).where(pages.c.state != "closed", pages.c.id.in_(asked.union(answered))).values(changed=True))
+    # From the open pages, which are few: whom they asked is found by their index, in a ledger of years.
+    asked = exists().where(notifications.c.page == pages.c.id, notifications.c.contact == contact)
+    answered = exists().where(answers.c.page == pages.c.id, answers.c.contact == contact)
+    connection.execute(update(pages).where(pages.c.state != "closed", or_(asked, answered)).values(changed=True))

@@ -117,15 +117,20 @@ class Proof:
         self._answer_url, self._tell, self._ring = answer_url, tell, ring
         self._within_us, self._every_us = config.test_within * 1_000_000, config.test_every * 1_000_000
 
-    def test(self, connection: Connection, address: str, now_us: int, *, wait: bool = False) -> str:
+    @property
+    def book(self) -> Book:
+        """Who is who."""
+        return self._book
+
+    def test(self, connection: Connection, address: str, now_us: int, *, wait: bool = False, again_us: int = REPEAT_US) -> str:
         """Queues a test of this address (its id), at once, or (`wait`) after its contact's quiet hours; the notification's id.
 
-        Repeated within a minute it is the same test. NotDone where there is no such address.
+        Repeated within `again_us` it is the same test. NotDone where there is no such address.
         """
         row = connection.execute(select(addresses).where(addresses.c.id == address)).first()
         if row is None:
             raise people.NotDone("unknown", "There is no such address.")
-        if row.tested_us is not None and 0 <= now_us - row.tested_us < REPEAT_US:
+        if row.tested_us is not None and 0 <= now_us - row.tested_us < again_us:
             return test_id(address, row.tested_us)
         known = people.require(connection, row.contact)
         person = self._book.person(connection, row.contact, now_us, testing=True)

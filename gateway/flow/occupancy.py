@@ -3,7 +3,7 @@
 A counter that misses one in a hundred is off by hundreds in the evening. So the reckoning is set right each night when nobody is
 there and whenever a person has counted heads, and never goes below nobody; how far it was off is kept, to be shown beside it.
 Totals are the counters' own and only grow, so a reading that comes late or twice changes nothing, and a counter that was out of
-reach brings all it has counted meanwhile with its next word.
+reach brings all it has counted meanwhile with its next word; of that, what passed before heads were counted is in that count.
 """
 
 from typing import Any, NamedTuple
@@ -24,8 +24,10 @@ class Correction(NamedTuple):
         return self.reckoned - self.true
 
 
-def count(memory: Memory, line: str, total: str, value: float, time_us: int, *, sign: int) -> None:
+def count(memory: Memory, line: str, total: str, value: float, time_us: int, *, sign: int, said_us: int = 0) -> None:
     """A counter said a new total (`in` or `out`). `sign` is +1 where this total's people come in, -1 where they leave.
+
+    `said_us`: when it last said something before, whatever it was: until then the total was what it was.
 
     Its first word is only where it begins. A total smaller than before began anew: what it says now has passed since then,
     and what passed in between nobody knows; that is noted in `gaps`.
@@ -44,10 +46,19 @@ def count(memory: Memory, line: str, total: str, value: float, time_us: int, *, 
         memory["gaps"] = memory.get("gaps", 0) + 1
         known[f"{total}0"] = known.get(f"{total}0", before) - before  # what was counted today stays counted
     passed = new - before if new >= before else new
+    passed = round(passed * _since_corrected(memory, max(at_us, said_us), time_us))
     inside = memory.get("inside", 0) + sign * passed
     if inside < 0:
         memory["drift"] = memory.get("drift", 0) + inside  # more left than came: they were there before, or not counted in
     memory["inside"] = max(inside, 0)
+
+
+def _since_corrected(memory: Memory, from_us: int, to_us: int) -> float:
+    """The share of the time between two words of a counter that came after the last correction: people as evenly as time."""
+    corrected_us = memory.get("corrected_us", 0)
+    if corrected_us <= from_us:
+        return 1.0
+    return max(to_us - corrected_us, 0) / (to_us - from_us) if to_us > from_us else 0.0
 
 
 def set_right(memory: Memory, true: int, now_us: int) -> Correction:

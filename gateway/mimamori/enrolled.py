@@ -32,16 +32,16 @@ class Enrolled:
 
     def __init__(self, people: Mapping[str, Watched] | None = None, whose: Mapping[str, str] | None = None) -> None:
         self._people, self._whose = dict(people or {}), dict(whose or {})
-        self._by_home = _by_home(self._people)
+        self._by_home, self._tags = _by_home(self._people), _tags(self._whose)
 
     def read(self, connection: Connection) -> None:
         """Takes over what the tables say now."""
         people = {
-            row.id: Watched(row.id, row.name, row.family, frozenset(_receiver(home) for home in json.loads(row.homes)))
+            row.id: Watched(row.id, row.name, row.family, frozenset(receiver_of(home) for home in json.loads(row.homes)))
             for row in connection.execute(select(watched))
         }
         whose = {row.tag: row.watched for row in connection.execute(select(tags.c.tag, tags.c.watched))}
-        self._people, self._whose, self._by_home = people, whose, _by_home(people)
+        self._people, self._whose, self._by_home, self._tags = people, whose, _by_home(people), _tags(whose)
 
     def whose(self, tag: str) -> str | None:
         """The id of who carries this tag; None where nobody does, so far as we know."""
@@ -55,12 +55,17 @@ class Enrolled:
         """The ids of those whose home this receiver is at."""
         return self._by_home.get(receiver, [])
 
+    def tags_of(self, id_: str) -> frozenset[str]:
+        """The tags that this person carries."""
+        return self._tags.get(id_, frozenset())
+
     def ids(self) -> list[str]:
         """Everybody."""
         return list(self._people)
 
 
-def _receiver(home: str) -> tuple[str, str]:
+def receiver_of(home: str) -> tuple[str, str]:
+    """The receiver (node, device) that is written as `node/device`."""
     node, _, device = home.partition("/")
     return node, device
 
@@ -71,3 +76,10 @@ def _by_home(people: Mapping[str, Watched]) -> dict[tuple[str, str], list[str]]:
         for home in one.homes:
             found.setdefault(home, []).append(one.id)
     return found
+
+
+def _tags(whose: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for tag, id_ in whose.items():
+        found.setdefault(id_, set()).add(tag)
+    return {id_: frozenset(theirs) for id_, theirs in found.items()}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from edge.contract.names import is_name
 from gateway.mimamori.enrolled import WATCHED
-from gateway.state.tables import rule_states, search_cases, tags, watched
+from gateway.state.tables import rule_states, search_cases, search_changes, search_sightings, tags, watched
 from gateway.state.upsert import upsert
 
 MOST_TAGS = 10
@@ -57,7 +57,15 @@ def change(connection: Connection, id_: str, entry: Entry) -> bool:
 
 
 def remove(connection: Connection, id_: str) -> bool:
-    """Forgets a person: tags, what rules remember, search cases. What was sighted falls to the retention of sightings."""
+    """Forgets a person: tags, what rules remember, search cases. What was sighted falls to the retention of sightings.
+
+    NotEnrolled while they are searched for.
+    """
+    cases = select(search_cases.c.id).where(search_cases.c.watched == id_)
+    if connection.scalar(cases.where(search_cases.c.state.in_(("open", "paused")))) is not None:
+        raise NotEnrolled("they are searched for: end the search first")
+    for table in (search_changes, search_sightings):
+        connection.execute(delete(table).where(table.c.case.in_(cases)))
     connection.execute(delete(tags).where(tags.c.watched == id_))
     connection.execute(delete(search_cases).where(search_cases.c.watched == id_))
     connection.execute(delete(rule_states).where(rule_states.c.node == WATCHED, rule_states.c.device == id_))

@@ -4,11 +4,12 @@ Everything here works in the caller's transaction, and repeating it changes noth
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
 from gateway.notify.queue import STAYS
-from gateway.state.tables import notifications, pages
+from gateway.state.tables import addresses, notifications, pages
 
 Lost = Callable[[Connection, str, str, int], object]
 """lost(connection, address id, why, now_us): this address leads nowhere any more. gateway.contacts.proof.lost is one."""
@@ -34,12 +35,13 @@ def not_arrived(
     """It was taken, and did not get to its person: the ledger says so, and its page is thought over at once.
 
     With `lost` it is the address that leads nowhere, for the reason `why`: then the deliverer goes on to the contact's next one.
+    Not where somebody answered over the address since: what is said late, or by somebody else, is not believed against that.
     """
     row = connection.execute(select(notifications).where(notifications.c.id == id_)).first()
     if row is None or row.state in ("answered", "seen"):
         return  # somebody has it, whatever is said now
     values: dict[str, object] = {"error": reason[:300]}
-    if lost is not None and row.address is not None:
+    if lost is not None and row.address is not None and not _was_heard_since(connection, row):
         lost(connection, row.address, why, now_us)
         if row.state == "sent" and row.kind not in STAYS:
             # The deliverer does not send to an address that is lost: it finds the next one, or says that there is none.
@@ -47,3 +49,8 @@ def not_arrived(
     connection.execute(update(notifications).where(notifications.c.id == id_).values(values))
     if row.page is not None:
         connection.execute(update(pages).where(pages.c.id == row.page, pages.c.state != "closed").values(changed=True))
+
+
+def _was_heard_since(connection: Connection, row: Any) -> bool:
+    heard_us = connection.scalar(select(addresses.c.heard_us).where(addresses.c.id == row.address))
+    return heard_us is not None and heard_us > (row.sent_us or row.created_us)

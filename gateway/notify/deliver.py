@@ -15,20 +15,20 @@ import random
 import threading
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, bindparam, case, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.notify import Channel, Delivered, Finder, Gone, NoQuota, Outcome, Refused, Retry, Unknown
 from gateway.notify.message import Message
 from gateway.notify.queue import FAILOVER_S, RANK, STAYS
 from gateway.state import State
-from gateway.state.tables import addresses, alerts, notifications, pages
+from gateway.state.tables import addresses, alerts, digest_pages, notifications, pages
 from gateway.telemetry import Telemetry
 from gateway.words import over
 
@@ -40,8 +40,13 @@ LOOK_S = 1.0
 SLOTS = 16
 """Attempts at once over one channel. A `contact` of the configuration has one, for it is one address."""
 AT_ONCE = 200  # rows of one look
+REPETITION_US = 24 * 3600 * 1_000_000
+"""So long LINE remembers a retry key: what was tried before that, and is taken now, may be there already."""
+LOST = {"mail": "bounced", "sms": "number", "voice": "number"}
+"""Why an address leads nowhere, by its channel, as the office is told; of the others it is gone."""
 LATE_US = 5 * 60 * 1_000_000  # what is over, and fired longer ago than this, comes late
 _REASON = 300
+_SEVERITY = {rank: severity for severity, rank in RANK.items()}
 
 WEBHOOK = "webhook"
 
@@ -82,8 +87,11 @@ _NEXT = (
     .order_by(_due.c.severity_rank, _due.c.created_us, _due.c.id)
     .limit(AT_ONCE)
 )
-_OVERDUE = select(notifications.c.id).where(
-    notifications.c.state == "queued", notifications.c.failover_us <= bindparam("now_us"), notifications.c.address.is_not(None)
+_OVERDUE = (
+    select(notifications.c.id)
+    .where(notifications.c.state == "queued", notifications.c.failover_us <= bindparam("now_us"))
+    .order_by(notifications.c.severity_rank, notifications.c.failover_us)
+    .limit(AT_ONCE)
 )
 _UNDELIVERED = (
     select(notifications.c.state, func.count().label("number"))
@@ -98,6 +106,8 @@ class _Attempt(NamedTuple):
     outcome: Outcome
     unsure: bool = False
     """Whether an attempt may have got there of which no word came: the intent stands."""
+    alone: bool = False
+    """Whether nothing that follows from it is to be done: that failed."""
 
 
 class Deliverer:
@@ -120,6 +130,7 @@ class Deliverer:
         self._lock = threading.Lock()
         self._busy: dict[str, str] = {}  # address -> channel
         self._failing: dict[str, set[str]] = defaultdict(set)  # channel -> addresses
+        self._broken: set[str] = set()  # overdue rows that a mistake of ours keeps where they are
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self.dead = 0
         """Dead letters at the last look, at most a moment ago while `run` runs."""
@@ -240,6 +251,13 @@ class Deliverer:
                                   type(attempt.outcome).__name__.lower(), error.orig)  # fmt: skip
                     if self._stop.wait(LOOK_S):
                         return
+                except Exception:
+                    # A mistake of ours in what follows from it: tried again, the same would be sent for ever.
+                    log.exception("delivery %s over %s: what follows from its end could not be written down", row.id, row.key)
+                    if attempt.alone:
+                        self._stop.wait(LOOK_S)
+                        return
+                    attempt = _Attempt(attempt.outcome, attempt.unsure, alone=True)
         finally:
             with self._lock:
                 self._busy.pop(row.at, None)
@@ -307,6 +325,8 @@ class Deliverer:
                 values |= {"state": "sent", "sent_us": now_us, "error": None}
                 if provider_id is not None:
                     values["provider_id"] = provider_id
+                if row.attempts and now_us - row.created_us > REPETITION_US:
+                    values["possibly_twice"] = True
             case Retry(reason) | Unknown(reason) if attempts < ATTEMPTS:
                 after_s = outcome.after_s if isinstance(outcome, Retry) else None
                 ceiling = min(FIRST_RETRY_S * 2 ** min(attempts - 1, 16), LONGEST_RETRY_S)
@@ -320,9 +340,11 @@ class Deliverer:
             )
             if done.rowcount != 1:
                 self._write_late(connection, row, values)
+            elif attempt.alone:
+                _page_changed(connection, row)
             elif values.get("state") == "dead":
                 if isinstance(outcome, Gone) and row.address is not None and self._lost is not None:
-                    self._lost(connection, row.address, "bounced" if row.channel == "mail" else "gone", now_us)
+                    self._lost(connection, row.address, LOST.get(row.channel, "gone"), now_us)
                 self._give_up(connection, row.id, now_us)
         self._telemetry.deliveries.labels(row.channel, type(outcome).__name__.lower()).inc()
         self._note(row, outcome)
@@ -359,21 +381,37 @@ class Deliverer:
         """Has the next address tried of what was not sent in time."""
         with self._state.read() as connection:
             ids = list(connection.scalars(_OVERDUE, {"now_us": self._now_us()}))
-        for id_ in ids:
-            with self._state.write() as connection:
-                now_us = self._now_us()
-                row = connection.execute(select(notifications).where(notifications.c.id == id_)).one()
-                if row.state != "queued" or row.failover_us is None or row.failover_us > now_us:
-                    continue
-                chain = _chain(connection, row)
-                if (other := _next_address(connection, row, chain)) is not None:
-                    # It keeps its `failover_us`: who has no other way left comes back to what only took too long.
-                    connection.execute(_settle(id_, "failed_over", row.error or "not sent in time"))
-                    _stand_in(connection, row, chain, other, now_us)
-                    continue
-                # There is no other way: it goes on here for as long as it takes, and whoever asks for answers looks again.
-                connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
-                _page_changed(connection, row.page)
+        if not ids:
+            return
+        with self._state.write() as connection:
+            for id_ in ids:
+                try:
+                    with connection.begin_nested():
+                        self._fail_over(connection, id_)
+                    self._broken.discard(id_)
+                except OperationalError:
+                    raise
+                except Exception:
+                    if id_ not in self._broken:
+                        self._broken.add(id_)
+                        log.exception("notification %s is overdue, and no other address could be tried; it stays", id_)
+
+    def _fail_over(self, connection: Connection, id_: str) -> None:
+        now_us = self._now_us()
+        row = connection.execute(select(notifications).where(notifications.c.id == id_)).one()
+        if row.state != "queued" or row.failover_us is None or row.failover_us > now_us:
+            return
+        chain = _chain(connection, row)
+        # Nobody's telephone rings for what is not urgent, only because it takes long.
+        but = () if row.severity_rank == RANK["critical"] else ("voice",)
+        if row.address is not None and (other := _next_address(connection, row, chain, but)) is not None:
+            # It keeps its `failover_us`: who has no other way left comes back to what only took too long.
+            connection.execute(_settle(id_, "failed_over", row.error or "not sent in time"))
+            _stand_in(connection, row, chain, other, now_us)
+            return
+        # There is no other way: it goes on here for as long as it takes, and whoever asks for answers goes on without it.
+        connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
+        _page_changed(connection, row)
 
     def _give_up(self, connection: Connection, id_: str, now_us: int) -> None:
         """A row that is dead now: the contact's next address stands in for it; without one, it stays a dead letter."""
@@ -384,7 +422,7 @@ class Deliverer:
             return
         if row.address is not None:
             chain = _chain(connection, row)
-            if any(one.sent_us is not None for one in chain):
+            if any(one.sent_us is not None for one in (*chain, *_stood_in(connection, row))):
                 connection.execute(_settle(id_, "dropped", f"{row.error}; it has arrived at another address"))
                 return
             if (other := _next_address(connection, row, chain)) is not None:
@@ -403,7 +441,7 @@ class Deliverer:
                 )
                 return
         log.error("notification %s over %s is a dead letter; the ledger says why", id_, row.channel)
-        _page_changed(connection, row.page)
+        _page_changed(connection, row)
 
 
 def read_message(id_: str, body: str) -> Message:
@@ -455,12 +493,25 @@ def _chain(connection: Connection, row: Any) -> list[Any]:
     return found
 
 
-def _next_address(connection: Connection, row: Any, chain: list[Any]) -> Any | None:
-    """The contact's first address that can be used and was not tried for this message."""
-    tried = [row.address, *(one.address for one in chain)]
+def _stood_in(connection: Connection, row: Any) -> list[Any]:
+    """The rows that stood in for this one before it came back."""
+    found: list[Any] = []
+    asked = [row.id]
+    while asked and len(found) < 100:
+        asked_for = notifications.c.failed_over_from.in_(asked)
+        more = connection.execute(select(notifications).where(notifications.c.contact == row.contact, asked_for)).all()
+        asked = [one.id for one in more]
+        found += more
+    return found
+
+
+def _next_address(connection: Connection, row: Any, chain: list[Any], but: Sequence[str] = ()) -> Any | None:
+    """The contact's first address that can be used and was not tried for this message; over no channel of `but`."""
+    tried = [row.address, *(one.address for one in (*chain, *_stood_in(connection, row)))]
     query = (
         select(addresses)
         .where(addresses.c.contact == row.contact, addresses.c.state == "proved", addresses.c.id.not_in(tried))
+        .where(addresses.c.channel.not_in(but))
         .order_by(addresses.c.rank, addresses.c.id)
         .limit(1)
     )
@@ -481,7 +532,6 @@ def _stand_in(connection: Connection, row: Any, chain: list[Any], address: Any, 
         body = read_message(row.id, row.body).model_copy(update={"id": id_}).model_dump_json()
     except ValueError:
         body = row.body
-    urgent = row.severity_rank == RANK["critical"] or row.failover_us is not None
     connection.execute(
         insert(notifications),
         {
@@ -493,17 +543,20 @@ def _stand_in(connection: Connection, row: Any, chain: list[Any], address: Any, 
             "body": body,
             "created_us": row.created_us,
             "due_us": now_us,
-            "failover_us": now_us + int(FAILOVER_S * 1e6) if urgent else None,
+            "failover_us": now_us + int(FAILOVER_S[_SEVERITY[row.severity_rank]] * 1e6),
             "failed_over_from": row.id,
             "attempts": 0,
         },
     )
+    of_digest = select(literal(id_), digest_pages.c.page).where(digest_pages.c.notification == row.id)
+    connection.execute(insert(digest_pages).from_select(["notification", "page"], of_digest))
 
 
-def _page_changed(connection: Connection, page: str | None) -> None:
-    """Whoever escalates looks at the page at the next tick: this contact was not reached."""
-    if page is not None:
-        connection.execute(update(pages).where(pages.c.id == page, pages.c.state != "closed").values(changed=True))
+def _page_changed(connection: Connection, row: Any) -> None:
+    """Whoever escalates looks at its pages at the next tick: this contact was not reached."""
+    told = select(digest_pages.c.page).where(digest_pages.c.notification == row.id)
+    mine = or_(pages.c.id == row.page, pages.c.id.in_(told))
+    connection.execute(update(pages).where(mine, pages.c.state != "closed").values(changed=True))
 
 
 def _said_over(message: Message, row: Any, now_us: int) -> Message:

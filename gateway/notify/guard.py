@@ -22,6 +22,7 @@ Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a host, as text. OSError where it has none."""
 
+_COMPATIBLE = ipaddress.ip_network("::/96")  # IPv4 inside IPv6 as of old: nobody is reached so
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Where clouds answer with the machine's own keys. 169.254.169.254 is link-local, and refused as that.
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))
@@ -98,7 +99,7 @@ class Guard:
             return "no IP address"
         if ip.is_loopback:
             return None if says_local or self._allow_private else "this machine itself"
-        if ip in _METADATA or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+        if ip in _METADATA or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _COMPATIBLE:
             return "an address that no receiver has"
         if not ip.is_global:
             return None if self._allow_private and not ip.is_reserved else "a private network: set allow_private if it should"

@@ -25,6 +25,9 @@ ALT_TEXT, LABEL, POSTBACK, TEXT = 400, 20, 300, 5000
 TITLE, BODY, LINKS = 300, 2400, 6
 """Our own limits, so that a bubble, each sign of which JSON may spell with six bytes, stays under LINE's 30 KB."""
 
+MOST_CONNECTIONS = 20
+"""Kept open: as many as the deliverer has attempts at once, and some for replies. More would be made anew for each message."""
+
 REPLY_WITHIN_US = 50_000_000
 """LINE lets a reply token live for a minute."""
 
@@ -86,6 +89,7 @@ class Line:
         self._sdk, self._quota, self._now_us, self._timeout_s = messaging, quota, now_us, config.timeout_s
         settings = messaging.Configuration(access_token=token)
         settings.retries = False  # who repeats an attempt, and when, is the deliverer's
+        settings.connection_pool_maxsize = MOST_CONNECTIONS
         self._client = messaging.ApiClient(settings)
         self._api = messaging.MessagingApi(self._client)
         self._api.line_base_path = str(config.url).rstrip("/")

@@ -59,6 +59,10 @@ class Links:
             raise ValueError(f"{contact!r} is no contact's id")
         return self._token(b"contact", bytes.fromhex(contact), expires_us)
 
+    def push_url(self, contact: str, expires_us: int) -> str:
+        """The page where this contact subscribes a browser."""
+        return f"{self._url}/push/{self.contact_token(contact, expires_us)}"
+
     def read_contact(self, token: str, now_us: int) -> str | Expired | Forged:
         """The contact of a `contact_token`."""
         found = self._read(b"contact", token, 8, now_us)
@@ -84,16 +88,16 @@ class Links:
         found = self._read(b"search", token, 24, now_us)
         return (str(UUID(bytes=found[:16])), found[16:].hex()) if isinstance(found, bytes) else found
 
-    def visit_url(self, node: str, device: str) -> str:
-        """What a QR code at a device opens. It is printed, so it does not end; it names no person and shows nothing."""
-        return f"{self._url}/v/{node}/{device}/{_text(self._visit(node, device))}"
+    def visit_url(self, node: str, device: str, printed: int = 1) -> str:
+        """What a QR code at a device opens. It names no person and shows nothing. It ends when another is `printed` instead."""
+        return f"{self._url}/v/{node}/{device}/{_text(self._visit(node, device, printed))}"
 
-    def is_visit(self, node: str, device: str, token: str) -> bool:
-        """Whether the token is that of this device's `visit_url`."""
-        return hmac.compare_digest(_bytes(token), self._visit(node, device))
+    def is_visit(self, node: str, device: str, token: str, printed: int = 1) -> bool:
+        """Whether the token is that of this device's `visit_url`, as it was printed last."""
+        return hmac.compare_digest(_bytes(token), self._visit(node, device, printed))
 
-    def _visit(self, node: str, device: str) -> bytes:
-        return self._mac(b"visit", f"{node}/{device}".encode())  # names have no slash
+    def _visit(self, node: str, device: str, printed: int) -> bytes:
+        return self._mac(b"visit", f"{node}/{device}/{printed}".encode())  # names have no slash
 
     def _token(self, purpose: bytes, id_: bytes, expires_us: int) -> str:
         payload = id_ + _expiry.pack(expires_us // 1_000_000)

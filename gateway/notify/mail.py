@@ -44,6 +44,7 @@ from gateway.notify.message import Message
 from gateway.notify.outcome import Delivered, Gone, Outcome, Refused, Retry, Unknown
 from gateway.state import State
 from gateway.state.tables import notifications
+from gateway.words import text
 
 log = logging.getLogger(__name__)
 
@@ -273,8 +274,10 @@ def compose(id_: str, to: str, message: Message, config: MailConfig, now_us: int
         mail["X-Priority"] = "1"
     if message.kind == "digest":
         mail["List-Unsubscribe"] = f"<mailto:{config.reply_to or config.from_}?subject=unsubscribe>"
-    mail.set_content(_plain(message), cte="base64")
-    mail.add_alternative(_marked_up(message), subtype="html", cte="base64")
+    # Who is used to mail answers by mail: nobody would read it in time.
+    how = text(message.language, "mail.how") if message.buttons and message.answer_url and config.reply_to is None else ""
+    mail.set_content(_plain(message, how), cte="base64")
+    mail.add_alternative(_marked_up(message, how), subtype="html", cte="base64")
     mail["Content-Language"] = "en" if message.language == "en" else "ja"
     return mail
 
@@ -289,11 +292,11 @@ def _body(text: str) -> str:
     return "".join(one for one in text.encode(errors="replace").decode() if one.isprintable() or one in "\n\t")
 
 
-def _plain(message: Message) -> str:
+def _plain(message: Message, how: str) -> str:
     parts = [_body(message.title), "", _body(message.body)]
     if message.answer_url:
         labels = "".join(f"〔{button.label}〕" for button in message.buttons)
-        parts += ["", *([_body(labels)] if labels else []), _body(message.answer_url)]
+        parts += ["", *([_body(labels)] if labels else []), _body(message.answer_url), *([how] if how else [])]
     parts += [f"{_body(link.label)}: {_body(link.url)}" for link in message.links]
     return "\n".join(parts) + "\n"
 
@@ -305,7 +308,7 @@ _BUTTON = (
 )
 
 
-def _marked_up(message: Message) -> str:
+def _marked_up(message: Message, how: str) -> str:
     """Tables and scripts are not needed: one heading, the text, and links that look like buttons. Nothing is loaded."""
     title, body = html.escape(_body(message.title)), html.escape(_body(message.body)).replace("\n", "<br>")
     parts = [f'<h1 style="font-size:20px;color:{_COLOUR[message.severity]}">{title}</h1>', f"<p>{body}</p>"]
@@ -313,6 +316,7 @@ def _marked_up(message: Message) -> str:
         url = html.escape(_body(message.answer_url))
         labels = [button.label for button in message.buttons] or [message.answer_url]
         parts.append(f"<p>{''.join(_linked(url, label, _BUTTON) for label in labels)}</p>")
+        parts += [f"<p>{html.escape(how)}</p>"] if how else []
     parts += [f"<p>{_linked(html.escape(_body(link.url)), link.label)}</p>" for link in message.links]
     language = "en" if message.language == "en" else "ja"
     style = "font:17px/1.7 sans-serif;color:#1c1b1f;max-width:600px"
@@ -391,7 +395,8 @@ class Bounces:
         if self._folder is None:
             return
         new, read = self._folder / "new", self._folder / "cur"
-        for path in sorted(new.iterdir())[:MOST_BOUNCES]:
+        # Whatever else lies there (a folder, a pipe) must not hold up the mails behind it.
+        for path in [path for path in sorted(new.iterdir()) if path.is_file()][:MOST_BOUNCES]:
             with path.open("rb") as file:
                 bounce = parse_bounce(file.read(MOST_BOUNCE_BYTES), self._domain)
             if bounce is None:

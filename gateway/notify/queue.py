@@ -17,8 +17,8 @@ from gateway.state.upsert import upsert
 RANK = {"critical": 0, "warning": 1, "info": 2}
 """What goes first, as `severity_rank` says it."""
 
-FAILOVER_S = 60.0
-"""So long something critical may wait for one address; then the contact's next one is tried too."""
+FAILOVER_S = {"critical": 60.0, "warning": 600.0, "info": 600.0}
+"""So long a message may wait for one address, by its severity; then the contact's next one is tried too."""
 
 STAYS = frozenset({"test", "reply"})
 """Kinds of messages that are about the very address they go to: another one can't stand in."""
@@ -39,16 +39,16 @@ def queue(  # noqa: PLR0913 - a row's fields
     """Writes one row, for the person's first address (with `by`: the first of that channel). Its id, which is the message's.
 
     None where the person has no such address: nothing is written then. `due_us`: not before that. `failover_after_s`: how long
-    after that until another address is tried; by itself a minute for what is critical, and never for the rest. Where a row of
-    this id stands already, it stays as it is.
+    after that until another address is tried; by itself a minute for what is critical, ten for the rest. Where a row of this id
+    stands already, it stays as it is.
     """
     address = first_address(person, by)
     if address is None:
         return None
     due_us = now_us if due_us is None else max(due_us, now_us)
-    if failover_after_s is None and message.severity == "critical":
-        failover_after_s = FAILOVER_S
-    if address.id is None or message.kind in STAYS:
+    if failover_after_s is None:
+        failover_after_s = FAILOVER_S[message.severity]
+    if message.kind in STAYS:
         failover_after_s = None
     row = {
         "id": message.id,

@@ -19,7 +19,8 @@ What a rule judges is a subject (node, device), by default the device that a fac
 With either of them `on_fact` and `on_tick` take one argument more, `subject`. What is no device has one of SYNTHETIC as its
 node, which is its kind too: ("watched", a person's id), ("area", a name), ("gateway", a part). A rule's `kind` filters by the
 subject's kind. A rule whose verdicts only say that nothing was heard has `of_silence = True`: it is muted while broker or node
-are known to be down. One whose alerts are of a kind of their own, whatever stands there, has `alert_kind = "..."`.
+are known to be down. One that counts what repeats by itself has `flaps = False`. One whose alerts are of a kind of their own,
+whatever stands there, has `alert_kind = "..."`.
 
 The same opening never alerts twice; another opening is another alert, and told. `facts` and `times` of a verdict refresh the open
 alert, at most once a second, and tell nobody. `severity` counts when an alert opens.
@@ -50,13 +51,13 @@ RULES: tuple[tuple[type[Any], Callable[[Any, Surroundings], Any]], ...] = (
     (ThresholdConfig, lambda config, _: Threshold(config)),
     (AbsenceConfig, lambda config, _: Absence(config)),
     (RateConfig, lambda config, _: Rate(config)),
-    (TrapConfig, lambda config, town: Trap(config, town.deployments)),
+    (TrapConfig, lambda config, town: Trap(config, town.deployments, pictures_told=town.pictures_told)),
     (RoundConfig, lambda config, town: Round(config, town.deployments, town.zone)),
     (DossierConfig, lambda config, _: Dossier(config)),
     (DetectionConfig, lambda config, town: Detection(config, town.deployments)),
     (CrowdConfig, lambda config, town: Crowd(config, town.areas, town.zone)),
     (StuckConfig, lambda config, town: Stuck(config, town.zone)),
-    (PresenceConfig, lambda config, town: Presence(config, town.deployments, town.enrolled, town.zone)),
+    (PresenceConfig, lambda config, town: Presence(config, town.deployments, town.enrolled, town.zone, town.keep_sightings_s)),
     (TrialConfig, lambda config, _: Trial(config)),
 )
 

@@ -74,12 +74,18 @@ class Crowd:
         if fact.name == TOWN_MODE:
             memory["mode"] = json.loads(fact.body).get("mode", "normal")
         elif fact.name == RECOUNTED:
+            self._empty_at_night(memory, area, self._local(fact.time_us))
             self._correct(memory, int(json.loads(fact.body)["counted"]), fact.time_us, "recount")
         else:
             line = f"{fact.node}/{fact.device}"
             known = memory.setdefault("lines", {}).setdefault(line, {})
             known["heard_us"] = max(known.get("heard_us", 0), fact.received_us)
-            if fact.name != "heartbeat":
+            if fact.time_us > known.get("now_us", 0):  # what it says at one moment comes as several facts
+                known["said_us"], known["now_us"] = known.get("now_us", 0), fact.time_us
+            if fact.name == "heartbeat":
+                self._add_to_hour(memory, area, 0, fact)  # an hour in which nobody came is one too
+            else:
+                self._empty_at_night(memory, area, self._local(fact.time_us))  # what comes after a night comes to nobody
                 sign = dict(self._signs[fact.node, fact.device])[subject[1]]
                 self._count(memory, area, line, fact, sign)
         return self._judge(memory, area, now_us)
@@ -87,9 +93,11 @@ class Crowd:
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None, subject: tuple[str, str]) -> Verdict | None:  # noqa: ARG002
         """A new day, a night in which nobody is there, a crowd that has gone."""
         area = self._areas.get(subject[1])
-        if area is None:
-            return None  # taken out of the configuration
-        local = datetime.fromtimestamp(now_us // 1_000_000, UTC).astimezone(self._zone)
+        if area is None:  # taken out of the configuration
+            known = bool(memory)
+            memory.clear()
+            return Verdict("ok", now_us, reason="no area any more") if known else None
+        local = self._local(now_us)
         if memory.get("day") != (day := local.date().isoformat()):
             if "day" in memory:
                 occupancy.new_day(memory)
@@ -98,12 +106,15 @@ class Crowd:
         self._sample(memory, now_us)
         return self._judge(memory, area, now_us)
 
+    def _local(self, time_us: int) -> datetime:
+        return datetime.fromtimestamp(time_us // 1_000_000, UTC).astimezone(self._zone)
+
     def _count(self, memory: Memory, area: AreaConfig, line: str, fact: Fact, sign: int) -> None:
         total = fact.name.removeprefix("count_")
         way = sign if total == "in" else -sign
         known = memory.get("lines", {}).get(line, {})
         before, said_us = known.get(total), known.get(f"{total}_us", fact.time_us)
-        occupancy.count(memory, line, total, fact.value, fact.time_us, sign=way)
+        occupancy.count(memory, line, total, fact.value, fact.time_us, sign=way, said_us=known.get("said_us", 0))
         if way > 0 and before is not None and fact.value > before:
             self._add_to_hour(memory, area, int(fact.value - before), fact)
         if fact.time_us - said_us > _ONE_WORD_US and before is not None and fact.value != before:
@@ -128,15 +139,15 @@ class Crowd:
         memory.pop("trend", None)  # a jump of the reckoning is no crowd that moves
 
     def _empty_at_night(self, memory: Memory, area: AreaConfig, local: datetime) -> None:
-        if area.empty_at == "never" or (area.shelter and memory.get("mode") == "disaster"):
+        if area.empty_at == "never":
             return
         hour, minute = map(int, area.empty_at.split(":"))
         night = local.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
         if night > local:
             night = (night - timedelta(days=1)).replace(fold=0)
         night_us = int(night.timestamp()) * 1_000_000
-        if "emptied_us" not in memory:
-            memory["emptied_us"] = night_us  # we were not there that night
+        if "emptied_us" not in memory or (area.shelter and memory.get("mode") == "disaster"):
+            memory["emptied_us"] = night_us  # we were not there that night; or people were, and are not gone with its end
         elif night_us > memory["emptied_us"]:
             memory["emptied_us"] = night_us
             self._correct(memory, 0, night_us, "night")

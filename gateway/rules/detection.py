@@ -46,6 +46,7 @@ class Detection:
     metrics: frozenset[str] = frozenset()
     events = frozenset((PICTURE, CONFIRMED))
     ends: frozenset[str] = frozenset()
+    flaps = False  # what repeats is counted here already, and what is told is another animal
 
     def __init__(self, config: DetectionConfig, deployments: Deployments) -> None:
         self._config = config

@@ -7,13 +7,14 @@ listened and nothing follows. It speaks of the tag: a tag may lie at home while 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
 from gateway.deployments import Deployments
-from gateway.mimamori.enrolled import WATCHED, Enrolled
+from gateway.mimamori.enrolled import WATCHED, Enrolled, Watched
 from gateway.rules.duration import Duration
 from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 
@@ -66,7 +67,11 @@ class Presence:
     events = frozenset((ENTERED, SEEN, LEFT, BATTERY, PRESSED))
     ends: frozenset[str] = frozenset()
 
-    def __init__(self, config: PresenceConfig, deployments: Deployments, enrolled: Enrolled, zone: ZoneInfo) -> None:
+    def __init__(
+        self, config: PresenceConfig, deployments: Deployments, enrolled: Enrolled, zone: ZoneInfo, keep_s: float = 14 * 86_400
+    ) -> None:
+        """`keep_s`: how long it may remember where a tag was."""
+        self._keep_us = int(keep_s * 1e6)
         self._config, self._deployments, self._enrolled, self._zone = config, deployments, enrolled, zone
         self.of_silence = config.when == "no_coverage"
 
@@ -74,8 +79,8 @@ class Presence:
         """Who carries the tag; or, of a receiver's heartbeat, whose home it is at."""
         if fact.name == "heartbeat":
             return [(WATCHED, id_) for id_ in self._enrolled.at_home((fact.node, fact.device))]
-        tag = json.loads(fact.body).get("tag")
-        who = self._enrolled.whose(tag) if isinstance(tag, str) else None
+        tag = _tag_of(fact.body)
+        who = self._enrolled.whose(tag) if tag is not None else None
         return () if who is None else [(WATCHED, who)]
 
     def subjects(self) -> Iterable[tuple[str, str]]:
@@ -99,7 +104,7 @@ class Presence:
             if self._config.when == "button":
                 return self._pressed(memory, fact, now_us)
         elif fact.name != "heartbeat":
-            arrived = self._note_move(memory, receiver, fact, home=home)
+            arrived = self._note_move(memory, receiver, fact, who, home=home)
             if self._config.when == "arrived" and arrived and self._place(receiver) in self._config.places and not fact.late:
                 memory["since_us"], memory["opening"] = fact.time_us, fact.id
                 memory["held_us"] = fact.received_us
@@ -109,41 +114,67 @@ class Presence:
         """What follows from time: a night without a word, a receiver that fell silent."""
         who = self._enrolled.of(subject[1])
         if who is None:
-            return None
+            known = bool(memory)
+            memory.clear()
+            return Verdict("ok", now_us, reason="watched over no more") if known else None
+        self._forget(memory, now_us)
+        self._keep_theirs(memory, who, now_us)
         if listening_since_us is None:
             memory["ticked_us"] = now_us  # time in which we are deaf is nobody's silence
             return None
         self._pass(memory, now_us, listening_since_us)
-        self._notice_gone(memory, now_us, listening_since_us)
+        self._notice_gone(memory, who, now_us, listening_since_us)
         return self._judge(memory, now_us, subject[1], late=False, listening_since_us=listening_since_us)
 
     # What is noted
 
-    def _note_move(self, memory: Memory, receiver: str, fact: Fact, *, home: bool) -> bool:
+    def _note_move(self, memory: Memory, receiver: str, fact: Fact, who: Watched, *, home: bool) -> bool:
         """Whether the tag has just come within this receiver's reach."""
-        at = memory.setdefault("at", {}).setdefault(receiver, {})
+        tag = _tag_of(fact.body) or ""
+        at = memory.setdefault("at", {}).setdefault(_here(receiver, tag), {})
         if not fact.is_newer_than(at.get("id")):
             return False
-        before = at.get("near", False)
+        # A receiver that started anew has not said that it left: who was not heard for so long comes anew.
+        before = at.get("near", False) and fact.time_us - at["heard_us"] <= self._config.gone_after * 1_000_000
         at["id"], at["near"] = fact.id, fact.name != LEFT
         at["heard_us"] = max(fact.time_us, at.get("heard_us", 0))
         self._note_place(memory, receiver, fact)
         if home:
-            near_home = any(
-                memory["at"].get(f"{node}/{device}", {}).get("near") for node, device in self._homes(memory, receiver)
-            )
-            if near_home:
-                memory.pop("left_us", None)
-                memory.pop("left_late", None)
-            elif fact.name == LEFT and "left_us" not in memory:
-                memory["left_us"], memory["left_late"] = fact.time_us, fact.late
+            left = memory.setdefault("left", {})
+            if self._is_home(memory, who, tag, fact.received_us):
+                left.pop(tag, None)
+            elif fact.name == LEFT:
+                left.setdefault(tag, [fact.time_us, fact.late])
         return bool(at["near"]) and not before
 
-    def _homes(self, memory: Memory, receiver: str) -> Iterable[tuple[str, str]]:
-        """The receivers at home that have ever heard the tag, and this one."""
-        for one in {*memory.get("alive", {}), receiver}:
-            node, _, device = one.partition("/")
-            yield node, device
+    def _is_home(self, memory: Memory, who: Watched, tag: str, now_us: int) -> bool:
+        """Whether a receiver at home has the tag near it; a silent one only until another lost what it had heard later."""
+        there = [one for home in who.homes if (one := memory.get("at", {}).get(_here("/".join(home), tag))) is not None]
+        lost_us = max((one["heard_us"] for one in there if not one["near"]), default=0)
+        for node, device in who.homes:
+            one = memory.get("at", {}).get(_here(f"{node}/{device}", tag))
+            if one is not None and one["near"]:
+                silent = (
+                    now_us - memory.get("alive", {}).get(f"{node}/{device}", 0) > self._config.receiver_silent_after * 1_000_000
+                )
+                if not silent or one["heard_us"] >= lost_us:
+                    return True
+        return False
+
+    def _keep_theirs(self, memory: Memory, who: Watched, now_us: int) -> None:
+        """Forgets what was of a tag that is not theirs any more, and of a receiver that is not at their home any more."""
+        memory.setdefault("begun_us", now_us)
+        theirs, homes = self._enrolled.tags_of(who.id), {"/".join(home) for home in who.homes}
+        if memory.get("alive", {}).keys() - homes:
+            memory["alive"] = {receiver: at_us for receiver, at_us in memory["alive"].items() if receiver in homes}
+        for part in ("left", "battery"):
+            for tag in memory.get(part, {}).keys() - theirs:
+                del memory[part][tag]
+        for here in [one for one in memory.get("at", {}) if one.partition(" ")[2] not in theirs]:
+            del memory["at"][here]
+        if not theirs:
+            for name in ("seen_us", "seen_at", "quiet_us"):
+                memory.pop(name, None)
 
     def _note_place(self, memory: Memory, receiver: str, fact: Fact) -> None:
         if fact.time_us >= memory.get("seen_us", 0):
@@ -176,17 +207,32 @@ class Presence:
             memory["quiet_us"] = memory.get("quiet_us", 0) + now_us - before_us
         memory["ticked_us"] = now_us
 
-    def _notice_gone(self, memory: Memory, now_us: int, listening_since_us: int) -> None:
-        """A receiver that started anew has forgotten whom it heard and will never say `left`."""
+    def _notice_gone(self, memory: Memory, who: Watched, now_us: int, listening_since_us: int) -> None:
+        """A receiver that started anew has forgotten whom it heard, and one that is broken hears nobody: neither says `left`."""
         limit_us = self._config.gone_after * 1_000_000
-        for receiver, alive_us in memory.get("alive", {}).items():
-            at = memory.get("at", {}).get(receiver)
-            if not at or not at.get("near") or now_us - listening_since_us < limit_us:
+        at: dict[str, Any] = memory.get("at", {})
+        theirs: dict[str, int] = {}  # of each tag that was ever at home, when it was heard there last
+        for here, one in at.items():
+            receiver, _, tag = here.partition(" ")
+            alive_us = memory.get("alive", {}).get(receiver)
+            if alive_us is None:
                 continue
-            if now_us - at["heard_us"] > limit_us and alive_us - at["heard_us"] > limit_us:
-                at["near"] = False
-                if not any(memory["at"].get(other, {}).get("near") for other in memory["alive"]):
-                    memory.setdefault("left_us", at["heard_us"])
+            theirs[tag] = max(one["heard_us"], theirs.get(tag, 0))
+            if one["near"] and now_us - listening_since_us >= limit_us:
+                one["near"] = not (now_us - one["heard_us"] > limit_us and alive_us - one["heard_us"] > limit_us)
+        left = memory.setdefault("left", {})
+        for tag, heard_us in theirs.items():
+            if tag not in left and not self._is_home(memory, who, tag, now_us):
+                left[tag] = [heard_us, False]
+
+    def _forget(self, memory: Memory, now_us: int) -> None:
+        """Where the tag was so long ago; that it was heard then, and no more, stays."""
+        before_us = now_us - self._keep_us
+        if memory.get("seen_us", before_us) < before_us:
+            memory.pop("seen_at", None)
+        for receiver, at in list(memory.get("at", {}).items()):
+            if at.get("heard_us", now_us) < before_us:
+                del memory["at"][receiver]
 
     # What follows
 
@@ -195,24 +241,22 @@ class Presence:
     ) -> Verdict | None:
         match self._config.when:
             case "left_home_at_night":
-                left_us = memory.get("left_us")
-                fires = left_us is not None and self._is_night(left_us)
-                return self._level(
-                    memory, fires, left_us, "left home", late=memory.get("left_late", late), id_=id_, now_us=now_us
-                )
+                # Any of their tags: which of them they have with them nobody knows.
+                gone = sorted(one for one in memory.get("left", {}).values() if self._is_night(one[0]))
+                left_us, was_late = gone[0] if gone else (None, late)
+                return self._level(memory, bool(gone), left_us, "left home", late=was_late, id_=id_, now_us=now_us)
             case "not_seen":
                 fires = "seen_us" in memory and memory.get("quiet_us", 0) >= self._config.for_s * 1_000_000
                 return self._level(memory, fires, memory.get("seen_us"), "not seen", late=False, id_=id_, now_us=now_us)
             case "no_coverage":
-                alive = memory.get("alive", {})
-                fires = bool(alive) and not self._covered(memory, max(now_us, listening_since_us or 0))
+                silent_us = self._config.receiver_silent_after * 1_000_000
+                heard_us = max(memory.get("alive", {}).values(), default=memory.get("begun_us", now_us))
+                fires = now_us - heard_us > silent_us
                 if listening_since_us is None and fires:
                     return None
                 if fires and listening_since_us is not None:
-                    fires = now_us - listening_since_us > self._config.receiver_silent_after * 1_000_000
-                return self._level(
-                    memory, fires, max(alive.values(), default=now_us), "no coverage", late=False, id_=id_, now_us=now_us
-                )
+                    fires = now_us - listening_since_us > silent_us
+                return self._level(memory, fires, heard_us, "no coverage", late=False, id_=id_, now_us=now_us)
             case "battery":
                 low = self._low(memory)
                 since_us = memory.setdefault("low_us", now_us) if low else memory.pop("low_us", None)
@@ -275,14 +319,16 @@ class Presence:
 
     def _low(self, memory: Mapping[str, Any]) -> dict[str, Any] | None:
         """The worst of the person's tags, where its battery is low or soon empty: what it says, and in how many days."""
+        found: list[tuple[float, dict[str, Any]]] = []
         for one in memory.get("battery", {}).values():
             samples, unit = one["samples"], one["unit"]
             value = samples[-1][1]
             limit = self._config.battery_level if unit == "level" else self._config.battery_voltage
             days = _days_left(samples, 0.0 if unit == "level" else 2.0)
             if value <= limit or (days is not None and days <= self._config.battery_days):
-                return {"battery": value, "unit": unit, "days_left": None if days is None else int(days)}
-        return None
+                low = {"battery": value, "unit": unit, "days_left": None if days is None else int(days)}
+                found.append((value / max(limit, 1e-9), low))
+        return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def covered(memory: Mapping[str, Any], now_us: int, silent_after_s: int) -> bool:
@@ -294,16 +340,30 @@ def state(memory: Mapping[str, Any], homes: Iterable[tuple[str, str]], now_us: i
     """`home`, `near` (another receiver hears it now), `away` (not heard though one at home is alive), `no_coverage`, `never`."""
     if "seen_us" not in memory:
         return "never"
-    at = memory.get("at", {})
-    alive = memory.get("alive", {})
-    for node, device in homes:
-        receiver = f"{node}/{device}"
-        if at.get(receiver, {}).get("near") and now_us - alive.get(receiver, 0) <= silent_after_s * 1_000_000:
-            return "home"
-    recent_us = now_us - silent_after_s * 1_000_000
-    if any(one.get("near") and one.get("heard_us", 0) >= recent_us for receiver, one in at.items() if receiver not in alive):
+    at_home = {f"{node}/{device}" for node, device in homes}
+    silent_us, elsewhere = silent_after_s * 1_000_000, False
+    for here, one in memory.get("at", {}).items():
+        receiver = here.partition(" ")[0]
+        if one.get("near") and receiver in at_home:
+            if now_us - memory.get("alive", {}).get(receiver, 0) <= silent_us:
+                return "home"
+        elif one.get("near") and now_us - one.get("heard_us", 0) <= silent_us:
+            elsewhere = True
+    if elsewhere:
         return "near"
     return "away" if covered(memory, now_us, silent_after_s) else "no_coverage"
+
+
+def _here(receiver: str, tag: str) -> str:
+    """The key of `at`: a tag at a receiver."""
+    return f"{receiver} {tag}"
+
+
+@lru_cache(maxsize=64)
+def _tag_of(body: str) -> str | None:
+    """The tag that an event names. Remembered, because every rule of this kind asks of the same event."""
+    tag = json.loads(body).get("tag")
+    return tag if isinstance(tag, str) else None
 
 
 def _days_left(samples: Sequence[Sequence[float]], empty: float) -> float | None:

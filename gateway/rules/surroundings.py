@@ -17,3 +17,7 @@ class Surroundings(NamedTuple):
     areas: Mapping[str, AreaConfig] = {}
     enrolled: Enrolled = Enrolled()
     """Whose tag is whose; read anew while rules run."""
+    keep_sightings_s: float = 14 * 86_400
+    """How long a rule may remember where a tag was."""
+    pictures_told: bool = False
+    """Whether a `detection` rule is there, which tells of animals before cameras."""

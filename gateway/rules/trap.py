@@ -31,9 +31,10 @@ class TrapConfig(RuleBase):
     )
     calm_after: Duration = Field(1800, ge=60, description="Moved or seen, and not sprung: over when it was calm for so long.")
     silent_after: Duration = Field(900, ge=60, description="Not heard for so long: nobody knows how the trap stands now.")
-    camera: Literal["raises", "agrees"] = Field(
-        "raises",
-        description="An animal before a camera at the trap's place raises the alert, or only agrees with the trap's own.",
+    camera: Literal["raises", "agrees"] | None = Field(
+        None,
+        description="An animal before a camera at the trap's place raises the alert, or only agrees with the trap's own; absent: "
+        "it agrees where a `detection` rule tells of it anyway, and raises where none does.",
     )
 
 
@@ -44,19 +45,26 @@ class Trap:
     events = frozenset((SPRUNG, RESET, MOVED, VISITED, PICTURE))
     ends: frozenset[str] = frozenset()  # which visit overtakes what is decided here, by number and by time
 
-    def __init__(self, config: TrapConfig, deployments: Deployments) -> None:
+    def __init__(self, config: TrapConfig, deployments: Deployments, *, pictures_told: bool = False) -> None:
+        """`pictures_told`: whether a `detection` rule tells of animals before cameras: nobody is told of one twice."""
         self._config = config
+        self._camera = config.camera or ("agrees" if pictures_told else "raises")
         self._traps: dict[str, list[tuple[str, str]]] = {}
         for one in deployments:
             if one.kind == (config.kind or "trap"):
                 self._traps.setdefault(one.place, []).append((one.node, one.device))
+        self._known = {trap for traps in self._traps.values() for trap in traps}  # and what has sprung though nobody deployed it
         self._places = {(one.node, one.device): one.place for one in deployments if one.kind != (config.kind or "trap")}
 
     def about(self, fact: Fact) -> Sequence[tuple[str, str]]:
-        """A picture concerns the traps at its camera's place; everything else the device that said it."""
+        """A picture concerns the traps at its camera's place; everything else the device that said it, where it is a trap."""
         if fact.name == PICTURE:
             return self._traps.get(self._places.get((fact.node, fact.device), ""), ())
-        return ((fact.node, fact.device),)
+        device = (fact.node, fact.device)
+        if fact.name in self.metrics:  # every device of the town has a heartbeat
+            return (device,) if device in self._known else ()
+        self._known.add(device)
+        return (device,)
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int, subject: tuple[str, str]) -> Verdict | None:  # noqa: ARG002
         """The verdict where something is new; None where nothing changes for people."""
@@ -82,13 +90,14 @@ class Trap:
         return self._said(memory)
 
     def on_tick(
-        self, memory: Memory, now_us: int, listening_since_us: int | None, subject: tuple[str, str]  # noqa: ARG002
+        self, memory: Memory, now_us: int, listening_since_us: int | None, subject: tuple[str, str]
     ) -> Verdict | None:  # fmt: skip
         """Calm again; silent now; no movement in all the time since it sprang."""
         self._listen(memory, now_us, listening_since_us)
         opened = memory.get("open")
         if opened is None:
             return None
+        self._known.add(subject)  # as of before a restart
         if opened["by"] != "switch":
             memory["felt_us"] = min(memory["felt_us"], now_us)
             if now_us - memory["felt_us"] >= self._config.calm_after * 1_000_000:
@@ -170,7 +179,7 @@ class Trap:
         memory[f"{sign}_us"] = max(fact.time_us, memory.get(f"{sign}_us", 0))
         opened = memory.get("open")
         if opened is None:
-            if sign == "camera" and self._config.camera == "agrees":
+            if sign == "camera" and self._camera == "agrees":
                 return None
             memory["felt_us"] = fact.received_us
             memory["open"] = {

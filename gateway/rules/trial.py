@@ -8,6 +8,8 @@ from gateway.rules.duration import Duration
 from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 
 TEST_ALARM = "test_alarm"
+TEST = "test"
+"""The kind of its alerts, and of pages about them."""
 
 
 class TrialConfig(RuleBase):
@@ -23,7 +25,8 @@ class Trial:
     events = frozenset({TEST_ALARM})
     metrics: frozenset[str] = frozenset()
     ends: frozenset[str] = frozenset()
-    alert_kind = "test"  # a trap's test alarm is no trap's alarm: nobody is asked to go
+    flaps = False
+    alert_kind = TEST  # a trap's test alarm is no trap's alarm: nobody is asked to go
 
     def __init__(self, config: TrialConfig) -> None:
         self._hold_us = config.hold * 1_000_000

@@ -63,3 +63,6 @@ class RuleBase(BaseModel):
 
     kind: str | None = Field(None, description="Only devices deployed as this kind (trap, camera, ...); absent: all.")
     severity: Severity = Field("warning", description="How urgent an alert of this rule is.")
+    mode: Literal["normal", "disaster"] | None = Field(
+        None, description="Its alerts are told only while the town is in this mode; absent: always."
+    )

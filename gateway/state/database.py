@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 
 from alembic import command
 from alembic.config import Config
@@ -24,14 +25,17 @@ class State:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # SQLite has who waits for its write lock look again now and then, up to 100 ms later; a lock of ours hands over at once.
+        self._writing: AbstractContextManager[object] = RLock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that may write: all of it is durable when the block ends, or none of it.
 
-        On SQLite it takes the one write lock at once (BEGIN IMMEDIATE) and waits up to 10 s for it.
+        On SQLite it takes the one write lock at once (BEGIN IMMEDIATE). It waits for other threads of this process, and up to
+        10 s for other processes.
         """
-        with self._engine.connect() as connection:
+        with self._writing, self._engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.info["begin"] = "BEGIN IMMEDIATE"
             with connection.begin():

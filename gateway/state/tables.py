@@ -169,11 +169,12 @@ alerts = Table(
     Column("acknowledged_us", BigInteger),
     Column("acknowledged_by", Text),
     Column("shelved_until_us", BigInteger),  # while shelved: when it fires again by itself
-    Column("suppressed_by", Text),  # while suppressed: `silence:3`, `inhibit:node-offline`, `maintenance:...`, `flapping`
+    Column("suppressed_by", Text),  # while suppressed: `silence:3`, `inhibit:node-offline`, `maintenance:...`, `flapping`, `mode`
     Column("resolved_us", BigInteger),
     Column("version", Integer, nullable=False),
     UniqueConstraint("rule", "node", "device", "opening", name="alerts_identity"),
     Index("alerts_state", "state"),
+    Index("alerts_since", "since_us"),
 )
 
 alert_history = Table(
@@ -281,6 +282,7 @@ pages = Table(
     Column("memory", Text, nullable=False, server_default=text("'{}'")),  # JSON of gateway.alerting.escalation
     Column("version", Integer, nullable=False),
     Index("pages_state", "state", "due_us"),
+    Index("pages_opened", "opened_us"),
     Index("pages_group", "route", "group_key", "state"),
 )
 
@@ -335,7 +337,17 @@ notifications = Table(
     Column("answered_us", BigInteger),
     Column("error", Text),
     Index("notifications_due", "state", "due_us"),
+    Index("notifications_created", "created_us"),
+    Index("notifications_stood_in", "failed_over_from"),
     Index("notifications_provider", "channel", "provider_id"),
+)
+
+# Which pages a digest told of, so that what becomes of it is known of each. Rows go with their notification or page.
+digest_pages = Table(
+    "digest_pages",
+    metadata,
+    Column("notification", Text, primary_key=True),
+    Column("page", Text, primary_key=True, index=True),
 )
 
 # What came in from a provider, kept before it is answered and worked on after: `id` is what tells a repetition.

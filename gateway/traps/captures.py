@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select, update
 
+from gateway.own_facts import DOSSIER, add_fact
 from gateway.state.tables import alerts, capture_photos, captures, events, visits
 from gateway.state.upsert import upsert
-from gateway.traps.facts import DOSSIER, add_fact
 
 CHECKLIST = ("whole", "board", "tail")
 """Photographs that a form needs: the whole animal (個体全体), the board with date and trap (記録板), the tail (尾)."""

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from gateway.own_facts import VISITED, add_fact
 from gateway.state.tables import visits
 from gateway.state.upsert import upsert
-from gateway.traps.facts import VISITED, add_fact
 
 Result = Literal["set", "capture", "empty", "moved", "removed"]
 """What the visitor found, or left: a trap that is set, a capture, sprung and empty, moved, taken away."""

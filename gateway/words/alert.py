@@ -7,7 +7,7 @@ any        `moment`: an id to use instead. `where`: instead of the deployment's 
 trap       `likely`: capture, empty or moved. `silent_since_us`. `reset_us`: its switch is back, and nobody was there.
            `day_us` of a round; `missing` of a dossier: what it lacks, as gateway.traps.captures calls it.
 camera     `species`, `content` (animal, unsure), `dangerous`, `picture_later`: text goes first.
-watched    `name`, as the reader may know it. `place`, `seen_us`: the last sighting. `percent` or `voltage` of a battery.
+watched    `who` or `name`, as the reader may know it. `place`, `seen_us`: the last sighting. `percent` or `voltage` of a battery.
 area, flow `density`, `level`, `rising`, `advice`. `alive` of `lines` counters. `shelter` with `inside`, `share`.
            `usual`, `hours` of a stuck counter.
 gateway    by the alert's device: `left`, `limit`, `runs_out_us` of line_quota; `at_us` of canary; `name`, `why` of contact;
@@ -71,7 +71,7 @@ _SUMMARIES = {
 _WATCHED = {
     "arrived": "watch.arrived",
     "left home": "alert.left_home",
-    "no coverage": "alert.no_coverage",
+    "no coverage": "watch.no_coverage",
     "not seen": "alert.not_seen",
     "tag battery": "alert.tag_battery",
     "tag button": "alert.tag_button",
@@ -140,9 +140,9 @@ def _silent(alert: Alert, deployment: Deployment) -> str:
 def _crowd(facts: Mapping[str, Any]) -> str:
     if facts.get("shelter"):
         return "alert.shelter"
-    if facts.get("rising"):
-        return "alert.crowd_rising"
-    return "alert.crowd_danger" if facts.get("level", 0) >= 3 else "alert.crowd"
+    if facts.get("held", facts.get("level", 0) if not facts.get("rising") else 0) >= 3:
+        return "alert.crowd_danger"
+    return "alert.crowd_rising" if facts.get("rising") else "alert.crowd"
 
 
 def _camera(facts: Mapping[str, Any]) -> str:
@@ -169,7 +169,7 @@ def _facts(
         "day": known.get("day_us", alert.since_us),
         "age": age_us,
         "summary": alert.summary,
-        "tag": part("part.tag_of", name=known["name"]) if known.get("name") else part("part.tag"),
+        "tag": about_tag(known, language, zone)["tag"],
         "n": known.get("n", alert.count),
         "species": species(known.get("species"), language),
         "volt": alert.summary.rpartition(" ")[2],
@@ -208,7 +208,8 @@ def about_tag(known: Mapping[str, Any], language: Language, zone: ZoneInfo) -> d
     def part(id_: str, **facts: object) -> str:
         return text(language, id_, zone, **facts)
 
-    tag = part("part.tag_of", name=known["who"]) if known.get("who") else part("part.tag")
+    who = known.get("who") or known.get("name")
+    tag = part("part.tag_of", name=who) if who else part("part.tag")
     return {"tag": tag, "seen": _seen(known, part)}
 
 

@@ -3,6 +3,7 @@
 drain      broker -> Ingest -> Pipeline -> acks, beside a bare consumer of the same messages
 store      readings into the series store and through the pipeline, beside raw SQLite
 latency    from a pin that moves to the webhook, while many nodes talk
+alerts     from an event at the edge to LINE on a phone, at 100 events/s, while a thousand nodes talk
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulators.bench import drain, latency, store
+from simulators.bench import alerts, drain, latency, store
 from simulators.bench.figures import Figure, machine, print_table, write_json
 from simulators.broker import BrokerError, mosquitto, nats
 
@@ -22,20 +23,24 @@ _VERSIONS = (
 )
 
 
+PARTS = ("drain", "store", "latency", "alerts")
+
+
 def main(argv: list[str] | None = None) -> int:
     """0 when every target was reached, 1 when one was missed or a measurement failed."""
     parser = argparse.ArgumentParser(
         prog="make bench", description="Measures the gateway; a figure is a median, its spread beside it."
     )
-    parser.add_argument("--only", choices=("drain", "store", "latency"), action="append", help="Only this part; may be repeated.")
+    parser.add_argument("--only", choices=PARTS, action="append", help="Only this part; may be repeated.")
     parser.add_argument("--broker", choices=("mosquitto", "nats"), action="append", help="Brokers for `drain` (both).")
     parser.add_argument("--messages", type=int, default=40_000, help="Messages of one drain (40000).")
     parser.add_argument("--rounds", type=int, default=3, help="Repetitions (3).")
     parser.add_argument("--rate", type=float, default=500, help="Batches a second during `latency` (500).")
     parser.add_argument("--rings", type=int, default=100, help="Traps that spring during `latency` (100).")
+    parser.add_argument("--alarms", type=float, default=10, help="Alarms during `alerts`, of 100 events a second (10).")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="Where the figures go as JSON.")
     arguments = parser.parse_args(argv)
-    only = arguments.only or ("drain", "store", "latency")
+    only = arguments.only or PARTS
     progress = Console(stderr=True)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="satomori-bench-") as name:
@@ -56,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
             if "latency" in only:
                 progress.print(f"latency: {arguments.rings} rings at {arguments.rate:g} batches/s, about a minute and a half")
                 figures += latency.measure(folder / "latency", arguments.rate, arguments.rings)
+            if "alerts" in only:
+                progress.print(f"alerts: {arguments.alarms:g} alarms/s for {alerts.FOR_S:g} s, about a minute")
+                figures += alerts.measure(folder / "alerts", arguments.alarms, alerts.FOR_S)
         except (BrokerError, RuntimeError, OSError) as error:
             progress.print(f"bench: {error}", markup=False)
             return 1

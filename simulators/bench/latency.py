@@ -47,9 +47,9 @@ def measure(folder: Path, rate: float, rings: int) -> list[Figure]:
     with Phone() as phone:
         town = Town(folder / "town", mosquitto(folder / "broker", save_every=0), phone, _Traps(1), rules=_RULES)
         for edge in town.edges:
-            _debounce(edge.config)
+            debounce(edge.config, TRAPS)
         with town:
-            _wait_until_up(town)
+            wait_until_up(town, EDGES * TRAPS)
             argv = [sys.executable, "-m", "simulators.fleet", town.broker.url, "--nodes", str(NODES), "--rate", str(rate),
                     "--for", str(rings * EVERY_S + 5), "--json"]  # fmt: skip
             with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as fleet:
@@ -66,8 +66,8 @@ def measure(folder: Path, rate: float, rings: int) -> list[Figure]:
     load = FleetReport(**report)
     at = f"at {load.messages / load.seconds:.0f} msg/s"
     return [
-        Figure(f"pin to phone {name} {at}", "ms", [_share(took_ms, share)], less_is_better=True)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        Figure(f"pin to phone {name} {at}", "ms", [share(took_ms, part)], less_is_better=True)
+        for name, part in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
     ] + [
         Figure(f"batch to ack p50 {at}", "ms", [load.ack_p50_ms or 0], less_is_better=True),
         Figure(f"batch to ack p95 {at}", "ms", [load.ack_p95_ms or 0], less_is_better=True),
@@ -98,18 +98,18 @@ def _trap(one: Received) -> tuple[str, str]:
     return str(one.message.get("node")), str(one.message.get("device"))
 
 
-def _debounce(config: Path) -> None:
+def debounce(config: Path, traps: int) -> None:
     """Gives every trap of an edge.toml its debounce time, which Town leaves at the default."""
     before = config.read_text(encoding="utf-8")
     after = before.replace('type = "reed_trap"', f'type = "reed_trap", debounce_ms = {DEBOUNCE_MS}')
-    assert after.count("debounce_ms") == TRAPS
+    assert after.count("debounce_ms") == traps
     config.write_text(after, encoding="utf-8")
 
 
-def _wait_until_up(town: Town) -> None:
+def wait_until_up(town: Town, traps: int) -> None:
     """Until every trap has said something that the gateway has durably."""
     deadline = time.monotonic() + _PATIENCE_S
-    while town.produced() < EDGES * TRAPS * 2:
+    while town.produced() < traps * 2:
         if time.monotonic() > deadline:
             raise RuntimeError(f"the nodes did not come up; a log ends:\n{town.edges[0].program.log_end()}")
         time.sleep(0.1)
@@ -120,6 +120,6 @@ def _sleep_until(at_s: float) -> None:
     time.sleep(max(at_s - time.monotonic(), 0))
 
 
-def _share(values: list[float], share: float) -> float:
+def share(values: list[float], part: float) -> float:
     """The value that so much of them do not exceed."""
-    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)]

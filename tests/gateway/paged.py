@@ -131,9 +131,8 @@ class Paged:
         now = self.alert(alert)
         if state == "resolved":
             more["resolved_us"] = self.now_us
-        self.move(
-            Move(replace(now, state=state, version=now.version + 1, **more), now.state, why, tell=state == "firing", who=who)
-        )
+        tell = state == "firing" and (now.state == "shelved" or now.fired_us is None)
+        self.move(Move(replace(now, state=state, version=now.version + 1, **more), now.state, why, tell=tell, who=who))
 
     def alert(self, alert: Alert) -> Alert:
         row = next(row for row in self.rows(tables.alerts) if row["id"] == alert.id)

@@ -144,4 +144,4 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 def test_the_example_here_is_toml_and_complete() -> None:
-    assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone", "flapping"}
+    assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone", "flapping", "mimamori", "search"}

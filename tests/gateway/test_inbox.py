@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import Connection, func, insert, select, update
 
 from gateway.contacts import people
+from gateway.contacts.away import until
 from gateway.contacts.book import Book
 from gateway.contacts.config import GroupConfig, PeopleConfig
 from gateway.contacts.join import ALPHABET, BURST, Joining
 from gateway.contacts.proof import Proof
 from gateway.inbox import KEPT_US, TRIES, Arrival, Came, Inbox
 from gateway.notify.line import postback
-from gateway.notify.message import Answer, Message
+from gateway.notify.message import Answer, Link, Message
 from gateway.notify.outcome import Delivered
 from gateway.paging import Answered, NotTaken, Standing
 from gateway.state import State, open_state
@@ -116,6 +117,16 @@ def test_ids_are_forgotten_only_when_a_replay_would_be_too_old_to_be_taken(state
     assert worker.did == ["line:1"]
 
 
+def test_what_nobody_works_on_any_more_is_forgotten_too(state: State) -> None:
+    kept(state, Works(), "1")
+    without_line = Inbox(state, {}, Telemetry())
+    without_line.step(NOW_US + KEPT_US)
+    assert row_of(state, "line:1") is not None
+    without_line.step(NOW_US + KEPT_US + DAY_US)
+    with state.read() as connection:
+        assert connection.execute(select(inbox)).all() == []
+
+
 # ---- the conversation -----------------------------------------------------------------------------------
 
 
@@ -132,7 +143,10 @@ class Town:
         self.taken: list[tuple[str, Answer]] = []
         self.result: Answered | NotTaken = Answered("going", False, Standing("p-1", "trap", "asking", ("田中",), 1))
         self.strangers: list[Message] = []
-        talk = LineTalk(self.book, self.joining, self.answer_to, TOKYO, self.reply, office="office")
+        talk = LineTalk(
+            self.book, self.joining, self.answer_to, TOKYO, self.reply, office="office",
+            help_links=lambda contact, _language, _now_us: [Link(label="市役所に電話する", url=f"tel:05000000{len(contact):03}")],
+        )  # fmt: skip
         self.inbox = Inbox(state, {"line": talk}, Telemetry())
         self.line = LinePlatform(self.take, now_us=lambda: self.now_us)
         self.arrived = 0
@@ -342,6 +356,46 @@ def test_the_quick_answer_says_all_at_once_so_a_restart_in_between_changes_nothi
     town.line.write("田中", str(said))
     with town.state.read() as connection:
         assert connection.scalar(select(contacts.c.away_until_us).where(contacts.c.id == contact)) is not None
+
+
+def test_the_help_has_a_telephone_to_press(town: Town) -> None:
+    town.joins("田中")
+    town.line.write("田中", "どうしたらいいですか")
+    assert [link.url for link in town.last_said("田中").links] == ["tel:05000000016"]
+
+
+@pytest.mark.parametrize(
+    ("said", "days"),
+    [("明日まで留守にします。", 2), ("今日は留守にします", 1), ("１週間留守にします", 8), ("留守にします　明日", 2)],
+)
+def test_it_may_be_said_in_one_breath(town: Town, said: str, days: int) -> None:
+    town.joins("田中")
+    town.line.write("田中", said)
+    assert away_days(town) == days
+
+
+@pytest.mark.parametrize("said", ["留守番をしています", "明日は行けます", "留守ではありません"])
+def test_what_only_sounds_like_it_sends_nobody_away(town: Town, said: str) -> None:
+    town.joins("田中")
+    town.line.write("田中", said)
+    assert away_days(town) is None
+
+
+def test_today_of_a_message_that_comes_a_day_late_is_over(town: Town) -> None:
+    town.joins("田中")
+    yesterday = {"type": "message", "message": {"id": "1", "type": "text", "text": "留守にします 今日"}}
+    event = town.line._event("田中", yesterday, replies=True)
+    town.now_us += DAY_US
+    town.line.deliver([event])
+    assert away_days(town) is None
+
+
+def away_days(town: Town) -> int | None:
+    """Until the end of which day from today somebody is away; None: they are not."""
+    with town.state.read() as connection:
+        until_us = connection.scalar(select(contacts.c.away_until_us).where(contacts.c.name == "田中"))
+    midnight_us = until("today", town.now_us, TOKYO) - DAY_US
+    return None if until_us is None else (until_us - midnight_us) // DAY_US
 
 
 def test_today_alone_means_nothing_unless_it_was_asked(town: Town) -> None:

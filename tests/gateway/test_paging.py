@@ -640,7 +640,7 @@ def test_a_page_that_cannot_be_looked_at_stops_no_other(paged: Paged, caplog: py
 
 
 def test_an_alert_that_no_route_fits_is_said_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Paged(tmp_path, {"to": "farmers", "match": {"kind": "camera"}}) as paged:
+    with Paged(tmp_path, {"to": "farmers", "match": {"kind": "camera"}}, office=None) as paged:
         paged.fire()
         assert "no route fits" in caplog.text
         assert paged.rows(tables.pages) == []

@@ -132,7 +132,9 @@ class Town:
         deployments = Deployments([Deployment(node=NODE, device="trap-11", kind="trap", place="北尾根", label="3番")])
         zone = ZoneInfo("Asia/Tokyo")
         around = Surroundings(deployments, zone)
-        watched = [WatchedRule(name, rule.severity, build_rule(rule, around), rule.kind) for name, rule in self._rules.items()]
+        watched = [
+            WatchedRule(name, rule.severity, build_rule(rule, around), rule.kind, rule.mode) for name, rule in self._rules.items()
+        ]
         contacts = {name for route in self._routes for step in route.all_steps for name in step.to}
         book = Book({}, contacts, zone)
         self.paging = Paging(self.state, self._routes, deployments, book, Teller(deployments, zone), say=self._say)

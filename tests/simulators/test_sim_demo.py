@@ -8,6 +8,7 @@ from rich.console import Console
 
 from simulators.demo import Narrator, _summary
 from simulators.phone import Received
+from simulators.phones import Got
 
 
 @pytest.fixture
@@ -46,3 +47,8 @@ def test_the_summary_is_in_words(tell: Narrator, out: io.StringIO) -> None:
 def test_no_alert_is_none(tell: Narrator, out: io.StringIO) -> None:
     _summary(tell, {"alerts": {}})
     assert out.getvalue().split()[-1] == "none"
+
+
+def test_a_persons_message_says_to_whom_and_over_what_it_came_and_its_title_once(tell: Narrator, out: io.StringIO) -> None:
+    tell.people([Got("佐藤", "mail", "【わな作動】北尾根 3番", "【わな作動】北尾根 3番\n\nまだ誰も向かっていません。")])
+    assert "佐藤 (mail) 【わな作動】北尾根 3番 まだ誰も向かっていません。" in " ".join(out.getvalue().split())

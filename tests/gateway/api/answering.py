@@ -27,6 +27,7 @@ class Answering(Paged):
         page = AnswerPage(
             self.state, LINKS, ZONE, lambda: self.now_us, self.book.name_of,
             taking(self.paging.answer_to),
+            push_url=lambda contact, _now_us: f"https://gateway.example/push/of-{contact}", phone="050-0000-0009",
         )  # fmt: skip
         self.app = FastAPI()
         add_problem_handlers(self.app)

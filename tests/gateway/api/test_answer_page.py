@@ -283,6 +283,7 @@ def test_the_answer_to_a_test_proves_the_address(town: Answering) -> None:
     assert buttons_of(town.client.get(link)) == [("seen", "届きました")]
     page = town.client.post(link, data={"answer": "seen"})
     assert "届いたことを確認しました。" in text_of(page)
+    assert "https://gateway.example/push/of-sato" in page.text, "one more way, for who has just proved one"
     with town.state.read() as connection:
         address = connection.execute(select(tables.addresses).where(tables.addresses.c.id == "sato-line")).one()
     assert (address.state, address.heard_us) == ("proved", town.now_us)

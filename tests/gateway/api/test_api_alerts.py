@@ -30,6 +30,15 @@ def test_alerts_newest_first_by_state(gateway: Gateway) -> None:
     assert client.get("/api/v1/alerts?state=loud").status_code == 422
 
 
+def test_that_somebodys_tag_left_home_is_not_for_the_board_in_the_hall(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, id="trap", opening="1")
+    gateway.insert(tables.alerts, id="tag", opening="2", kind="watched", node="watched", device="ab" * 8, summary="left home")
+    viewer, operator = gateway.client("viewer"), gateway.client()
+    assert [one["id"] for one in viewer.get("/api/v1/alerts").json()["alerts"]] == ["trap"]
+    assert len(operator.get("/api/v1/alerts").json()["alerts"]) == 2
+    assert (viewer.get("/api/v1/alerts/tag").status_code, operator.get("/api/v1/alerts/tag").status_code) == (404, 200)
+
+
 def test_one_alert_with_its_history_and_messages(gateway: Gateway) -> None:
     gateway.insert(tables.alerts)
     gateway.insert(tables.alert_history)

@@ -51,6 +51,19 @@ def test_an_area_says_how_full_it_is_and_what_that_rests_on(desk: TestClient) ->
     assert (south["came_today"], south["left_today"], south["silent"]) == (None, None, True)  # never heard: not zero
 
 
+def test_who_came_this_hour_stands_beside_what_is_usual(gateway: Gateway) -> None:
+    memory = {**MEMORY, "hour": {"hour": NOW_US // 1_000_000 - 720, "kind": "wed-06", "came": 40, "whole": True},
+              "usual": {"wed-06": [90, 100, 400], "thu-06": [1, 2, 3]}}  # fmt: skip
+    with gateway.state.write() as connection:
+        connection.execute(insert(rule_states).values(rule="crowded", node="area", device="hiroba", body=json.dumps(memory)))
+    desk = gateway.client(areas={"hiroba": HIROBA})
+    [area] = desk.get("/api/v1/areas").json()["areas"]
+    assert (area["came_this_hour"], area["usual_this_hour"]) == (40, 100.0)
+    gateway.now_us += 60 * MINUTE_US
+    [area] = desk.get("/api/v1/areas").json()["areas"]
+    assert (area["came_this_hour"], area["usual_this_hour"]) == (None, None)
+
+
 def test_an_area_nobody_ever_counted_is_null_not_empty(gateway: Gateway) -> None:
     [area] = gateway.client(areas={"hiroba": HIROBA}).get("/api/v1/areas").json()["areas"]
     assert (area["inside"], area["level"], area["alive"]) == (None, None, 0)

@@ -17,7 +17,7 @@ from gateway.api import create_app, serve
 from gateway.api.stream import sse
 from gateway.errors import ConfigError
 from gateway.feed import Feed, Listener, Said
-from tests.gateway.api.conftest import BEARER, NOW_US, Gateway
+from tests.gateway.api.conftest import BEARER, DEFAULTS, NOW_US, Gateway
 from tests.services import free_port
 
 PATIENCE_S = 10
@@ -267,6 +267,7 @@ def test_a_viewer_hears_no_sightings_but_hears_that_the_stream_lives(gateway: Ga
                 while not done.is_set():
                     gateway.deps.feed.say("event", {**EVENT, "type": "tag_seen", "class_": "sighting"})
                     gateway.deps.feed.say("event", {**EVENT, "type": "button_pressed"})
+                    gateway.deps.feed.say("alert", {**DEFAULTS["alerts"](NOW_US), "node": "watched", "kind": "watched"})
                     await asyncio.sleep(0.01)
 
             talking = asyncio.create_task(talk())

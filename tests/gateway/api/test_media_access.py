@@ -155,3 +155,27 @@ def test_events_say_as_text_what_a_picture_shows_to_who_may_not_open_it(gateway:
     )
     (shown,) = gateway.client("viewer").get("/api/v1/events").json()["events"]
     assert (shown["body"]["content"], shown["body"]["withheld"]) == ("unsure", True)
+
+
+def test_no_tap_on_a_message_reopens_a_picture_in_which_a_person_was_said_to_be(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA, content="animal")
+    upload(gateway)
+    operator, viewer = gateway.client("operator"), gateway.client("viewer")
+    operator.post(f"{PATH}/confirm", json={"content": "person_or_vehicle"})
+    for content in ("animal", "no_animal"):
+        gateway.now_us += 1
+        operator.post(f"{PATH}/confirm", json={"content": content})
+        assert not opens(viewer)
+    gateway.now_us += 1
+    operator.post(CLEAR)  # who may see such has looked, after that
+    assert opens(viewer)
+
+
+def test_a_person_said_to_be_in_a_cleared_picture_closes_it(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA)
+    upload(gateway)
+    gateway.client("operator").post(CLEAR)
+    assert opens(gateway.client("viewer"))
+    gateway.now_us += 1
+    gateway.client("operator").post(f"{PATH}/confirm", json={"content": "person_or_vehicle"})
+    assert not opens(gateway.client("viewer"))

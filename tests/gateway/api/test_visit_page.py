@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gateway.api.answer import AnswerPage
+from gateway.deployments import Deployment, Deployments
 from gateway.notify.links import Links
 from gateway.state import tables
 from tests.gateway.api.conftest import BEARER, MINUTE_US, Gateway
@@ -183,3 +184,31 @@ def test_whatever_is_sent_is_answered_plainly(phone: TestClient, body: bytes, ki
     for path in (HERE, f"{HERE}/c/{uuid.uuid4()}", f"{HERE}/c/{uuid.uuid4()}/photos"):
         answer = phone.post(path, content=body, headers={"Content-Type": kind.encode("latin-1")})
         assert answer.status_code < 500
+
+
+def test_a_printed_code_that_was_lost_opens_nothing_when_another_was_printed(gateway: Gateway, phone: TestClient) -> None:
+    assert phone.get(HERE).status_code == 200
+    trap = Deployment(node="kitayama-03", device="trap-11", kind="trap", place="北尾根", label="3番", qr=2)
+    answer = AnswerPage(
+        gateway.state, LINKS, ZoneInfo("Asia/Tokyo"), lambda: gateway.now_us, lambda _, name: name, lambda *_: None
+    )
+    after = gateway.client(None, answer_page=answer, deployments=Deployments([trap]))
+    assert after.get(HERE).status_code == 404
+    assert after.post(HERE, data=form("set")).status_code == 404
+    assert rows(gateway, tables.visits) == []
+    link = gateway.client(answer_page=answer, deployments=Deployments([trap])).get("/api/v1/traps/kitayama-03/trap-11/visit-link")
+    assert after.get(link.json()["url"].removeprefix("https://gateway.example")).status_code == 200
+
+
+def test_a_photograph_of_the_code_does_not_fill_the_disk(
+    gateway: Gateway, phone: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.api.visit_page.MOST_PHOTOS_A_DAY", 2)
+    said = []
+    for shade in range(3):
+        answer = phone.post(
+            f"{caught(phone)}/photos", data={"item": "other"}, files={"photo": ("a.jpg", jpeg(shade))}, follow_redirects=False
+        )
+        said.append(answer.status_code)
+    assert said == [303, 303, 409]
+    assert len(rows(gateway, tables.capture_photos)) == 2

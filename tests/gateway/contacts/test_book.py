@@ -3,13 +3,16 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
-from gateway.contacts import people
+from gateway.contacts import people, proof
 from gateway.contacts.away import away, back, until
 from gateway.contacts.book import unreachable
 from gateway.contacts.config import QuietConfig
 from gateway.contacts.person import Address, Person
-from gateway.state.tables import addresses, contacts, memberships
+from gateway.notify.message import Message
+from gateway.notify.queue import queue
+from gateway.state.tables import addresses, contacts, memberships, notifications
 from tests.gateway.contacts.conftest import DAY_US, NOON_US, TOKYO, Village
 
 
@@ -233,6 +236,47 @@ def test_who_is_removed_is_erased(village: Village) -> None:
     assert not any("田中" in str(row) or "tanaka@" in str(row) for row in everything)
     with village.open() as connection, pytest.raises(people.NotDone):
         people.remove(connection, a, village.now_us)
+
+
+@pytest.mark.parametrize("name", ["田中", "森", 'O"Neill'])
+def test_the_name_of_who_was_removed_stands_in_no_message_any_more(village: Village, name: str) -> None:
+    a, b = village.add(name, "farmers", mail="tanaka@example.jp"), village.add("森川", "farmers", mail="b@example.jp")
+    with village.open() as connection:
+        for contact, body in ((a, "【わな作動】北尾根 森林公園"), (b, f"{name}さんが向かっています。森林公園")):
+            person = village.desk.book.person(connection, contact, village.now_us)
+            assert person is not None
+            queue(connection, person, Message(id=f"m-{contact}", title="t", body=body), village.now_us)
+        people.remove(connection, a, village.now_us)
+    with village.state.read() as connection:
+        rows = {row.contact: Message.model_validate_json(row.body) for row in connection.execute(notifications.select())}
+    assert rows[a].body == "", "what they were told"
+    assert rows[b].body == "—さんが向かっています。森林公園"
+
+
+def test_what_a_browser_left_behind_makes_room_for_its_next_subscription(village: Village) -> None:
+    a = village.add("田中", "farmers", mail="tanaka@example.jp")
+    with village.open() as connection:
+        for number in range(people.MOST_ADDRESSES - 1):
+            people.add_address(connection, a, "push", f"old {number}", village.now_us + number)
+        with pytest.raises(people.NotDone):
+            people.add_address(connection, a, "push", "new", village.now_us)
+        old = people.owner(connection, "push", "old 3")
+        assert old is not None
+        proof.lost(connection, old.address, "gone", village.now_us)
+        people.add_address(connection, a, "push", "new", village.now_us)
+        assert people.owner(connection, "push", "old 3") is None
+        assert people.owner(connection, "mail", "tanaka@example.jp") is not None
+
+
+def test_whom_open_pages_asked_is_found_without_reading_the_whole_ledger(village: Village) -> None:
+    """It is asked each time that somebody comes, goes or can't be reached."""
+    asked: list[str] = []
+    event.listen(village.state._engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    with village.open() as connection:
+        people.look_again(connection, "x")
+        (statement,) = [one for one in asked if one.startswith("UPDATE pages")]
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", (1, "closed", "x", "x")).all()
+    assert not any("SCAN notifications" in str(row) or "SCAN answers" in str(row) for row in plan), plan
 
 
 people_away = st.dictionaries(st.integers(0, 4), st.none() | st.integers(0, 4), max_size=5)

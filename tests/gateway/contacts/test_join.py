@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from gateway.contacts import people
 from gateway.contacts.address import WrongAddress, clean_address, clean_name
 from gateway.contacts.join import ALPHABET, BURST, Invitation, Joined, Open, Refused, open_invitations, read_code, shown
-from gateway.state.tables import contacts, invitations, watched
+from gateway.state.tables import contacts, invitations, notifications, watched
 from tests.gateway.contacts.conftest import DAY_US, Village
 
 LINE = "U" + "1" * 32
@@ -169,15 +169,77 @@ def test_wrong_codes_are_limited_for_who_guesses_and_for_nobody_else(village: Vi
     assert join(village, code) == Refused("over"), "looked at again"
 
 
-def test_all_who_use_the_page_share_one_limit(village: Village) -> None:
-    """They have nothing that tells them apart and costs something."""
-    code = invite(village).code
+def test_guesses_on_the_page_are_limited_for_codes_that_begin_alike_and_keep_nobody_else_out(village: Village) -> None:
+    """Visitors have nothing that tells them apart and costs something; a code has its beginning."""
+    code = invite(village, uses=9).code
     for number in range(BURST):
-        assert join(village, "22222222", "mail", f"{number}@example.jp") == Refused("wrong_code")
+        other = f"{'3' if code[0] == '2' else '2'}{code[1:]}"
+        assert join(village, other, "mail", f"{number}@example.jp") == Refused("wrong_code")
+    joined(village, code, "mail", "b@example.jp")
+    for number in range(BURST):
+        wrong = code[:2] + ("222222" if code[2:] != "222222" else "333333")
+        assert join(village, wrong, "mail", f"{number}@example.jp") == Refused("wrong_code")
     assert isinstance(join(village, code, "mail", "a@example.jp"), Refused)
     with village.open() as connection:
         assert isinstance(village.desk.joining.opened(connection, code, village.now_us), Refused)
     joined(village, code)  # by LINE
+
+
+def test_no_number_of_wrong_codes_makes_room_for_more(village: Village) -> None:
+    """Each beginning has its own limit, and none is forgotten while somebody tries them all."""
+    for first in ALPHABET:
+        for second in ALPHABET:
+            join(village, f"{first}{second}222222", "mail", "a@example.jp")
+    for _ in range(BURST - 1):
+        assert join(village, "22222222", "mail", "a@example.jp") == Refused("wrong_code")
+    limited = join(village, "22222222", "mail", "a@example.jp")
+    assert isinstance(limited, Refused)
+    assert limited.why == "limited"
+
+
+def test_a_strangers_telephone_does_not_ring_as_often_as_its_number_is_typed(village: Village) -> None:
+    code = invite(village, uses=2).code
+    for _ in range(30):
+        joined(village, code, "voice", "050-0000-0001")
+        village.now_us += 119 * 1_000_000
+    assert len(village.tests()) == 1
+    village.now_us += 3600 * 1_000_000
+    joined(village, code, "voice", "050-0000-0001")
+    assert len(village.tests()) == 2
+
+
+def test_who_types_an_address_that_is_known_can_not_make_it_unreachable(village: Village) -> None:
+    """Its owner hears once a day that they are in a group; they need not answer, and no test runs out."""
+    owner = village.add("田中", "farmers", mail="tanaka@example.jp")
+    before = len(village.tests())
+    for group in ("hunters", "hunters", "farmers"):
+        assert joined(village, invite(village, group).code, "mail", "tanaka@example.jp", name="誰か").contact == owner
+    assert len(village.tests()) == before
+    with village.state.read() as connection:
+        told = [row for row in connection.execute(notifications.select()) if row.contact == owner and row.kind == "reply"]
+    assert sorted("猟友会" in row.body for row in told) == [False, True]
+    assert all("市役所に" in row.body for row in told), "what to do who did not ask for it"
+    village.deliver()
+    village.now_us += 4 * DAY_US
+    village.desk.proof.run(village.now_us)
+    assert village.address(owner, "mail").state == "proved"
+
+
+def test_who_joins_for_their_browser_is_there_without_an_address(village: Village) -> None:
+    code = invite(village).code
+    with village.open() as connection:
+        made = village.desk.joining.join_without(connection, code, "鈴木", None, village.now_us)
+        again = village.desk.joining.join_without(connection, code, "鈴木", None, village.now_us)
+        nameless = village.desk.joining.join_without(connection, invite_in(village, connection), " ", None, village.now_us)
+    assert isinstance(made, Joined)
+    assert (made.name, made.test) == ("鈴木", None)
+    assert (again, nameless) == (Refused("over"), Refused("wrong_name"))
+    assert village.who("farmers") == []
+
+
+def invite_in(village: Village, connection: Any) -> str:
+    code: str = village.desk.joining.invite(connection, "farmers", "tanaka", village.now_us).code
+    return code
 
 
 def test_the_page_is_told_what_the_code_is_for(village: Village) -> None:

@@ -64,7 +64,7 @@ def test_a_recount_sets_it_right_and_says_how_far_it_was_off() -> None:
     memory: dict[str, Any] = {}
     counted(memory, EAST, "in", 0, 1)
     counted(memory, EAST, "in", 110, 2)
-    correction = set_right(memory, 100, 3)
+    correction = set_right(memory, 100, 2)
     assert correction == Correction(110, 100)
     assert correction.error == 10
     assert counted(memory, EAST, "in", 115, 4) == 105

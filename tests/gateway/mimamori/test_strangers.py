@@ -57,3 +57,5 @@ def test_a_number_that_was_an_event_is_still_not_to_be_used_again(town: Town) ->
     town.process(batch(events=[event(1)]))
     town.process(batch(events=[seen(1, THEIRS)]))
     assert len(town.reasons()) == 1
+    for table in tables.metadata.sorted_tables:
+        assert THEIRS not in str(town.rows(table)), table.name

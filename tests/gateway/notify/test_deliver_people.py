@@ -110,16 +110,6 @@ def test_something_critical_that_is_not_sent_in_a_minute_goes_to_the_next_addres
     assert (len(line.sent), len(mail.sent)) == (before, 1), "what stands in for it has arrived: it is not sent again"
 
 
-def test_what_is_not_critical_waits_for_its_address(state: State) -> None:
-    mail = Provider()
-    ledger = Ledger(state, line=Provider(lambda _: Retry("503")), mail=mail)
-    ledger.queue(message(severity="warning"))
-    ledger.step()
-    ledger.later(3600)
-    ledger.step()
-    assert (mail.sent, ledger.row()["state"]) == ([], "queued")
-
-
 def test_a_step_may_say_how_long_one_address_may_take(state: State) -> None:
     mail = Provider()
     ledger = Ledger(state, line=Provider(lambda _: Retry("503")), mail=mail)

@@ -72,15 +72,15 @@ def test_a_link_for_one_purpose_opens_nothing_else() -> None:
 
 
 def test_a_printed_code_can_not_be_turned_into_a_link_that_answers() -> None:
-    """Names of 20 letters in all are as long as what an answer's link signs: a UUID and a time in 2027."""
-    url = LINKS.visit_url("kitayama-03", "trap-jkl")
+    """Names of 18 letters in all are, with what is printed, as long as what an answer's link signs: a UUID and a time in 2027."""
+    url = LINKS.visit_url("kitayama-03", "trap-j")
     mac = base64.urlsafe_b64decode(url.rpartition("/")[2])
-    signed = b"kitayama-03/trap-jkl"
+    signed = b"kitayama-03/trap-j/1"
     assert len(signed) == 20
     assert LINKS.read(base64.urlsafe_b64encode(signed + mac).rstrip(b"=").decode(), NOW_US) == Forged()
 
 
-def test_a_printed_code_is_good_for_its_own_device_for_ever() -> None:
+def test_a_printed_code_is_good_for_its_own_device_until_another_is_printed() -> None:
     url = LINKS.visit_url("kitayama-03", "trap-11")
     assert url.startswith("https://gateway.example/v/kitayama-03/trap-11/")
     printed = url.rpartition("/")[2]
@@ -88,6 +88,8 @@ def test_a_printed_code_is_good_for_its_own_device_for_ever() -> None:
     assert not LINKS.is_visit("kitayama-03", "trap-12", printed)
     assert not LINKS.is_visit("kitayama-03", "trap-11", printed[:-1])
     assert not LINKS.is_visit("kitayama-03", "trap-11", "")
+    assert not LINKS.is_visit("kitayama-03", "trap-11", printed, printed=2)
+    assert LINKS.visit_url("kitayama-03", "trap-11", 2) != url
 
 
 @given(st.text(max_size=60) | st.binary(max_size=40).map(lambda data: base64.urlsafe_b64encode(data).decode()))

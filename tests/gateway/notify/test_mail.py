@@ -1,6 +1,7 @@
 """Mail, against a server that checks what a real one checks."""
 
 import json
+import os
 import ssl
 from collections.abc import Iterator
 from email.header import decode_header, make_header
@@ -306,6 +307,14 @@ def test_a_mail_that_is_only_late_changes_nothing(server: MailServer, sent: tupl
     assert (lost, row.error, changed) == ([], None, False)
 
 
+def test_what_is_no_mail_holds_up_none(server: MailServer, sent: tuple[State, MailConfig]) -> None:
+    assert sent[1].bounces
+    (sent[1].bounces / "new" / "0").mkdir()
+    os.mkfifo(sent[1].bounces / "new" / "00")
+    lost, _, _ = bounced(sent, server.bounce(server.mails[0]))
+    assert lost == [("a1", "bounced")]
+
+
 def test_other_mail_is_left_as_read(server: MailServer, sent: tuple[State, MailConfig]) -> None:
     lost, _, changed = bounced(sent, b"From: tanaka@example.jp\nSubject: thanks\n\nThank you.\n")
     assert (lost, changed) == ([], False)
@@ -319,6 +328,24 @@ def test_who_has_answered_has_it_whatever_a_bounce_says(server: MailServer, sent
         connection.execute(notifications.update().values(state="answered"))
     lost, row, _ = bounced(sent, server.bounce(server.mails[0]))
     assert (lost, row.state) == ([], "answered")
+
+
+def test_who_was_heard_since_is_there_whatever_a_bounce_says_now(server: MailServer, sent: tuple[State, MailConfig]) -> None:
+    """It may be late, or forged by somebody who saw the mail's id."""
+    state, _ = sent
+    with state.write() as connection:
+        connection.execute(addresses.update().values(heard_us=NOW_US + 1))
+    lost, row, changed = bounced(sent, server.bounce(server.mails[0]))
+    assert (lost, row.state, row.error, changed) == ([], "sent", "bounced: 5.1.1", True)
+
+
+def test_it_says_that_nobody_reads_an_answer_by_mail_unless_somebody_does(server: MailServer) -> None:
+    said = "このメールに返信しても、届きません。"
+    for reply_to, expected in ((None, True), ("office@example.jp", False)):
+        mail = compose(ID, TO, sprung(), config(server, reply_to=reply_to), NOW_US)
+        parts = [part.get_content() for part in mail.walk() if not part.is_multipart()]
+        assert len(parts) == 2
+        assert all((said in part) == expected for part in parts)
 
 
 def test_a_bounce_names_its_mail_and_how_final_it_is(server: MailServer) -> None:

@@ -145,6 +145,7 @@ def test_at_night_nobody_is_there_and_the_drift_is_kept_to_be_shown(hiroba: Plac
     hiroba.until(datetime(2026, 8, 14, 3, 0, 1, tzinfo=TOKYO))
     assert hiroba.memory["inside"] == 0
     assert hiroba.memory["correction"]["reckoned"] == 40
+    hiroba.fact("hiroba", "east", "heartbeat")
     hiroba.wait(1)
     hiroba.come(45)
     hiroba.wait(3600)
@@ -223,7 +224,7 @@ def test_a_shelter_without_a_capacity_is_refused() -> None:
 
 def test_whatever_is_remembered_of_an_area_that_is_gone_harms_nobody() -> None:
     rule = Crowd(CrowdConfig(type="crowd"), {}, TOKYO)
-    assert rule.on_tick({"inside": 3}, us(EVENING), 0, (AREA, "gone")) is None
+    assert rule.on_tick({}, us(EVENING), 0, (AREA, "gone")) is None
 
 
 # --- stuck ------------------------------------------------------------------------------------------
@@ -276,3 +277,68 @@ def test_the_hours_of_a_fault_do_not_become_usual(known: tuple[Stuck, dict[str, 
     for hour in range(1, 7 * 24):
         told(rule, memory, at + timedelta(hours=hour), "heartbeat", 1)
     assert memory["usual"]["tue-12"][-1] == 100
+
+
+# --- What comes late, and what ends ------------------------------------------------------------------
+
+
+def test_a_quiet_hour_is_remembered_as_quiet_and_not_left_out(hiroba: Place) -> None:
+    for hour in range(3):
+        for minute in range(0, 60, 10):
+            hiroba.now_us = us(EVENING + timedelta(hours=hour, minutes=minute))
+            hiroba.fact("hiroba", "east", "heartbeat")
+            hiroba.fact("hiroba", "south", "heartbeat")
+    assert hiroba.memory["usual"] == {"thu-20": [0]}
+
+
+def test_a_recount_holds_also_against_what_a_silent_counter_brings_from_before_it(hiroba: Place) -> None:
+    hiroba.wait(3600)
+    hiroba.fact("area", "place", RECOUNTED, body={"counted": 80})
+    hiroba.wait(3600)
+    hiroba.fact("hiroba", "east", "heartbeat")
+    hiroba.come(200)  # counted over two hours, the first of which the recount has seen
+    assert hiroba.memory["inside"] == 180
+
+
+def test_who_came_after_the_night_in_which_the_gateway_was_away_is_there(hiroba: Place) -> None:
+    hiroba.wait(1)
+    hiroba.come(300)
+    hiroba.now_us = us(EVENING + timedelta(hours=7, minutes=30))
+    hiroba.come(300)
+    for hours in (9, 10):  # readings of that morning come before any tick
+        hiroba.now_us = us(EVENING + timedelta(hours=hours))
+        hiroba.come(300 + 10 * hours)
+    hiroba.wait(3600)
+    assert hiroba.memory["inside"] == 10 + round(90 * 60 / 90)
+    assert hiroba.memory["correction"]["how"] == "night"
+
+
+def test_a_recount_before_the_first_tick_of_the_day_is_not_emptied_by_the_night_before_it(hiroba: Place) -> None:
+    hiroba.wait(1)
+    hiroba.now_us = us(EVENING + timedelta(hours=12))
+    hiroba.fact("area", "place", RECOUNTED, body={"counted": 40})
+    hiroba.wait(1)
+    assert hiroba.memory["inside"] == 40
+
+
+def test_a_shelter_does_not_become_empty_by_the_end_of_the_disaster() -> None:
+    hall = Place(HALL)
+    hall.wait(0)
+    hall.fact("town", "mode", TOWN_MODE, body={"mode": "disaster"})
+    hall.fact("hall", "door", "count_in", 0)
+    hall.wait(60)
+    hall.fact("hall", "door", "count_in", 70)
+    hall.until(EVENING + timedelta(hours=15))
+    hall.fact("town", "mode", TOWN_MODE, body={"mode": "normal"})
+    hall.wait(60)
+    assert hall.memory["inside"] == 70
+
+
+def test_the_alert_of_an_area_that_is_no_area_any_more_ends(hiroba: Place) -> None:
+    hiroba.wait(600)
+    verdict = hiroba.come(800)
+    assert verdict is not None
+    hiroba.rule = Crowd(CrowdConfig(type="crowd"), {}, TOKYO)
+    over = hiroba.wait(1)
+    assert over is not None
+    assert (over.level, hiroba.memory) == ("ok", {})

@@ -261,7 +261,16 @@ def test_one_press_that_two_receivers_hear_is_one_alert() -> None:
 def test_who_is_not_enrolled_is_nobody() -> None:
     rule = Presence(PresenceConfig(type="presence", when="button"), DEPLOYMENTS, Enrolled(), TOKYO)
     assert rule.about(Fact(*HOME, "tag_seen", 0, 1, 1, False, "e:1", body=json.dumps({"tag": TAG}))) == ()
-    assert rule.on_tick({"seen_us": 1}, us("2026-06-03T09:00"), 0, (WATCHED, ID)) is None
+    assert rule.on_tick({}, us("2026-06-03T09:00"), 0, (WATCHED, ID)) is None
+
+
+def test_the_alert_of_who_is_watched_over_no_more_ends_and_nothing_is_remembered(night: Person) -> None:
+    night.wait(6 * 60)
+    night.fact("tag_left", HOME)
+    night.rule = Presence(PresenceConfig(type="presence", when="left_home_at_night"), DEPLOYMENTS, Enrolled(), TOKYO)
+    verdict = night.wait(1)
+    assert verdict is not None
+    assert (verdict.level, night.memory) == ("ok", {})
 
 
 def test_a_tag_never_heard_is_unknown_and_not_away() -> None:
@@ -284,3 +293,98 @@ def test_a_months_end_is_a_night_like_any_other() -> None:
     verdict = person.fact("tag_left", HOME)
     assert verdict is not None
     assert verdict.since_us == us("2026-07-01T00:30")
+
+
+# --- Several tags, several receivers, and what changes hands -----------------------------------------
+
+SHOE = "ibeacon:0f:1:3"
+
+
+def living(person: Person, tags: dict[str, str], homes: frozenset[tuple[str, str]] = frozenset((HOME,))) -> Person:
+    """The same memory, with other tags or receivers at home from now on."""
+    enrolled = Enrolled({ID: Watched(ID, "ハナさん", "family-hana", homes)}, tags)
+    person.rule = Presence(person.rule._config, DEPLOYMENTS, enrolled, TOKYO)
+    return person
+
+
+def test_the_keys_that_stay_on_the_table_do_not_hide_the_shoes_that_leave(night: Person) -> None:
+    living(night, {TAG: ID, SHOE: ID})
+    night.fact("tag_entered", HOME, tag=SHOE)
+    night.wait(6 * 60)
+    night.fact("tag_seen", HOME, tag=SHOE)
+    verdict = night.fact("tag_left", HOME, tag=SHOE)
+    assert verdict is not None
+    night.beside = HOME
+    still = night.wait(10)  # the keys are heard every other minute
+    assert still is not None
+    assert (still.level, still.opening) == ("firing", verdict.opening)
+
+
+def test_a_tag_that_was_taken_from_a_person_has_left_nobodys_home_and_has_no_battery_of_theirs() -> None:
+    for when in ("left_home_at_night", "not_seen", "battery"):
+        person = Person(when=when, for_s=3600)
+        person.fact("tag_entered", HOME)
+        person.fact("tag_battery", HOME, level=15)
+        person.wait(6 * 60)
+        person.beside = None
+        living(person, {TAG: "cd" * 8})
+        verdict = person.wait(6 * 60)
+        assert verdict is None or verdict.level == "ok", when
+        assert person.state() == "never"
+
+
+def test_a_receiver_that_died_beside_the_tag_does_not_keep_it_at_home(night: Person) -> None:
+    living(night, {TAG: ID}, frozenset((HOME, HALL)))
+    night.fact("tag_entered", HALL)
+    night.wait(20)  # HALL says nothing more
+    night.beside = HOME
+    night.wait(6 * 60)
+    verdict = night.fact("tag_left", HOME)
+    assert verdict is not None
+    assert verdict.level == "firing"
+
+
+def test_a_power_cut_beside_the_tag_alone_is_no_exit(night: Person) -> None:
+    living(night, {TAG: ID}, frozenset((HOME, HALL)))
+    night.fact("tag_entered", HALL)
+    night.fact("tag_seen", HALL)
+    night.fact("tag_left", HALL, ago=60)
+    night.beside = HOME
+    night.wait(6 * 60)
+    night.beside = None
+    for _ in range(60):  # HOME is without power, HALL is alive and did not hear the tag since long
+        night.now_us += 60 * SECOND
+        night.fact("heartbeat", HALL)
+        assert night.wait(0) is None
+        verdict = night.rule.on_tick(night.memory, night.now_us, night.listening_us, (WATCHED, ID))
+        assert verdict is None
+
+
+def test_a_receiver_that_is_not_at_home_any_more_does_not_keep_the_tag_there(night: Person) -> None:
+    living(night, {TAG: ID}, frozenset((HOME, HALL)))
+    night.fact("tag_entered", HALL)
+    living(night, {TAG: ID})
+    night.beside = HOME
+    night.wait(6 * 60)
+    verdict = night.fact("tag_left", HOME)
+    assert verdict is not None
+    assert verdict.level == "firing"
+
+
+def test_who_comes_again_after_a_receiver_forgot_to_say_that_they_left_has_arrived() -> None:
+    person = Person("2026-06-03T09:00", when="arrived", places=["中央公民館"])
+    first = person.fact("tag_entered", HALL)
+    person.beside = None
+    person.wait(24 * 60)
+    second = person.fact("tag_entered", HALL)
+    assert first is not None
+    assert second is not None
+    assert second.opening != first.opening
+
+
+def test_a_receiver_at_home_that_was_never_heard_is_no_coverage() -> None:
+    person = Person("2026-06-03T09:00", when="no_coverage")
+    assert person.wait(15, alive=False) is None
+    verdict = person.wait(2, alive=False)
+    assert verdict is not None
+    assert verdict.level == "firing"

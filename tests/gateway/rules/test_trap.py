@@ -227,6 +227,22 @@ def test_a_camera_alone_raises_it_or_not_as_configured() -> None:
     assert told.facts["likely"] == "capture", "and it is remembered for what follows"
 
 
+def test_where_a_detection_rule_tells_of_the_animal_the_trap_does_not_tell_of_it_again() -> None:
+    told = Told()
+    told.rule = Trap(TrapConfig(type="trap"), STANDS, pictures_told=True)
+    assert not picture(told, 0).rings
+    told.hear("trap_sprung", MINUTE)
+    assert told.facts["likely"] == "capture"
+    told.rule = Trap(TrapConfig(type="trap", camera="raises"), STANDS, pictures_told=True)
+    assert picture(told.visit(HOUR), 2 * HOUR).rings
+
+
+def test_a_springing_stamped_just_before_a_visit_and_heard_after_it_is_told_rather_than_lost() -> None:
+    told = Told().visit(MINUTE).hear("trap_sprung", 0, late_us=2 * MINUTE)
+    assert told.rings, "two clocks may differ by as much"
+    assert told.hear("trap_reset", 3 * MINUTE).rings, "and only a person ends it"
+
+
 @pytest.mark.parametrize("content", ["person_or_vehicle", "unsure", "unclassified"])
 def test_no_other_picture_raises_a_trap(content: str) -> None:
     assert not picture(Told(), 0, content=content).rings
@@ -258,6 +274,22 @@ def test_silence_that_nobody_could_have_heard_is_none() -> None:
     for listening_since_us in (None, T0 + 59 * MINUTE):
         told._take(told.rule.on_tick(told.memory, T0 + HOUR, listening_since_us, TRAP))
     assert "silent_since_us" not in told.facts
+
+
+def test_a_heartbeat_concerns_this_rule_only_where_it_is_a_traps() -> None:
+    def beat(node: str) -> Fact:
+        return Fact(node, "box", "heartbeat", 1, T0, T0, False, "e:1")
+
+    rule = Told().rule
+    assert list(rule.about(beat("minami-01"))) == []
+    assert list(rule.about(Fact(*TRAP, "heartbeat", 1, T0, T0, False, "e:1"))) == [TRAP]
+    # One that nobody deployed is a trap from when it springs, also after a restart.
+    rule.about(Fact("minami-01", "box", "trap_sprung", 0, T0, T0, False, "e:2"))
+    assert list(rule.about(beat("minami-01"))) == [("minami-01", "box")]
+    told = Told().hear("trap_sprung", 0)
+    told.rule = Trap(TrapConfig(type="trap"), Deployments([]))
+    told.wait(MINUTE)
+    assert told.hear("heartbeat", 20 * MINUTE).wait(21 * MINUTE).facts["state"] == "sprung"
 
 
 # --- whatever comes ------------------------------------------------------------------------------------

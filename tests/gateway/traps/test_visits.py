@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from gateway.own_facts import add_fact
 from gateway.pictures import confirm_alert, is_open
 from gateway.rules.detection import DetectionConfig
 from gateway.rules.dossier import DossierConfig
@@ -15,7 +16,6 @@ from gateway.rules.round import RoundConfig
 from gateway.rules.trap import TrapConfig
 from gateway.state import tables
 from gateway.traps.captures import Refused, add_photo, capture_row, change_capture, open_capture
-from gateway.traps.facts import add_fact
 from gateway.traps.state import state_of
 from gateway.traps.visits import NotTaken, Visit, add_visit
 from tests.gateway.town import HOUR_US, MINUTE_US, NODE, SECOND_US, Town, batch, event, reading

@@ -32,6 +32,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "digest_pages",
+        sa.Column("notification", sa.Text(), nullable=False),
+        sa.Column("page", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("notification", "page"),
+    )
+    with op.batch_alter_table("digest_pages", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_digest_pages_page"), ["page"], unique=False)
+
+    op.create_table(
         "inbox",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
@@ -78,6 +87,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("pages", schema=None) as batch_op:
         batch_op.create_index("pages_group", ["route", "group_key", "state"], unique=False)
+        batch_op.create_index("pages_opened", ["opened_us"], unique=False)
         batch_op.create_index("pages_state", ["state", "due_us"], unique=False)
 
     op.create_table(
@@ -348,6 +358,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("count", sa.Integer(), server_default=sa.text("1"), nullable=False))
         batch_op.add_column(sa.Column("shelved_until_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("suppressed_by", sa.Text(), nullable=True))
+        batch_op.create_index("alerts_since", ["since_us"], unique=False)
 
     with op.batch_alter_table("notifications", schema=None) as batch_op:
         batch_op.add_column(sa.Column("page", sa.Text(), nullable=True))
@@ -364,7 +375,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("answered_us", sa.BigInteger(), nullable=True))
         batch_op.alter_column("alert", existing_type=sa.TEXT(), nullable=True)
         batch_op.create_index(batch_op.f("ix_notifications_page"), ["page"], unique=False)
+        batch_op.create_index("notifications_created", ["created_us"], unique=False)
         batch_op.create_index("notifications_provider", ["channel", "provider_id"], unique=False)
+        batch_op.create_index("notifications_stood_in", ["failed_over_from"], unique=False)
         batch_op.create_foreign_key("notifications_page", "pages", ["page"], ["id"])
 
     with op.batch_alter_table("pictures", schema=None) as batch_op:
