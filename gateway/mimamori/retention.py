@@ -18,6 +18,7 @@ from gateway.state import State
 from gateway.state.tables import (
     alerts,
     cursors,
+    digest_pages,
     events,
     notifications,
     page_alerts,
@@ -79,7 +80,14 @@ def _messages(connection: Connection, before_us: int, _: int) -> bool:
     mine = select(pages.c.id).where(pages.c.kind.in_(PERSONAL))
     theirs = select(alerts.c.id).where(alerts.c.node == WATCHED)
     grouped = select(page_alerts.c.page).where(page_alerts.c.alert.in_(theirs))
-    about = or_(notifications.c.page.in_(mine), notifications.c.page.in_(grouped), notifications.c.alert.in_(theirs))
+    of_theirs = or_(digest_pages.c.page.in_(mine), digest_pages.c.page.in_(grouped))
+    digests = select(digest_pages.c.notification).where(of_theirs)
+    about = or_(
+        notifications.c.page.in_(mine),
+        notifications.c.page.in_(grouped),
+        notifications.c.alert.in_(theirs),
+        notifications.c.id.in_(digests),
+    )
     old = select(notifications.c.id, notifications.c.body).where(about, notifications.c.created_us < before_us)
     old = old.where(notifications.c.state != "queued", notifications.c.body.not_like(f"%{_BLANK}%"))
     rows = connection.execute(old.limit(AT_ONCE)).all()

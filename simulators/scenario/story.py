@@ -273,7 +273,9 @@ class Story:
         for one in received[self._received :]:
             self.line("phone", title=one.message["title"], body=one.message["body"], late=one.message["late"])
         self._received = len(received)
-        for got in self.phones.news() if self.people else ():
+        # Of what one person got at one moment, which came first is chance: its ids are others each time.
+        order = {one.name: number for number, one in enumerate(self.people)}
+        for got in sorted(self.phones.news(), key=lambda got: (order[got.to], *got[1:])) if self.people else ():
             said = {"title": got.title} if got.title else {}
             self.line("phone", to=got.to, channel=got.channel, **said, body=got.body)
 

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.mimamori.enrolled import WATCHED
+from gateway.notify.message import Message
 from gateway.rules.presence import Presence, PresenceConfig
 from gateway.state import tables
 from gateway.state.upsert import upsert
@@ -60,6 +61,17 @@ def test_afterwards_nothing_about_a_place_remains_in_any_table(town: Searching) 
     assert (town.case()["state"], town.case()["opened_by"] != "") == ("found", True)
     town.retention.run(NOW_US + 15 * DAY_US)  # and once more changes nothing
     assert everything(town) == kept
+
+
+def test_a_digest_that_told_of_it_loses_its_words_too(town: Searching) -> None:
+    page = next(row["id"] for row in town.rows(tables.pages) if row["kind"] == "search")
+    with town.state.write() as connection:
+        row = {**town.ledger()[0], "id": "0" * 32, "page": None, "alert": None, "kind": "digest", "state": "sent"}
+        row["body"] = Message(id="0" * 32, title="まとめ", body="駅前").model_dump_json()
+        connection.execute(insert(tables.notifications), row)
+        connection.execute(insert(tables.digest_pages), {"notification": "0" * 32, "page": page})
+    town.retention.run(NOW_US + 15 * DAY_US)
+    assert "駅前" not in everything(town)
 
 
 def test_what_the_rules_have_not_judged_yet_is_not_taken_from_them(town: Searching) -> None:
