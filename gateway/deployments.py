@@ -1,10 +1,14 @@
 """Deployments: which device stands where, under the name its people use."""
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge.contract.names import Name
+
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
 
 
 class Deployment(BaseModel):
@@ -17,6 +21,9 @@ class Deployment(BaseModel):
     kind: Name = Field(description="What it is there for: trap, camera, tags, flow, node.")
     place: str = Field(min_length=1, max_length=60, description="The place, as its people call it: 北尾根.")
     label: str = Field("", max_length=60, description="Which one there: 3番.")
+    at: tuple[Latitude, Longitude] | None = Field(
+        None, description="Latitude and longitude, degrees (WGS 84): [36.1046, 140.0846]. Who is asked to go gets a map."
+    )
     qr: int = Field(1, ge=1, le=9999, description="Count up when a trap's printed QR was lost: it opens nothing from then on.")
 
 

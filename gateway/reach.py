@@ -200,7 +200,7 @@ def _teller(config: GatewayConfig, deployments: Deployments, zone: ZoneInfo, lin
         return Teller(deployments, zone)
     return Teller(
         deployments, zone, town=config.people.town, answer_url=links.answer_url, link_for_s=config.people.link_for,
-        links_for=knowing.links_for,
+        links_for=knowing.links_for, phone=config.people.office_phone,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Every sentence comes from `gateway.words`.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -19,6 +19,8 @@ from gateway.words.moments import without_waiting
 
 log = logging.getLogger(__name__)
 
+MAP_URL = "https://maps.gsi.go.jp"
+"""The map of the Geospatial Information Authority of Japan: free, and it knows mountain paths."""
 LINES = 12
 """A list of more alerts than this is cut, and says how many more there are."""
 _GOING = frozenset(("going", "cannot"))
@@ -61,13 +63,15 @@ class Teller:
         answer_url: Callable[[str, int], str] | None = None,
         link_for_s: int = 86_400,
         links_for: Callable[[Person, "About", int], Sequence[Link]] = lambda _person, _about, _now_us: (),
+        phone: str | None = None,
     ) -> None:
         """`answer_url(notification, expires_us)`: the signed page with the same answers. `town`: who calls by telephone.
 
-        `links_for(person, about, now_us)`: what a message offers to open.
+        `links_for(person, about, now_us)`: what a message offers to open. `phone`: the office's, for who is asked to go.
         """
         self._deployments, self.zone, self._town = deployments, zone, town
         self._answer_url, self._link_for_us, self._links_for = answer_url, link_for_s * 1_000_000, links_for
+        self._phone = phone
 
     def message(self, id_: str, person: Person, tell: Tell, about: About, now_us: int) -> Message:
         """The message to this person. A fact that a sentence lacks costs the sentence, never the message.
@@ -93,7 +97,7 @@ class Teller:
                 said = self._of_alerts(about, language, now_us)
         buttons = _buttons(tell, about.kind, language)
         first = about.alerts[0] if about.alerts else None
-        links = tuple(self._links_for(person, about, now_us))
+        links = (*self._for_the_way(about, language, asked=bool(buttons)), *self._links_for(person, about, now_us))
         page_url = self._answer_url(id_, now_us + self._link_for_us) if self._answer_url else None
         if page_url is not None and any('"media":' in alert.facts for alert in about.alerts):
             links = (Link(label=text(language, "link.picture"), url=page_url), *links)  # text goes first, the picture is there
@@ -113,6 +117,14 @@ class Teller:
             late=any(alert.late for alert in about.alerts),
             data={"message": tell.kind, **(self._data(first, now_us) if first else {"kind": about.kind})},
         )
+
+    def _for_the_way(self, about: About, language: Language, *, asked: bool) -> Iterator[Link]:
+        """What somebody needs who may have to go there: where it is, and whom to ring."""
+        places = {self._deployments.of(alert.node, alert.device).at for alert in about.alerts}
+        if len(places) == 1 and (at := places.pop()) is not None:
+            yield Link(label=text(language, "link.map"), url=f"{MAP_URL}/#16/{at[0]:.6f}/{at[1]:.6f}/")
+        if asked and self._phone:
+            yield Link(label=text(language, "link.phone"), url=f"tel:{self._phone}")
 
     def digest(self, id_: str, person: Person, alerts: Sequence[Alert], why: Waited | None, now_us: int) -> Message:
         """Several pages' first words in one message, which asks nothing."""

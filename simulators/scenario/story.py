@@ -81,6 +81,7 @@ class Story:
         self.nodes: dict[str, Node] = {}
         self.people = [_someone(one) for one in self.script.get("person", [])]
         self.gateway: Gateway | None = None
+        self._phones: Phones | None = None
         self.plugged = True
         self.crash_before_acks = False
         self._pace_s = float(parse_duration(self.script.get("pace", "30s" if self.people else STEP_S)))  # type: ignore[arg-type]
@@ -96,12 +97,13 @@ class Story:
             self.pins = opened.enter_context(own_pins())
             opened.enter_context(same_machine(self.home / "machine"))
             self.phone = opened.enter_context(Phone(now_us=self.now_us))
-            self.phones = Phones(
-                self.people, now_us=self.now_us, public_url=PUBLIC_URL, webhook=self._hook, client=_Web(self),  # type: ignore[arg-type]
-                limit=self.script.get("line_limit"),
-            )  # fmt: skip
             if self.people:
-                opened.enter_context(self.phones)
+                self._phones = opened.enter_context(
+                    Phones(
+                        self.people, now_us=self.now_us, public_url=PUBLIC_URL, webhook=self._hook, client=_Web(self),  # type: ignore[arg-type]
+                        limit=self.script.get("line_limit"),
+                    )
+                )  # fmt: skip
                 self._enrol()
             self.start_gateway()
             for description in self.script.get("node", []):
@@ -126,6 +128,13 @@ class Story:
                 for node in self.nodes.values():
                     node.outbox.close()
         return self._transcript
+
+    @property
+    def phones(self) -> Phones:
+        """Those of the people; ScenarioError in a story without."""
+        if self._phones is None:
+            raise ScenarioError("nobody has a phone here: the story has no person")
+        return self._phones
 
     # Time
 

@@ -27,7 +27,7 @@ JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-鿿]")
 
 NOBODY_SAYS_YET = frozenset((
     "alert.picture", "flow.recount", "mode.disaster", "mode.normal",
-    "link.answer", "link.capture", "link.map", "link.phone", "link.visit",
+    "link.answer", "link.capture", "link.visit",
     "watch.at_home", "watch.back_home",
     "watch.not_seen", "watch.seen", "watch.seen_here",
 ))  # fmt: skip
