@@ -375,6 +375,8 @@ class Paging:
     ) -> _Ready | None:
         """The message, in its receiver's language. None where nothing reaches them any more."""
         person = desk.person(tell.contact, tell.by)
+        if person is not None and tell.by is None and not _rings(tell, found.answers[row.id]):
+            person = _without_calls(person)
         if person is None:
             return None
         speaking = [alert for alert, _ in mine if alert.state in ("firing", "acknowledged")] or [alert for alert, _ in mine]
@@ -723,6 +725,20 @@ def due_pages(now_us: int) -> Select[Any]:
     """Which pages are to be looked at now. Of the years of closed ones none is read."""
     due = or_(pages.c.changed.is_(True), pages.c.due_us <= now_us)
     return select(pages.c.id).where(pages.c.state.in_(OPEN), due).order_by(pages.c.opened_us, pages.c.id).limit(AT_ONCE)
+
+
+def _rings(tell: Tell, said: Sequence[Said]) -> bool:
+    """Whether this is worth a telephone call: what asks, and to who is on their way that it is over."""
+    if tell.kind == "over":
+        last = {one.contact: one.answer for one in said}
+        return last.get(tell.contact) in ("going", "done")
+    return tell.asks or tell.kind in ("alert", "office")
+
+
+def _without_calls(person: Person) -> Person | None:
+    """None for who has a telephone only."""
+    addresses = tuple(address for address in person.addresses if address.channel != "voice")
+    return person._replace(addresses=addresses) if addresses else None
 
 
 def message_id(page: str, contact: str, kind: str, key: str) -> str:

@@ -616,7 +616,7 @@ class Watch:
         openings = self._openings.get(key)
         if openings is None or openings.told is None or openings.told != verdict.opening:
             return verdict
-        return verdict._replace(facts={**verdict.facts, FLAPPING: True})
+        return verdict._replace(facts={**verdict.facts, FLAPPING: True, "n": self._muting.flapping.count + 1})
 
     def _refresh_facts(self, connection: Connection, key: _Key) -> bool:
         """Gives the open alert the facts and the count of what stands. That is no move, and tells nobody."""

@@ -556,9 +556,12 @@ class _Audit:
             yield f"{what} rang {self._rang[row['id']]} times"
 
     def _ending(self, page: Mapping[str, Any]) -> str:
-        last = {one["contact"]: one["answer"] for one in self._of_page[page["id"]]}
-        if sum(answer == "going" for answer in last.values()) >= NEEDED:
-            return "answered"
+        last: dict[str, str] = {}
+        for one in self._of_page[page["id"]]:
+            last[one["contact"]] = one["answer"]
+            # At any time: the trap is set again then, and who takes their word back after that comes too late.
+            if sum(answer == "going" for answer in last.values()) >= NEEDED:
+                return "answered"
         office = self._by_id.get(message_id(page["id"], OFFICE, "alert", f"0/step/{len(STEPS) - 1}"))
         return "office" if office is not None and office["sent_us"] is not None else "nobody"
 

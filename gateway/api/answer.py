@@ -21,7 +21,7 @@ from gateway.alerting.escalation import Memory, Said, who_go
 from gateway.contacts.proof import heard
 from gateway.notify.links import Expired, Forged, Links
 from gateway.notify.message import Answer, Button, Language, Message
-from gateway.notify.queue import mark_answered, mark_seen
+from gateway.notify.queue import arrived_as, mark_answered, mark_seen
 from gateway.pages import language_of, render
 from gateway.paging import Answered, NotTaken
 from gateway.state import State
@@ -158,6 +158,7 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
 def _take(page: AnswerPage, id_: str, answer: str, now_us: int) -> str | None:
     """Why it was not taken, None when it was. Only what the message offers can be answered."""
     with page.state.write() as connection:
+        id_ = arrived_as(connection, id_)
         row = connection.execute(select(notifications).where(notifications.c.id == id_)).first()
         if row is None:
             return "unknown"
@@ -200,6 +201,7 @@ class _Looked:
 
 def _read(page: AnswerPage, id_: str, now_us: int) -> _Looked | None:
     with page.state.read() as connection:
+        id_ = arrived_as(connection, id_)
         row = connection.execute(select(notifications).where(notifications.c.id == id_)).first()
         if row is None:
             return None
@@ -248,7 +250,7 @@ def _note_seen(page: AnswerPage, id_: str, now_us: int) -> None:
     """That it could not be noted must not keep the page from whoever needs it."""
     try:
         with page.state.write() as connection:
-            mark_seen(connection, id_, now_us)
+            mark_seen(connection, arrived_as(connection, id_), now_us)
     except OperationalError as error:
         log.warning("that a message was seen could not be noted: the state database: %s", error.orig)
 

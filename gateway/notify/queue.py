@@ -76,6 +76,24 @@ def first_address(person: Person, by: Channel | None = None) -> Address | None:
     return next((address for address in person.addresses if by is None or address.channel == by), None)
 
 
+def arrived_as(connection: Connection, id_: str) -> str:
+    """The id of the message that this one really arrived as: itself, or what stood in for it at another address.
+
+    A stand-in carries the same link, so that who opens it names the message that never arrived.
+    """
+    while True:
+        sent_us = connection.scalar(select(notifications.c.sent_us).where(notifications.c.id == id_))
+        other = connection.scalar(
+            select(notifications.c.id)
+            .where(notifications.c.failed_over_from == id_, notifications.c.sent_us.is_not(None))
+            .order_by(notifications.c.created_us.desc())
+            .limit(1)
+        )
+        if sent_us is not None or other is None:
+            return id_
+        id_ = str(other)
+
+
 _SENT = func.coalesce(notifications.c.sent_us, notifications.c.intent_us, notifications.c.due_us)
 
 

@@ -214,8 +214,8 @@ def about_tag(known: Mapping[str, Any], language: Language, zone: ZoneInfo) -> d
 
 
 def _where(deployment: Deployment) -> str:
-    """The place as its people call it; of what stands nowhere (a person's tag, the gateway) nothing, of an area its name."""
-    if deployment.node in ("watched", "gateway"):
+    """The place as its people call it. What stands nowhere has none: a person's tag, the gateway, its canary."""
+    if deployment.node in ("watched", "gateway", "canary"):
         return ""
     if deployment.node == "area" and deployment.place == deployment.node:
         return deployment.label

@@ -309,3 +309,21 @@ def sql(paged: Paged) -> str:
     from gateway.paging import due_pages
 
     return str(due_pages(paged.now_us).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+
+
+# ---- the telephone ---------------------------------------------------------------------------------------
+
+
+def test_nobody_is_rung_to_hear_who_goes_or_that_it_is_over_but_who_is_on_the_way(paged: Paged) -> None:
+    with paged.state.write() as connection:
+        only_a_telephone = tables.addresses.c.channel == "line"
+        connection.execute(update(tables.addresses).where(only_a_telephone).values(state="unreachable"))
+    alert = paged.fire()
+    assert paged.new() == FARMERS  # both are rung: they are asked
+    paged.answer("tanaka", "going")
+    assert ("sato", "update") in paged.new()  # one more is needed: that asks
+    paged.answer("sato", "cannot")
+    paged.new()
+    paged.becomes(alert, "resolved")
+    paged.tick()
+    assert paged.new() == [("tanaka", "over")]

@@ -346,3 +346,19 @@ def test_no_body_of_a_form_breaks_it_or_is_taken_for_an_answer(quiet_town: Answe
     page = quiet_town.client.post(quiet_town.link("tanaka"), content=body, headers={"Content-Type": kind})
     assert 400 <= page.status_code < 500
     assert quiet_town.rows(tables.answers) == []
+
+
+def test_who_opens_the_link_of_a_message_that_stood_in_answers_the_one_that_arrived(town: Answering) -> None:
+    town.fire()
+    link = town.link("tanaka")
+    first = next(row for row in town.rows(tables.notifications) if row["contact"] == "tanaka")
+    with town.state.write() as connection:
+        mine = tables.notifications.c.id == first["id"]
+        connection.execute(update(tables.notifications).where(mine).values(state="failed_over", sent_us=None))
+        row = {**first, "id": str(uuid.UUID(int=7)), "state": "sent", "sent_us": town.now_us, "failed_over_from": first["id"]}
+        connection.execute(insert(tables.notifications), row)
+    town.client.get(link, headers=NAVIGATES)
+    town.client.post(link, data={"answer": "going"})
+    states = {row["id"]: (row["state"], row["seen_us"]) for row in town.rows(tables.notifications) if row["contact"] == "tanaka"}
+    assert states[first["id"]] == ("failed_over", None)
+    assert states[str(uuid.UUID(int=7))] == ("answered", town.now_us)
