@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -15,6 +16,10 @@ from gateway.media import MediaShelf
 from gateway.nodes.authority import BROKER, CRL, GATEWAY, LISTENER, SIGNING_KEY, Authority, ends_us
 from gateway.nodes.brokers import NATS_NODES, running_broker
 from gateway.nodes.signing import Signer
+from gateway.notify.channels import build_channels
+from gateway.notify.line import LineConfig, read_secret
+from gateway.notify.quota import Quota
+from gateway.own import Own
 from gateway.state import open_state
 from gateway.store import open_store
 
@@ -31,6 +36,8 @@ def check(config: GatewayConfig) -> dict[str, str | None]:
         "api.tokens_file": lambda: _tokens(config),
         "broker": lambda: _broker(config),
     }
+    if config.channel.any:
+        parts["channel"] = lambda: _channels(config)
     if config.nodes is not None:
         nodes = config.nodes
         parts["nodes"] = lambda: _nodes(nodes)
@@ -53,6 +60,24 @@ def _media(config: GatewayConfig) -> None:
         raise ConfigError("can't be tried until the state database opens, which lists what is there") from None
     try:
         MediaShelf(config.media.folder, state, lambda: 0)
+    finally:
+        state.close()
+
+
+def _channels(config: GatewayConfig) -> None:
+    """Keys, passwords and secrets; nothing is sent. Whether people can be reached is what tests and the canary show."""
+    state = open_state(config.state.url)
+    try:
+        zone = ZoneInfo(config.time_zone)
+
+        def quota(line: LineConfig) -> Quota:
+            return Quota(state, "line", zone, line.reserve, Own().condition)  # what it would warn of is heard by nobody
+
+        channels = build_channels(config.channel, config.contact, config.people, lambda: time.time_ns() // 1000, quota)
+        for channel in channels.by_key.values():
+            channel.close()
+        if config.channel.line is not None:
+            read_secret(config.channel.line.channel_secret_file, "channel_secret_file")
     finally:
         state.close()
 

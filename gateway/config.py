@@ -194,6 +194,19 @@ class GatewayConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _steps_have_their_channel(self) -> "GatewayConfig":
+        has = {name for name in ("line", "push", "mail") if getattr(self.channel, name) is not None}
+        has |= {"sms", "voice"} if self.channel.twilio is not None else set()
+        for number, route in enumerate(self.route):
+            for at, step in enumerate(route.steps):
+                if step.by is not None and step.by != "webhook" and step.by not in has:
+                    section = "twilio" if step.by in ("sms", "voice") else step.by
+                    raise ValueError(
+                        f"route.{number}.steps.{at}.by: there is no [channel.{section}], so this step would reach nobody"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _channels_know_people(self) -> "GatewayConfig":
         if self.channel.any and self.people is None:
             raise ValueError("channel: needs [people], which says how phones reach this gateway and where its keys are")

@@ -108,7 +108,9 @@ class Teller:
             language=language,
             title=said.title,
             body=said.body,
-            spoken=spoken(self._town, said.spoken or f"{said.title}{_gap(language)}{said.body}", _answers(buttons), language),
+            spoken=spoken(
+                self._town, said.spoken or f"{said.title}{_stop(said.title, language)}{said.body}", _answers(buttons), language
+            ),
             buttons=buttons,
             links=links,
             answer_url=page_url if buttons else None,
@@ -216,6 +218,12 @@ def _buttons(tell: Tell, kind: str, language: Language) -> tuple[Button, ...]:
 
 def _answers(buttons: Sequence[Button]) -> list[Any]:
     return [button.answer for button in buttons]
+
+
+def _stop(title: str, language: Language) -> str:
+    """Between a title and what follows it, where both are read aloud."""
+    end = ". " if language == "en" else "。"
+    return _gap(language) if title.endswith(end.strip()) else end
 
 
 def _gap(language: Language) -> str:

@@ -26,6 +26,7 @@ const TEXT = {
     acknowledgeFor: (where) => `${where} を確認しました`,
     open: "まだ誰も確認していません。",
     acknowledged: (who, when) => `${who}さんが確認しました（${when}）。`,
+    going: (people, when) => `${people}人が行くと答えました（${when}）。`,
     late: "（遅れて届いた知らせです）",
     changed: "ほかの人が先に確認したか、状態が変わりました。",
     forbidden: "このトークンでは、確認の操作はできません。",
@@ -91,6 +92,7 @@ const TEXT = {
     acknowledgeFor: (where) => `${where}: I have seen it`,
     open: "Nobody has confirmed it yet.",
     acknowledged: (who, when) => `Confirmed by ${who} (${when}).`,
+    going: (people, when) => `${people} said that they go (${when}).`,
     late: " (this arrived late)",
     changed: "Somebody else confirmed it first, or it has changed.",
     forbidden: "This token may not confirm alerts.",
@@ -279,7 +281,11 @@ function alertItem(alert) {
     button.addEventListener("click", () => acknowledge(alert));
     item.append(button);
   } else {
-    item.append(element("p", "", t().acknowledged(alert.acknowledged_by, time(alert.acknowledged_us))));
+    // Contacts are ids here: their names are not for everybody who sees this page.
+    const people = alert.acknowledged_by.split(", ").filter((who) => /^[0-9a-f]{16}$/.test(who)).length;
+    const said = people ? t().going(people, time(alert.acknowledged_us))
+      : t().acknowledged(alert.acknowledged_by, time(alert.acknowledged_us));
+    item.append(element("p", "", said));
   }
   if (faults.has(alert.id)) item.append(element("p", "fault", t()[faults.get(alert.id)]));
   return item;

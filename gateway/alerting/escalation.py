@@ -470,6 +470,8 @@ class _Look:
             moment = "page.more"
             if self.enough:
                 moment = "page.enough" if self.view.needed > 1 else "page.going"
+                if contact in self.going:
+                    moment = "page.enough_goer"  # who reads only that others go might stay at home
             self._tell(contact, "update", moment, f"going/{latest_id}", asks=asks, names=names, missing=self.missing)
 
     def _hearers(self) -> list[str]:

@@ -67,6 +67,21 @@ def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.Ca
     assert out.count("api.tokens_file: ") == 1, "each place is said once"
 
 
+def test_check_says_that_a_channel_could_not_even_begin(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "secret"
+    channel = f'channel = {{ line = {{ channel_secret_file = "{secret}", access_token_file = "{secret}" }} }}\n'
+    people = (
+        f'people = {{ public_url = "https://a.example", folder = "{tmp_path}/people", office = "office", town = "霧沢町" }}\n'
+    )
+    path = written(tmp_path, broker.url, channel + people + 'route = [{ to = ["office"] }]')
+    assert main(["check", str(path), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert list(said["faults"]) == ["channel"]
+    assert str(secret) in said["faults"]["channel"]
+
+
 def test_a_state_database_that_does_not_open_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, "mqtt://127.0.0.1:1")
     (tmp_path / "state.db").write_text("no database at all" * 100)

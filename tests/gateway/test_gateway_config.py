@@ -74,6 +74,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('type = "absence"', 'type = "absense"', 'rule.silent.type: there is no "absense"; did you mean absence?'),
         ("silent = {", '"Silent!" = {', 'rule."Silent!": "Silent!" is no name'),
         ('url = "http://127.0.0.1:9000/"', 'url = "nowhere"', "contact.farmers.url: "),
+        ('to = ["farmers"]', 'steps = [{ to = "farmers", by = "sms" }]', "route.0.steps.0.by: there is no [channel.twilio]"),
         ('to = ["farmers"]', 'to = ["farmer"]', "route.0.to: neither contact.farmer nor group.farmer is configured"),
         ('to = ["office"]', "to = []", "route.1.to: is empty"),
         ('kind = "trap" }', 'rule = "sprang" }', "route.0.match.rule: rule.sprang is not configured"),

@@ -210,6 +210,7 @@ ALERT = {
     "id": "a-1", "rule": "sprung", "kind": "trap", "severity": "critical", "node": "kitayama-03", "device": "trap-11",
     "opening": "x", "state": "firing", "since_us": NOW_US, "late": False, "summary": "trap_sprung", "fired_us": NOW_US,
     "acknowledged_us": None, "acknowledged_by": None, "resolved_us": None, "version": 1,
+    "facts": "{}", "count": 1, "shelved_until_us": None, "suppressed_by": None,
 }  # fmt: skip
 LATEST = {
     "node": "kitayama-03", "device": "trap-11", "metric": "battery_voltage", "time_us": NOW_US, "received_us": NOW_US,
