@@ -504,6 +504,7 @@ class _Audit:
         self._of_page: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for one in self.answers:
             self._of_page[one["page"]].append(one)
+        self._contacts = town.contacts
         self._steps = [
             {town.contacts.get(name, name) for group in step["to"] for name in _members(group, step.get("by"))} for step in STEPS
         ]
@@ -584,8 +585,12 @@ class _Audit:
         for row in self.rows:
             if row["page"] == page["id"] and row["kind"] == "alert" and row["id"] not in wanted and not row["failed_over_from"]:
                 yield f"{row['contact']} was asked by no step, or twice: {row['id']}"
+        telephones = {self._contacts[name] for name in _members("callers", None)}
         for contact in told:
-            if page["state"] == "closed" and message_id(page["id"], contact, "over", "0/over") not in self._by_id:
+            # Nobody who has a telephone only is rung just to hear that it is over, but who is on the way.
+            goes = next((one["answer"] for one in reversed(said) if one["contact"] == contact), None) == "going"
+            owed = page["state"] == "closed" and (goes or contact not in telephones)
+            if owed and message_id(page["id"], contact, "over", "0/over") not in self._by_id:
                 yield f"{contact} was not told that it is over"
         for contact in {one["contact"] for one in said}:
             mine = [one["answer"] for one in said if one["contact"] == contact]
