@@ -51,7 +51,8 @@ class Town:
         row = {"since_us": self.now_us(), "fired_us": self.now_us(), "acknowledged_us": None, "acknowledged_by": None,
                "resolved_us": None, "id": "a-new", "rule": "sprung", "kind": "trap", "severity": "critical",
                "node": "kitayama-03", "device": "trap-11", "opening": "new", "state": "firing", "late": False,
-               "summary": "trap_sprung", "version": 1, **values}  # fmt: skip
+               "summary": "trap_sprung", "version": 1, "facts": "{}", "count": 1, "shelved_until_us": None,
+               "suppressed_by": None, **values}  # fmt: skip
         self.gateway.insert(tables.alerts, **row)
         self.gateway.deps.feed.say("alert", row)
 
