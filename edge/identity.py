@@ -159,7 +159,7 @@ def certificate(pem: bytes) -> Certificate:
 
     try:
         said = x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ConfigError(f"it is no certificate in PEM: {error}") from error
     return Certificate(said.not_valid_before_utc.timestamp(), said.not_valid_after_utc.timestamp())
 

@@ -236,7 +236,7 @@ def means(request: RenewRequest) -> object:
     try:
         certificate = x509.load_pem_x509_certificate(request.certificate.encode())
         return certificate, request.csr, base64.b64decode(request.signature, validate=True)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return None
 
 
