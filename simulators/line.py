@@ -23,12 +23,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import httpx
 
+from simulators.door import Door, DoorServer
 from simulators.line_page import people_page, phone_page
 from simulators.line_rules import request_faults
 
@@ -138,7 +139,7 @@ class LinePlatform:
     ) -> None:
         self.webhook, self.secret, self.token, self.limit = webhook, secret, token, limit
         self.used = 0
-        self._now_us, self._port = now_us, port
+        self._now_us = now_us
         self._changed = threading.Condition()
         self._users: dict[str, _User] = {}
         self._calls: list[Call] = []
@@ -147,22 +148,21 @@ class LinePlatform:
         self._behaviour: tuple[str, int, str, float] = ("well", 200, "", 0.0)
         self._last: tuple[str, dict[str, Any]] | None = None
         self._closing = threading.Event()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._door = Door(lambda port: _Server(self, port), port, "sim-line")
 
     def __enter__(self) -> "LinePlatform":
         self._closing.clear()
-        self._listen()
+        self._door.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._hang_up()
+        self._door.shut()
 
     @property
     def url(self) -> str:
         """What `[channel.line] url` is set to. The port stays the same over `refuse`."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._door.port}"
 
     # --- behaviours of the API ----------------------------------------------------------------------
 
@@ -192,12 +192,12 @@ class LinePlatform:
 
     def refuse(self) -> None:
         """Nobody listens on the port any more."""
-        self._hang_up()
+        self._door.shut()
 
     def _behave(self, how: str, status: int = 200, message: str = "", delay_s: float = 0.0) -> None:
         with self._changed:
             self._behaviour = (how, status, message, delay_s)
-        self._listen()
+        self._door.open()
 
     # --- the people ---------------------------------------------------------------------------------
 
@@ -419,23 +419,6 @@ class LinePlatform:
 
     # --- the server ---------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        if self._server is not None:
-            return
-        self._server = _Server(self, self._port)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sim-line", daemon=True)
-        self._thread.start()
-
-    def _hang_up(self) -> None:
-        server, thread = self._server, self._thread
-        if server is None or thread is None:
-            return
-        self._server = self._thread = None
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
 
 def sign(secret: str, body: bytes) -> str:
     """X-Line-Signature of a webhook's body."""
@@ -497,19 +480,10 @@ def _read_action(action: Mapping[str, Any]) -> Action:
     return Action(action["type"], action.get("label", ""), value, action.get("displayText", ""))
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a slow answer must not hold up the end of a test
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 128
-
+class _Server(DoorServer):
     def __init__(self, platform: LinePlatform, port: int) -> None:
         self.platform = platform
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """A sender that gave up waiting is no fault of ours; all else is told once, with its trace."""
-        _log.info("line: %s went away or could not be served", client_address, exc_info=True)
+        super().__init__(port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -561,7 +535,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _api(self, body: bytes) -> None:
-        if self.server.platform._server is not self.server:
+        if not self.server.platform._door.is_of(self.server):
             self.close_connection = True  # hung up, while a connection was kept
             return
         how, status, document, accepted = self.server.platform._call(self.command, urlsplit(self.path).path, self.headers, body)

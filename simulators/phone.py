@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from simulators.door import Door, DoorServer
+
 MAX_BYTES = 1024 * 1024
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,27 +55,25 @@ class Phone:
 
     def __init__(self, port: int = 0, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._now_us = now_us
-        self._port = port
         self._changed = threading.Condition()
         self._received: list[Received] = []
         self._status, self._reply, self._delay_s = 200, "status", 0.0
         self._closing = threading.Event()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._door = Door(lambda port: _Server(self, port), port, "sim-phone")
 
     def __enter__(self) -> "Phone":
         self._closing.clear()
-        self._listen()
+        self._door.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._hang_up()
+        self._door.shut()
 
     @property
     def url(self) -> str:
         """Where to POST, and the page to look at. The port stays the same over `refuse`."""
-        return f"http://127.0.0.1:{self._port}/"
+        return f"http://127.0.0.1:{self._door.port}/"
 
     # --- behaviours ---------------------------------------------------------------------------------
 
@@ -94,12 +95,12 @@ class Phone:
 
     def refuse(self) -> None:
         """Nobody listens on the port any more: switched off, out of reach."""
-        self._hang_up()
+        self._door.shut()
 
     def _behave(self, reply: str, status: int = 200, delay_s: float = 0.0) -> None:
         with self._changed:
             self._reply, self._status, self._delay_s = reply, status, delay_s
-        self._listen()
+        self._door.open()
 
     # --- what it got --------------------------------------------------------------------------------
 
@@ -135,23 +136,6 @@ class Phone:
 
     # --- the server ---------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        if self._server is not None:
-            return
-        self._server = _Server(self, self._port)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sim-phone", daemon=True)
-        self._thread.start()
-
-    def _hang_up(self) -> None:
-        server, thread = self._server, self._thread
-        if server is None or thread is None:
-            return
-        self._server = self._thread = None
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
     def _take(self, message: dict[str, Any], key: str | None) -> tuple[str, int]:
         with self._changed:
             reply, status, delay_s = self._reply, self._status, self._delay_s
@@ -162,18 +146,10 @@ class Phone:
         return reply, status
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a slow answer must not hold up the end of a test
-    block_on_close = False
-    allow_reuse_address = True
-
+class _Server(DoorServer):
     def __init__(self, phone: Phone, port: int) -> None:
         self.phone = phone
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """A sender that gave up waiting is no fault of the phone's; all else is told once, with its trace."""
-        _log.info("phone: %s went away or could not be served", client_address, exc_info=True)
+        super().__init__(port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import http_ece
@@ -25,7 +25,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from simulators.door import Door, DoorServer
+
 MOST_BYTES = 4096
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,29 +79,28 @@ class PushService:
     """
 
     def __init__(self, port: int = 0, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._now_us, self._port = now_us, port
+        self._now_us = now_us
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._browsers: dict[str, Browser] = {}
         self._pushed: list[Pushed] = []
         self._reply, self._status, self._delay_s, self._retry_after = "status", 201, 0.0, ""
         self._most_bytes = MOST_BYTES
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._door = Door(lambda port: _Server(self, port), port, "sim-push")
 
     def __enter__(self) -> "PushService":
         self._closing.clear()
-        self._listen()
+        self._door.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._hang_up()
+        self._door.shut()
 
     @property
     def url(self) -> str:
         """Its origin, and a page that shows every browser. The port stays the same over `refuse`."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._door.port}"
 
     # --- browsers -----------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class PushService:
 
     def refuse(self) -> None:
         """Nobody listens on the port any more."""
-        self._hang_up()
+        self._door.shut()
 
     def take_at_most(self, size: int) -> None:
         """Bodies longer than this are answered with 413."""
@@ -171,7 +173,7 @@ class PushService:
     def _behave(self, reply: str, status: int = 201, delay_s: float = 0.0, retry_after: str = "") -> None:
         with self._changed:
             self._reply, self._status, self._delay_s, self._retry_after = reply, status, delay_s, retry_after
-        self._listen()
+        self._door.open()
 
     # --- what came ----------------------------------------------------------------------------------
 
@@ -190,23 +192,6 @@ class PushService:
             return tuple(self._pushed)
 
     # --- the server ---------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        if self._server is not None:
-            return
-        self._server = _Server(self, self._port)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sim-push", daemon=True)
-        self._thread.start()
-
-    def _hang_up(self) -> None:
-        server, thread = self._server, self._thread
-        if server is None or thread is None:
-            return
-        self._server = self._thread = None
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
     def _take(self, name: str, headers: dict[str, str], body: bytes) -> tuple[str, int, str, str]:
         """(how to reply, status, why, Retry-After) of one POST."""
@@ -319,18 +304,10 @@ def _bytes(text: str) -> bytes:
         raise ValueError("no base64url") from error
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
+class _Server(DoorServer):
     def __init__(self, service: PushService, port: int) -> None:
         self.service = service
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """A sender that gave up waiting is no fault of ours."""
-        _log.info("push service: %s went away or could not be served", client_address, exc_info=True)
+        super().__init__(port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

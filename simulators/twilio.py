@@ -20,14 +20,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urljoin, urlsplit
 
 import httpx
 
+from simulators.door import Door, DoorServer
+
 MOST_UNITS = 1600
 MOST_TWIML = 4000
+
 _log = logging.getLogger(__name__)
 
 Form = dict[str, list[str]]
@@ -97,29 +100,28 @@ class TwilioService:
     ) -> None:
         self.account_sid, self.auth_token, self._numbers = account_sid, auth_token, frozenset(numbers)
         self._public_url, self.gateway_url = public_url.rstrip("/"), gateway_url
-        self._port, self._now_us, self._client = port, now_us, client
+        self._now_us, self._client = now_us, client
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._messages: list[Sms] = []
         self._calls: list[Call] = []
         self._bad: dict[str, int] = {}
         self._reply, self._status, self._delay_s, self._retry_after = "status", 201, 0.0, ""
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._door = Door(lambda port: _Server(self, port), port, "sim-twilio")
 
     def __enter__(self) -> "TwilioService":
         self._closing.clear()
-        self._listen()
+        self._door.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._hang_up()
+        self._door.shut()
 
     @property
     def url(self) -> str:
         """Of the API; `/phones/+81...` is a telephone's page."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._door.port}"
 
     # --- behaviours ---------------------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class TwilioService:
 
     def refuse(self) -> None:
         """Nobody listens on the port any more."""
-        self._hang_up()
+        self._door.shut()
 
     def knows_not(self, number: str, code: int = 21211) -> None:
         """This number is refused with this of Twilio's errors: 21211 invalid, 21614 no mobile, 21610 said STOP."""
@@ -151,7 +153,7 @@ class TwilioService:
     def _behave(self, reply: str, status: int = 201, delay_s: float = 0.0, retry_after: str = "") -> None:
         with self._changed:
             self._reply, self._status, self._delay_s, self._retry_after = reply, status, delay_s, retry_after
-        self._listen()
+        self._door.open()
 
     # --- telephones ---------------------------------------------------------------------------------
 
@@ -277,23 +279,6 @@ class TwilioService:
         self.hang_up(call)
 
     # --- the API ------------------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        if self._server is not None:
-            return
-        self._server = _Server(self, self._port)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sim-twilio", daemon=True)
-        self._thread.start()
-
-    def _hang_up(self) -> None:
-        server, thread = self._server, self._thread
-        if server is None or thread is None:
-            return
-        self._server = self._thread = None
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
     def create(self, kind: str, form: Form) -> tuple[str, int, str, dict[str, Any]]:
         """(how to reply, status, Retry-After, body) of a POST to Messages or Calls."""
@@ -450,18 +435,10 @@ def read_twiml(text: str) -> list[ET.Element]:
     return list(root)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
+class _Server(DoorServer):
     def __init__(self, service: TwilioService, port: int) -> None:
         self.service = service
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """A sender that gave up waiting is no fault of ours."""
-        _log.info("twilio: %s went away or could not be served", client_address, exc_info=True)
+        super().__init__(port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
