@@ -118,15 +118,16 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(call setup,dev)
 	sh .ci/services >&2
 	$(MAKE) check
-	exec $(BIN)/python -m pytest $(ARGS)
+	exec $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
 
-check: ## lint, formatting, types, import rules, catalogues
+check: ## lint, formatting, types, import rules, catalogues, known weaknesses; writes build/sbom.json
 	$(call setup,dev)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest --quiet tests/gateway/words/test_catalogues.py
+	$(BIN)/python .ci/audit
 
 format: ## let ruff format the code and mend what it safely can
 	$(call setup,dev)

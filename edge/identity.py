@@ -333,6 +333,8 @@ def _files(identity: Identity, key: str, state: Path) -> dict[str, bytes]:
         "node": {"name": identity.node, "state": str(state.absolute())},
         "broker": {
             "url": identity.broker_url,
+            # Where client ids are not tied to users (NATS), who knows one can end its owner's connection: nobody knows this one.
+            "client_id": f"{identity.node}-{hashlib.sha256(identity.token.encode()).hexdigest()[:16]}",
             "ca_file": str(folder / "ca.pem"),
             "certificate_file": str(folder / "certificate.pem"),
             "key_file": str(folder / "key.pem"),

@@ -25,6 +25,8 @@ from edge.tls import client_context, waives_dates
 
 log = logging.getLogger(__name__)
 
+MAX_PACKET = 256 * 1024
+"""Twice what our brokers let through. Whoever speaks in a broker's place must not be able to fill the memory of a Pi."""
 STEADY_S = 60
 """A connection that lasted so long was a good one: the next attempt comes at once. Two nodes of one name lose theirs sooner."""
 
@@ -215,14 +217,23 @@ class MqttLink:
         self._refused = refused
 
 
+class _Client(mqtt.Client):
+    """paho's, which would otherwise make room for whatever length a packet announces."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if bufsize > MAX_PACKET:
+            raise OSError(f"the broker announces a packet of {bufsize} bytes, at most {MAX_PACKET}")
+        return super()._sock_recv(bufsize)
+
+
 def make_client(config: BrokerConfig, client_id: str, clock: str = "sync") -> mqtt.Client:
     """A client with what the configuration says it shows to the broker, not connected.
 
     `clock` is this node's (see edge.tls). ConfigError when a file can't be used.
     """
-    client = mqtt.Client(
+    client = _Client(
         CallbackAPIVersion.VERSION2,
-        client_id,
+        config.client_id or client_id,
         clean_session=False,
         protocol=MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,

@@ -18,8 +18,7 @@ from edge.contract.messages import Batch, encode
 from edge.contract.names import Name
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.alerting.route import Match, RouteConfig
-from gateway.contacts.config import TimeOfDay
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOfDay
 from gateway.rules.trial import TrialConfig
 from gateway.state import State
 from gateway.state.tables import alerts, answers, cursors, events, notifications, page_alerts

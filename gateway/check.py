@@ -1,15 +1,21 @@
 """`satomori-gateway check`: opens each thing the configuration names, and says of each what is wrong."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from sqlalchemy import Connection
 
 from edge.contract.broker import parse_url
+from gateway.alerting.route import FAMILY, route_for
+from gateway.alerting.route import Channel as AlertChannel
 from gateway.api.tokens import read_tokens
+from gateway.clock import behind_us
 from gateway.config import GatewayConfig, NodesConfig
+from gateway.contacts import people
+from gateway.contacts.book import Book
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.ingest import credentials
 from gateway.media import MediaShelf
@@ -20,11 +26,104 @@ from gateway.notify.channels import build_channels
 from gateway.notify.line import LineConfig, read_secret
 from gateway.notify.quota import Quota
 from gateway.own import Own
-from gateway.state import open_state
+from gateway.rules import OWN
+from gateway.state import State, open_state
 from gateway.store import open_store
 
 TIMEOUT_S = 10
 WARN_DAYS = 30
+
+
+def warnings(config: GatewayConfig) -> list[str]:
+    """What opens and runs, but would leave an alert unheard: each with its setting and what to do. It tells no name.
+
+    ConfigError where the state database, which knows who can be reached, doesn't open.
+    """
+    state = open_state(config.state.url)
+    now_us = time.time_ns() // 1000
+    try:
+        with state.read() as connection:
+            return [*_unheard(config, connection, now_us), *_entered_twice(connection), *_clock(state, now_us)]
+    finally:
+        state.close()
+
+
+def _unheard(config: GatewayConfig, connection: Connection, now_us: int) -> list[str]:
+    """Whom nobody would reach: the office, each route and its steps, other groups, the canary; and what nobody watches."""
+    book = Book(config.group, config.contact, ZoneInfo(config.time_zone))
+    found: list[str] = []
+
+    def reaches(where: str, names: Sequence[str], otherwise: str, by: AlertChannel | None = None) -> bool:
+        """Whether somebody is there now; a warning where not. A family is another one for each alert."""
+        if FAMILY in names or any(book.who(connection, name, now_us, by) for name in names):
+            return True
+        over = f" over {by}" if by else ""
+        found.append(f"{where}: nobody of {', '.join(names)} can be reached{over} now; {otherwise}.{_remedy(config, names, by)}")
+        return False
+
+    office = config.people.office if config.people else None
+    heard = office is not None and reaches("people.office", [office], "an alert that nobody else takes would go unheard")
+    whole = None
+    for number, route in enumerate(config.route):
+        if whole is not None:
+            found.append(f"route.{number}: no alert comes here: route.{whole} before it fits every alert. Put it before that")
+            continue
+        if not route.match.model_dump(exclude_none=True):
+            whole = number
+        there = [
+            reaches(
+                f"route.{number}.to" if route.to else f"route.{number}.steps.{at}", step.to, "this step is passed over", step.by
+            )
+            for at, step in enumerate(route.all_steps)
+        ]
+        if not any(there):
+            end = "only the office would hear of it" if heard else "it would go unheard"
+            found.append(f"route.{number}: none of its steps reaches anybody; an alert comes by it, and {end}")
+    found += _without_route(config, "only the office" if heard else "nobody")
+    told = {to for route in config.route for step in route.all_steps for to in step.to} | {office}
+    for name in config.group.keys() - told:
+        reaches(f"group.{name}", [name], "what is for this group would go unheard")
+    if config.canary is not None:
+        reaches("canary.to", [config.canary.to], "nobody answers the daily test alarm")
+    elif config.people is not None:
+        found.append("canary: there is none, so nobody would notice that alarms no longer come through. Write [canary]")
+    if config.people is not None and config.heartbeat is None:
+        found.append("heartbeat: there is none, so nobody would notice that this gateway is dead. Write [heartbeat]")
+    return found
+
+
+def _remedy(config: GatewayConfig, names: Sequence[str], by: AlertChannel | None) -> str:
+    """How somebody comes to be there; nothing where no group is named."""
+    group = next((name for name in names if name not in config.contact), None)
+    if group is None:
+        return ""
+    if by in ("mail", "sms", "voice"):
+        return f" Enter an address: satomori-gateway contact add --group {group} --{by} ..., and have its test answered"
+    return f" Have people join: satomori-gateway invite add ... {group}, and have their test answered"
+
+
+def _without_route(config: GatewayConfig, hears: str) -> list[str]:
+    """Kinds of alerts that no route fits: of rules, which always have one, none; the gateway's own, perhaps."""
+    own = {"rule": OWN, "kind": "gateway", "severity": "warning", "node": "gateway", "device": "broker"}
+    if config.people is None or route_for(config.route, own) is not None:
+        return []
+    return [f'route: none fits what the gateway finds wrong with itself: {hears} hears of it. Add match = {{ kind = "gateway" }}']
+
+
+def _entered_twice(connection: Connection) -> list[str]:
+    said = {"name": "are called the same", "number": "have one telephone number"}
+    return [
+        f"contacts {' and '.join(one.contacts)} {said[one.by]}: one person who is entered twice is told twice. "
+        "See contact list; contact remove takes one away"
+        for one in people.alike(connection)
+    ]
+
+
+def _clock(state: State, now_us: int) -> list[str]:
+    by_us = behind_us(state, now_us)
+    if not by_us:
+        return []
+    return [f"clock: this machine's clock is {by_us // 60_000_000} min behind what a gateway here knew. Check its time server"]
 
 
 def check(config: GatewayConfig) -> dict[str, str | None]:

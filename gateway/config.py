@@ -8,13 +8,14 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 
 from edge.contract.broker import parse_url
 from edge.contract.faults import plain
 from edge.contract.names import Name
 from gateway.alerting.mute import FlappingConfig, InhibitConfig, MaintenanceConfig
 from gateway.alerting.route import FAMILY, RouteConfig
+from gateway.audit.config import AuditConfig
 from gateway.canary import CANARY, CanaryConfig
 from gateway.contacts.config import GroupConfig, PeopleConfig
 from gateway.deployments import Deployment
@@ -22,11 +23,14 @@ from gateway.errors import ConfigError
 from gateway.flow.config import AreaConfig
 from gateway.heartbeat import HeartbeatConfig
 from gateway.ingest import GatewayBrokerConfig
+from gateway.keeping.config import KeepConfig
 from gateway.mimamori.config import MimamoriConfig, SearchConfig
 from gateway.notify import ContactConfig
 from gateway.notify.channels import ChannelsConfig
+from gateway.open_data import OpenDataConfig
 from gateway.rules import OWN, SYNTHETIC, RuleConfig
 from gateway.rules.detection import DetectionConfig
+from gateway.shares import ShareConfig
 from gateway.store import StoreConfig
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +59,9 @@ class ApiConfig(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 takes a free one.")
     tokens_file: Path = Field(description="File with lines `<actor> <role> <token>`, readable by the gateway only.")
+    trusted_proxies: list[IPvAnyNetwork] = Field(
+        [], description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed: 127.0.0.1, 192.0.2.0/28."
+    )
     stale_after_s: Annotated[float, Field(gt=0)] = Field(600, description="A device silent for this long is shown as unknown.")
 
 
@@ -137,8 +144,12 @@ class GatewayConfig(BaseModel):
     channel: ChannelsConfig = Field(ChannelsConfig(), description="Over what people are told: line, push, mail, twilio.")
     group: dict[Name, GroupConfig] = Field({}, description="People who are told together, by name.")
     people: PeopleConfig | None = Field(None, description="What messages to people need; absent: webhooks only.")
-    mimamori: MimamoriConfig = Field(MimamoriConfig(), description="What is kept of where tags were.")
+    keep: KeepConfig = Field(KeepConfig(), description="How long what is kept.")
+    mimamori: MimamoriConfig = Field(MimamoriConfig(), description="Who may look where tags were.")
     search: SearchConfig = Field(SearchConfig(), description="How a missing person is searched for.")
+    share: ShareConfig = Field(ShareConfig(), description="How much of the gateway one node may take.")
+    audit: AuditConfig = Field(AuditConfig(), description="Who outside remembers what the trail of acts was.")
+    open_data: OpenDataConfig | None = Field(None, description="What everybody may have, at /open/; absent: nothing.")
     canary: CanaryConfig | None = Field(None, description="A test alarm each day, the whole way to a phone; absent: none.")
     heartbeat: HeartbeatConfig | None = Field(None, description="Who outside is told that the gateway is well; absent: nobody.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
@@ -178,6 +189,9 @@ class GatewayConfig(BaseModel):
         if self.people is not None and self.people.office not in (*self.contact, *self.group):
             name = self.people.office
             raise ValueError(f"people.office: neither contact.{name} nor group.{name} is configured")
+        for name in self.people.mode_to if self.people is not None else ():
+            if name not in (*self.contact, *self.group):
+                raise ValueError(f"people.mode_to: neither contact.{name} nor group.{name} is configured")
         return self
 
     @model_validator(mode="after")
@@ -185,6 +199,30 @@ class GatewayConfig(BaseModel):
         for name in self.search.groups:
             if name not in (*self.contact, *self.group):
                 raise ValueError(f"search: neither contact.{name} nor group.{name} is configured")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_go_somewhere(self) -> "GatewayConfig":
+        name = self.audit.heads_to
+        if name is not None and name not in (*self.contact, *self.group):
+            raise ValueError(f"audit.heads_to: neither contact.{name} nor group.{name} is configured")
+        return self
+
+    @model_validator(mode="after")
+    def _open_areas_tell_nothing_together(self) -> "GatewayConfig":
+        stands: dict[tuple[str, str], str] = {}
+        for name in self.open_data.areas if self.open_data is not None else ():
+            if name not in self.area:
+                raise ValueError(f"open_data.areas: area.{name} is not configured")
+            if self.store.type != "sqlite":
+                raise ValueError("open_data.areas: counts are read from the series store, which works with a sqlite one only")
+            for line in self.area[name].line:
+                other = stands.setdefault((line.node, line.device), name)
+                if other != name:
+                    raise ValueError(
+                        f"open_data.areas: {other} and {name} share the counter {line.node}/{line.device}: what one has more "
+                        "than the other would tell of few people. Publish one of them"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -210,6 +248,14 @@ class GatewayConfig(BaseModel):
     def _channels_know_people(self) -> "GatewayConfig":
         if self.channel.any and self.people is None:
             raise ValueError("channel: needs [people], which says how phones reach this gateway and where its keys are")
+        return self
+
+    @model_validator(mode="after")
+    def _deployments_belong_to_groups(self) -> "GatewayConfig":
+        for number, one in enumerate(self.deployment):
+            for name in one.groups:
+                if name not in self.group:
+                    raise ValueError(f"deployment.{number}.groups: group.{name} is not configured")
         return self
 
     @field_validator("route")

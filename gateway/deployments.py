@@ -3,12 +3,30 @@
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from edge.contract.names import Name
 
-Latitude = Annotated[float, Field(ge=-90, le=90)]
-Longitude = Annotated[float, Field(ge=-180, le=180)]
+
+def _position(value: object) -> tuple[float, float]:
+    """(latitude, longitude), degrees. ValueError that says how one is written, and whether the two stand the wrong way round."""
+    how = "write latitude and longitude in degrees as [36.1046, 140.0846]"
+    pair = value if isinstance(value, list | tuple) else ()
+    numbers = [float(one) for one in pair if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(pair) != 2 or len(numbers) != 2:
+        raise ValueError(f"{str(value)[:60]!r} is no position; {how}")
+    latitude, longitude = numbers
+    if abs(latitude) <= 90 and abs(longitude) <= 180:
+        return latitude, longitude
+    if abs(longitude) <= 90 and abs(latitude) <= 180:
+        raise ValueError(
+            f"[{latitude:g}, {longitude:g}] has no latitude from -90 to 90 first; is it [{longitude:g}, {latitude:g}]?"
+        )
+    raise ValueError(f"[{latitude:g}, {longitude:g}] is no place on earth; {how}")
+
+
+Position = Annotated[tuple[float, float], BeforeValidator(_position)]
+"""Latitude and longitude, degrees (WGS 84)."""
 
 
 class Deployment(BaseModel):
@@ -21,9 +39,10 @@ class Deployment(BaseModel):
     kind: Name = Field(description="What it is there for: trap, camera, tags, flow, node.")
     place: str = Field(min_length=1, max_length=60, description="The place, as its people call it: 北尾根.")
     label: str = Field("", max_length=60, description="Which one there: 3番.")
-    at: tuple[Latitude, Longitude] | None = Field(
+    at: Position | None = Field(
         None, description="Latitude and longitude, degrees (WGS 84): [36.1046, 140.0846]. Who is asked to go gets a map."
     )
+    groups: list[Name] = Field([], description="Groups that look after it: their farmers and hunters see it, and nobody else's.")
     qr: int = Field(1, ge=1, le=9999, description="Count up when a trap's printed QR was lost: it opens nothing from then on.")
 
 

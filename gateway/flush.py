@@ -14,6 +14,7 @@ from edge.contract.topics import parse
 from gateway.rules import Fact
 
 QUARANTINE_BYTES = 4096
+KEPT_REFUSALS = 200  # of one node in one group
 
 SeriesKey = tuple[str, str, str]  # node, device, metric
 EpochKey = tuple[str, str]  # node, epoch
@@ -126,13 +127,23 @@ class Flush:
     seen: set[str] = field(default_factory=set)  # nodes that have just spoken themselves
     duplicates: int = 0
     strangers: int = 0  # events of tags that nobody is enrolled for, dropped
+    late: dict[tuple[str, str], int] = field(default_factory=dict)  # by kind and node: past their retention, dropped
+    refusals: dict[str, int] = field(default_factory=dict)  # by node: how many, also of those that are not kept
+    crowded: set[str] = field(default_factory=set)  # nodes that have more of something than a node can have
 
-    def refuse(self, message: Message, reason: str, seq: int | None = None) -> None:
-        """Keeps the beginning of what is refused, with the reason. `seq` None: the whole message."""
+    def refuse(self, message: Message, reason: str, seq: int | None = None, node: str | None = None) -> None:
+        """Keeps the beginning of what is refused, with the reason. `seq` None: the whole message.
+
+        Of one node so many in a group, that a flood of them costs no more; the others are counted. `node`: where the topic names
+        none.
+        """
         try:
-            node = parse(message.topic).node
+            node = node or parse(message.topic).node
         except ValueError:
             node = None
+        number = self.refusals[node or ""] = self.refusals.get(node or "", 0) + 1
+        if number > KEPT_REFUSALS:
+            return
         self.quarantine.append(
             {
                 "received_us": self.now_us,
@@ -155,8 +166,7 @@ class Flush:
         (node, epoch), seq = self.origin(index)
         series, time_ms, value = self.points[index]
         reason = reason[:MAX_REASON] or "refused by the series store"
-        self.refuse(Message("store", json.dumps([*series, time_ms, value]).encode()), reason, seq)
-        self.quarantine[-1]["node"] = node
+        self.refuse(Message("store", json.dumps([*series, time_ms, value]).encode()), reason, seq, node)
         self.work[node, epoch].rejected.append((seq, reason))
 
 

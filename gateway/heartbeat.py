@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
 from sqlalchemy.exc import OperationalError
 
 from gateway.notify.guard import Blocked, Guard
@@ -28,11 +28,19 @@ class HeartbeatConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: HttpUrl = Field(description="GET while the gateway is well: the address a heartbeat monitor gave you.")
+    url: HttpUrl = Field(description="GET while the gateway is well: the https address a heartbeat monitor gave you.")
     fail_url: HttpUrl | None = Field(None, description="GET while it is not; absent: nothing is said then.")
     every: Annotated[Duration, Field(ge=10)] = Field(60, description="How often.")
     timeout_s: Annotated[float, Field(gt=0, le=30)] = Field(10, description="How long one may take.")
     allow_private: bool = Field(False, description="Whether the watcher may be in a private network (192.168..., 10...).")
+
+    @field_validator("url", "fail_url")
+    @classmethod
+    def _is_secret_on_its_way(cls, url: HttpUrl | None) -> HttpUrl | None:
+        """Who reads the address on the wire can say in the gateway's place that it is well."""
+        if url is not None and url.scheme != "https" and url.host not in ("127.0.0.1", "localhost", "[::1]"):
+            raise ValueError(f"http to {url.host} is open to be read; write https:// (http is for a watcher on this machine)")
+        return url
 
 
 class Heartbeat:

@@ -1,7 +1,8 @@
 """MQTT into the pipeline: one thread that reads what is there, has it processed as one group, then acknowledges.
 
 A group is what has arrived, up to a size: nothing ever waits for more to come, so no broker's in-flight limit can stall it, and
-under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`.
+under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`: what a
+node sends beyond its share (gateway.shares) is acknowledged to the broker and waits, or is left unread until it comes again.
 """
 
 import logging
@@ -28,11 +29,12 @@ from gateway.buffered import BufferedClient, Published
 from gateway.errors import ConfigError
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
+from gateway.shares import ShareConfig, Shares
 from gateway.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-GROUP = 1000
+GROUP, GROUP_BYTES = 1000, 4 * 1024 * 1024  # what is read at once: one node's large messages must not keep the others waiting
 OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
 CATCH_UP_US = 10 * 60 * 1_000_000
@@ -77,16 +79,18 @@ class Ingest:
         now_us: Callable[[], int],
         listened_until_us: int | None,
         outgoing: Outgoing | None = None,
+        shares: Shares | None = None,
     ) -> None:
         """`listened_until_us`: when an earlier run of this gateway last listened; None if none did.
 
-        `outgoing` is asked what else to publish, once a second and when somebody rings. ConfigError when what the
-        configuration says to show to the broker can't be used.
+        `outgoing` is asked what else to publish, once a second and when somebody rings. `shares`: how much of a group each node
+        may have. ConfigError when what the configuration says to show to the broker can't be used.
         """
         self._host, self._port, self._tls = parse_url(config.url)
         self._config, self._processor, self._telemetry = config, processor, telemetry
         self._rng, self._now_us = rng, now_us
         self._outgoing, self._rung = outgoing, threading.Event()
+        self._shares = shares or Shares(ShareConfig())
         self._own: deque[tuple[str, bytes]] = deque(maxlen=OWN_WAITING)
         self._new_session, self._said_mute, self._next_speech = True, False, 0.0
         self._stop = threading.Event()
@@ -143,7 +147,7 @@ class Ingest:
             if self._stop.is_set():
                 client.disconnect()
                 break
-            readable, writable = client.wait(TICK_S / 2)
+            readable, writable = client.wait(self._patience_s())
             code = MQTTErrorCode.MQTT_ERR_SUCCESS
             if readable:
                 code = self._read(client)
@@ -156,8 +160,7 @@ class Ingest:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._down(mqtt.error_string(code))
                 break
-            if self._arrived:
-                self._process(client)
+            self._process(client)
             self._tick_if_due()
             self._speak_if_due(client)
             if (code := client.flush()) != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -172,22 +175,30 @@ class Ingest:
     def _read(self, client: BufferedClient) -> MQTTErrorCode:
         """Reads packets until none is complete, or a group is full. paho keeps the rest of a half-read packet."""
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
-        before = -1
-        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._arrived) < GROUP:
+        before, room = -1, GROUP_BYTES
+        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._arrived) < GROUP and room > 0:
             if before == len(self._arrived) and not client.ahead:
                 break
             before = len(self._arrived)
             code = client.loop_read()
+            if len(self._arrived) > before:
+                room -= len(self._arrived[-1].message.payload)
         return code
+
+    def _patience_s(self) -> float:
+        """How long to wait for the broker's next word."""
+        due_s = self._shares.due_s(self._now_us())
+        return TICK_S / 2 if due_s is None else min(due_s, TICK_S / 2)
 
     def _process(self, client: BufferedClient) -> None:
         arrived, self._arrived = self._arrived, []
         now_us = self._now_us()
         since_us = self._since_us or now_us
         away_since_us = self._away_since_us if now_us - since_us < CATCH_UP_US else None
-        messages = [one.message for one in arrived]
+        messages = self._shares.take((one.message for one in arrived), now_us)
         complained = False
-        while True:
+        acks: list[tuple[str, bytes]] = []
+        while messages:
             try:
                 acks = self._processor.process(messages, now_us, away_since_us)
                 break
@@ -211,6 +222,7 @@ class Ingest:
     def _tick_if_due(self) -> None:
         if time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + TICK_S
+            self._shares.tick(self._now_us())
             try:
                 self._processor.tick(self._now_us(), self._since_us)
                 self._said_stuck = False

@@ -5,7 +5,7 @@ a message holds, the work it makes here is bounded.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -18,8 +18,10 @@ from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
 from edge.contract.topics import Channel, Topic, parse
 from gateway.flush import Content, EpochKey, Flush, Latest, Message, Settled, Synced, Work, Zero, runs
+from gateway.keeping.late import Keeps
 from gateway.nodes.commands import check_result
 from gateway.nodes.desired import check_report
+from gateway.nodes.limit import Limit
 from gateway.rules import Fact
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, nodes, ranges
@@ -33,8 +35,12 @@ EARLIEST_US = 1_577_836_800_000_000  # 2020-01-01: nothing of ours is older
 FUTURE_US = 24 * 3600 * 1_000_000  # of a boot whose zero we had to guess; a trusted clock is never so far ahead
 LONGEST_WAIT_US = 90 * 86_400 * 1_000_000  # a record that waited longer by a clock never set: that clock was set meanwhile
 MAX_DEVICES = 1000  # of one node, as in its Birth: the flood of names of a broken one must not fill memory and disk
+MAX_SERIES = 10_000  # of one node
 MAX_RANGES = 50_000  # pieces that one epoch's numbers lie in; a week of events while the series store is down
 MAX_UNHEARD = 10_000_000  # numbers a node may have given up before we heard of them: more than an outbox holds
+# New ones of one node: a card that was restored now and then, and a week of power cuts. What comes too early is left unread.
+NEW_EPOCHS, EPOCH_EVERY_US = 50, 600 * 1_000_000
+NEW_BOOTS, BOOT_EVERY_US = 2000, 60 * 1_000_000
 _REMEMBERED = 100_000  # topics, boots and epochs kept in memory; a flood of names must not fill it
 _PIECES = 1_000_000  # of all remembered epochs together
 
@@ -43,12 +49,16 @@ _RANGES = select(ranges.c.body, ranges.c.declared).where(ranges.c.node == bindpa
 _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
 
 
+class _TooEarly(Exception):
+    """The message is left unread: neither used nor refused, so that its node sends it again later."""
+
+
 class Intake:
     """Reads groups of messages; `committed` tells it what came of them."""
 
-    def __init__(self, database: Database, wanted: frozenset[str], is_ours: Callable[[str], bool]) -> None:
-        """`wanted`: the metrics that rules want facts of. `is_ours(tag)`: whether somebody is enrolled for it."""
-        self._database, self._wanted, self._is_ours = database, wanted, is_ours
+    def __init__(self, database: Database, wanted: frozenset[str], keeps: Keeps) -> None:
+        """`wanted`: the metrics that rules want facts of. `keeps`: what is dropped before it is stored."""
+        self._database, self._wanted, self._is_ours, self._late = database, wanted, keeps.is_ours, keeps.late
         self.unsaved: set[Latest] = set()
         """Of which series a newer reading came since somebody cleared this."""
         self._latest: dict[str, dict[tuple[str, str], Latest]] = defaultdict(dict)  # by node, then by device and metric
@@ -58,6 +68,8 @@ class Intake:
         self._next: dict[EpochKey, int] = {}  # the next seq a node said it will give out
         self._boots: dict[tuple[str, str], Zero] = {}
         self._devices: dict[str, set[str]] = defaultdict(set)
+        self._heard: set[tuple[str, str]] = set()  # boots, whether there is something to know of them or not
+        self._new: dict[tuple[str, str], Limit] = {}  # by node, and what it has a new one of
         with database.read() as connection:
             for row in connection.execute(select(latest)):
                 key = (row.node, row.device, row.metric)
@@ -74,6 +86,8 @@ class Intake:
                 self._read(flush, message)
             except ValueError as error:
                 flush.refuse(message, str(error))
+            except _TooEarly:
+                pass  # flush.crowded has the node
         for key, work in flush.work.items():
             if work.lost:
                 self._record_losses(flush, key, work)
@@ -139,10 +153,15 @@ class Intake:
 
     def _birth(self, flush: Flush, node: str, birth: Birth, *, news: bool) -> None:
         """Notes what the node says of itself; asks for what it no longer has and we never saw."""
+        work = self._work(flush, node, birth.epoch)
+        if len(birth.devices) > MAX_DEVICES - len(self._devices[node]):
+            kept = [born for born in birth.devices if self._has_room(flush, node, born.device)]
+            birth = birth.model_copy(update={"devices": kept})
+        else:
+            self._devices[node].update(born.device for born in birth.devices)
         flush.births[node] = birth
         if news:
             flush.born.add(node)
-        work = self._work(flush, node, birth.epoch)
         _make_room(self._next)
         self._next[node, birth.epoch] = birth.next
         durable = work.settled.durable
@@ -168,6 +187,8 @@ class Intake:
     def _batch(self, flush: Flush, message: Message, node: str, batch: CheckedBatch) -> None:
         work = self._work(flush, node, batch.epoch)
         self._check_size((node, batch.epoch), work, batch)
+        if (node, batch.boot) not in self._heard:
+            self._hear_boot(flush, node, batch.boot)
         if batch.readings or batch.events:
             self._hear_synced(flush, work, node, batch)
             zero_us, trusted = self._zero(flush, node, batch)
@@ -188,11 +209,13 @@ class Intake:
     def _check_size(self, key: EpochKey, work: Work, batch: CheckedBatch) -> None:
         """ValueError for a batch that scatters this epoch's numbers too far, or gives up what nobody can have had."""
         durable = work.settled.durable
-        if len(durable) >= MAX_RANGES:
+        if len(durable) + len(batch.lost) >= MAX_RANGES:
             after = durable.copy()
             for seq in _seqs(batch):
                 after.add(seq)
-            if len(after) > len(durable):
+            for low, high, _ in batch.lost:
+                after.add(low, high)
+            if len(after) > max(len(durable), MAX_RANGES - 1):
                 raise ValueError(f"this epoch's numbers lie in {len(durable)} pieces already: only what fills gaps is taken")
         if batch.lost:
             high = max(row[1] for row in batch.lost)
@@ -224,8 +247,12 @@ class Intake:
                 continue
             last = series.get((device, metric))
             if last is None:
-                if not self._has_room(node, device):
+                if not self._has_room(flush, node, device):
                     refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
+                    continue
+                if len(series) >= MAX_SERIES:
+                    flush.crowded.add(node)
+                    refused.append((seq, f"this node has {MAX_SERIES} series already", record))
                     continue
                 last = series[device, metric] = Latest((node, device, metric), time_us, now_us, seq, value)
                 unsaved.add(last)
@@ -274,6 +301,13 @@ class Intake:
                     work.facts.append((seq, seq))
                     flush.strangers += 1
                 work.seqs.append(seq)
+            elif known is None and (kind := self._late(event, time_us, now_us)) is not None:
+                # It is settled, so that its node lets go of it too.
+                if not work.knows(seq):
+                    work.staged.add(seq)
+                    work.facts.append((seq, seq))
+                    flush.late[kind, node] = flush.late.get((kind, node), 0) + 1
+                work.seqs.append(seq)
             elif known is None and getattr(event, "tag", None) is not None and work.knows(seq):
                 work.seqs.append(seq)  # sent again, and dropped when nobody was enrolled for it yet
                 flush.duplicates += 1
@@ -283,7 +317,7 @@ class Intake:
                 stranger = (tag := getattr(event, "tag", None)) is not None and not self._is_ours(tag)
                 payload = event.model_dump_json(by_alias=True, exclude={"tag"} if stranger else None).encode()
                 flush.refuse(message._replace(payload=payload), SEQ_REUSED, seq)
-            elif not self._has_room(node, event.device):
+            elif not self._has_room(flush, node, event.device):
                 reason = f"this node has {MAX_DEVICES} devices already"
                 batch.rejected.append((seq, reason, event.model_dump(by_alias=True)))
             else:
@@ -363,17 +397,39 @@ class Intake:
             if settled is None:
                 with self._database.read() as connection:
                     row = connection.execute(_RANGES, {"node": node, "epoch": epoch}).first()
+                if row is None:
+                    self._begin(flush, node, "epoch", NEW_EPOCHS, EPOCH_EVERY_US)
                 settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared)) if row else Settled(Ranges(), Ranges())
                 _make_room(self._settled)
                 self._settled[key] = settled
             work = flush.work[key] = Work(settled, max((high for _, high in settled.durable), default=0))
         return work
 
-    def _has_room(self, node: str, device: str) -> bool:
+    def _hear_boot(self, flush: Flush, node: str, boot: str) -> None:
+        """_TooEarly where the node starts more often than a node can."""
+        if self._known_zero(flush, node, boot) is None:
+            self._begin(flush, node, "boot", NEW_BOOTS, BOOT_EVERY_US)
+        if len(self._heard) >= _REMEMBERED:
+            self._heard.clear()
+        self._heard.add((node, boot))
+
+    def _begin(self, flush: Flush, node: str, what: str, burst: int, every_us: int) -> None:
+        """Counts something new of a node. _TooEarly where it has had too much of it lately."""
+        limit = self._new.get((node, what))
+        if limit is None:
+            _make_room(self._new)
+            limit = self._new[node, what] = Limit(burst, every_us)
+        if limit.wait_s(flush.now_us):
+            flush.crowded.add(node)
+            raise _TooEarly
+        limit.count(flush.now_us)
+
+    def _has_room(self, flush: Flush, node: str, device: str) -> bool:
         """Whether the device is known, or may still become so."""
         known = self._devices[node]
         if device not in known:
             if len(known) >= MAX_DEVICES:
+                flush.crowded.add(node)
                 return False
             known.add(device)
         return True

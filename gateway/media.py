@@ -21,6 +21,7 @@ from sqlalchemy import insert, select
 
 from edge.contract.names import SHA256_PATTERN
 from gateway.errors import ConfigError
+from gateway.picture_news import arrived
 from gateway.state import State, tables
 from gateway.store.disk import RESERVE_MIB, Reserve
 
@@ -177,6 +178,7 @@ class MediaShelf:
                             sha256=sha256, size=length, content_type=content_type, received_us=self._now_us()
                         )
                     )
+                    arrived(connection, sha256)
         return Kept(sha256, path, length, content_type)
 
     def keep(self, sha256: str, content: bytes, content_type: str) -> Kept:

@@ -21,6 +21,12 @@ DOSSIER = "dossier_changed"
 """A capture's dossier: `{"capture": id, "opened_us": ..., "missing": [...], "completed": true | false}`."""
 CONFIRMED = "picture_confirmed"
 """A person says what a picture shows: `{"media": sha256, "content": ..., "species": ... | null}`."""
+RECOUNTED = "area_recounted"
+"""Somebody counted heads: `{"counted": 120}`."""
+TOWN_MODE = "town_mode"
+"""The town's mode: `{"mode": "disaster"}`."""
+OWN_TYPES = (VISITED, DOSSIER, CONFIRMED, RECOUNTED, TOWN_MODE)
+"""All of them."""
 
 
 def add_fact(

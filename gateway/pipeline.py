@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, case, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, case, delete, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from edge.contract.messages import VERSION, Ack, encode
@@ -27,6 +27,8 @@ from edge.contract.topics import Channel, Topic, topic_for
 from gateway.errors import StoreDown, StoreRefused
 from gateway.flush import EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
 from gateway.intake import LATE_US, Intake
+from gateway.keeping.late import TAKES_ALL, Keeps
+from gateway.keeping.late import count as count_late
 from gateway.nodes.commands import commit_results
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
@@ -49,6 +51,8 @@ PROBE_S, PROBE_POINTS = 0.5, 500
 # How many refused writes one group may cost: in search of the points that are at fault, and while nothing at all is taken.
 REFUSALS, REFUSALS_OF_ALL = 256, 64
 QUARANTINE_ROWS = 100_000  # the newest; a flood of bad messages must not fill the disk
+NODE_ROWS = 5_000  # of them of one node, and of its losses: its flood must not push out what is known of the others
+PIECES = 50  # of an epoch's ranges cost as much to write as a reading
 _LATEST = ("time_us", "received_us", "seq", "value")
 ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it too large
 
@@ -80,23 +84,31 @@ class Pipeline:
         telemetry: Telemetry,
         say: Callable[[str, dict[str, Any]], None],
         outgoing: Outgoing | None = None,
-        is_ours: Callable[[str], bool] = lambda _: True,
         paging: Paging | None = None,
+        keeps: Keeps = TAKES_ALL,
     ) -> None:
         """`say(kind, body)` tells the live stream what was committed. `outgoing` is told which nodes came back.
 
-        Events of a tag that is not `is_ours(tag)` are dropped before they are stored. `paging` is told that time passes.
+        `paging` is told that time passes. `keeps`: what is dropped before it is stored.
         """
         self._database, self._store, self._watch, self._telemetry, self._say = database, store, watch, telemetry, say
         self.store_down = False
         """Whether the series store took no points when it was last asked."""
         self._store_try_us = 0
-        self._intake = Intake(database, watch.metrics, is_ours)
+        self._intake = Intake(database, watch.metrics, keeps)
         self._outgoing, self._paging = outgoing, paging
+        self._note: Callable[[str, str, int, int], object] = lambda *_: None
+        self._charge: Callable[[str, float], object] = lambda *_: None
         self._deaf_until_us = 0
         self._seen: dict[str, int] = {}  # when nodes spoke last, not saved yet
         # Events may be committed that no rule has seen: after a crash, and when the watch could not commit.
         self._unjudged = True
+
+    def contain(self, note: Callable[[str, str, int, int], object], charge: Callable[[str, float], object]) -> None:
+        """`note(node, what, now_us, times)` hears from now on what no honest node does (gateway.nodes.conduct), and
+        `charge(node, readings)` what a node cost beyond what its messages showed (gateway.shares).
+        """
+        self._note, self._charge = note, charge
 
     def process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None = None) -> list[tuple[str, bytes]]:
         """Takes the messages through all steps; returns (topic, payload) of the acks to publish.
@@ -135,6 +147,7 @@ class Pipeline:
             self._unjudged = False
         wait_s = self._store_readings(flush)
         self._count(flush, len(messages))
+        self._note_conduct(flush)
         return [ack for (node, epoch), work in flush.work.items() for ack in _acks(node, epoch, work, wait_s)]
 
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
@@ -181,8 +194,10 @@ class Pipeline:
                 connection.execute(insert(events), flush.events)
                 commit_pictures(connection, flush.events)
                 commit_visits(connection, flush.events)
+            count_late(connection, flush.late, flush.now_us)
             if flush.lost:
                 connection.execute(insert(losses), flush.lost)
+                _keep_newest(connection, losses, {row["node"] for row in flush.lost})
             if flush.quarantine:
                 _commit_refused(connection, flush.quarantine)
             if flush.boots:
@@ -279,13 +294,30 @@ class Pipeline:
                 taken, down = True, False
         return refused, [index for start, end in pieces for index in range(start, end)]
 
+    def _note_conduct(self, flush: Flush) -> None:
+        now_us = flush.now_us
+        for (node, _), work in flush.work.items():
+            if work.reused:
+                self._note(node, "seq_reused", now_us, 1)
+            if (pieces := len(work.settled.durable)) > PIECES:
+                self._charge(node, pieces / PIECES)
+        for node, number in flush.refusals.items():
+            if node:
+                self._note(node, "refused", now_us, number)
+        for node in flush.born:
+            self._note(node, "reborn", now_us, 1)
+        for node in flush.crowded:
+            self._note(node, "crowded", now_us, 1)
+
     def _count(self, flush: Flush, messages: int) -> None:
         telemetry = self._telemetry
         telemetry.messages.inc(messages)
         telemetry.records.labels("event").inc(len(flush.events))
         telemetry.duplicates.inc(flush.duplicates)
         telemetry.strangers.inc(flush.strangers)
-        telemetry.quarantined.inc(len(flush.quarantine))
+        for (kind, _), number in flush.late.items():
+            telemetry.too_late.labels(kind).inc(number)
+        telemetry.quarantined.inc(sum(flush.refusals.values()))
         telemetry.lost.inc(sum(row["high"] - row["low"] + 1 for row in flush.lost))
 
 
@@ -297,6 +329,21 @@ def _commit_refused(connection: Connection, rows: list[dict[str, Any]]) -> None:
     connection.execute(insert(quarantine), rows)
     newest = select(func.max(quarantine.c.id)).scalar_subquery()
     connection.execute(delete(quarantine).where(quarantine.c.id <= newest - QUARANTINE_ROWS))
+    _keep_newest(connection, quarantine, {row["node"] for row in rows})
+
+
+def _keep_newest(connection: Connection, table: Table, whose: set[str | None]) -> None:
+    """Lets go of what is older than the NODE_ROWS newest of each node."""
+    for node in whose:
+        oldest = (
+            select(table.c.id)
+            .where(table.c.node == node)
+            .order_by(table.c.id.desc())
+            .limit(1)
+            .offset(NODE_ROWS)
+            .scalar_subquery()
+        )
+        connection.execute(delete(table).where(table.c.node == node, table.c.id <= oldest))
 
 
 def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pieces, _Pieces]]) -> dict[EpochKey, Settled]:

@@ -4,23 +4,26 @@
 """
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
+from gateway.accounts.account import role_of
+from gateway.accounts.desk import Accounts
 from gateway.alerting.lifecycle import Alert
 from gateway.api.answer import AnswerPage
 from gateway.api.answer import taking as taking_links
 from gateway.api.hooks_twilio import TwilioHooks
 from gateway.api.hooks_twilio import taking as taking_keys
 from gateway.api.push import PushDoor
+from gateway.audit.export import Heads
 from gateway.canary import CANARY, EVERY_S, Canary
 from gateway.chores import Chore, Chores
+from gateway.clock import OwnClock
 from gateway.config import GatewayConfig
 from gateway.contacts import people, proof
-from gateway.contacts.address import AddressChannel
 from gateway.contacts.book import Book
 from gateway.contacts.desk import Desk
 from gateway.contacts.join import Joining
@@ -29,8 +32,10 @@ from gateway.contacts.proof import Proof
 from gateway.deployments import Deployments
 from gateway.heartbeat import Heartbeat
 from gateway.inbox import Inbox, Worker
+from gateway.keeping.retention import Retention
+from gateway.mimamori.consent import Consents
 from gateway.mimamori.knowing import Knowing
-from gateway.mimamori.retention import Retention
+from gateway.mimamori.labels import Labels
 from gateway.mimamori.search import Search
 from gateway.notify.channels import Channels, build_channels
 from gateway.notify.deliver import Deliverer
@@ -49,7 +54,7 @@ from gateway.talk import HelpLinks, LineTalk
 from gateway.telemetry import Telemetry
 from gateway.telling import Teller
 from gateway.watch import WatchedRule
-from gateway.words import text
+from gateway.words import call_office, text
 
 INBOX = "inbox"
 
@@ -67,6 +72,8 @@ class Outside(NamedTuple):
     """What was committed, to the live stream."""
     chores: Sequence[Chore] = ()
     """Periodic work of other rooms."""
+    learn: Callable[[], None] = lambda: None
+    """Has this process know anew whose tag is whose."""
 
 
 class Reach(NamedTuple):
@@ -86,6 +93,10 @@ class Reach(NamedTuple):
     twilio: TwilioHooks | None
     heartbeat: Heartbeat | None
     search: Search
+    consents: Consents
+    labels: Labels
+    own: Own
+    accounts: Accounts | None
 
     def close(self) -> None:
         """Gives back connections and threads. After the threads of deliveries and chores have ended."""
@@ -119,8 +130,14 @@ def open_reach(
     deliverer = Deliverer(state, channels.by_key, telemetry, rng, now_us, lost=proof.lost)
     links = Links(config.people.public_url, open_link_key(config.people.folder)) if config.people else None
     office = config.people.office if config.people else None
+    call_office(config.people.office_name if config.people else "")
     search = Search(state, config.search, book, deployments, lambda: paging, office=office, ring=deliverer.ring)
-    knowing = Knowing(search, config.mimamori, links)
+    consents = Consents(
+        state, config.mimamori, lambda: paging, office=office, zone=zone, learn=outside.learn, ring=deliverer.ring
+    )
+    town = config.people.town if config.people else ""
+    labels = Labels(lambda: paging, office=office, town=town, learn=outside.learn)
+    knowing = Knowing(search, config.mimamori, links, config.people.office_phone if config.people else None)
     paging = Paging(
         state,
         [*([config.canary.route] if config.canary else []), *config.route],
@@ -134,19 +151,25 @@ def open_reach(
         more=_more(named(book), knowing.more),
     )
     rules = [own.watched()]
+    clock = OwnClock(state, own.condition)
+    clock.run(now_us())  # before anything goes by it
     chores = [
+        Chore("clock", 1, clock.run),
         *outside.chores,
         Chore("search", 5, search.tick),
-        Chore("sightings", 3600, Retention(state, config.mimamori.keep_sightings).run),
+        Chore("consents", 60, consents.tick),
+        Chore("keeping", 3600, Retention(state, config.keep, config.media.folder, telemetry).run),
     ]
     if config.canary:
         rule = config.canary.rule
         rules.append(WatchedRule(CANARY, rule.severity, build_rule(rule)))
         chores.append(Chore("canary", EVERY_S, Canary(state, config.canary, zone, outside.publish, own.condition).run))
+    if config.audit.heads_file or config.audit.heads_to:
+        chores.append(Chore("audit_heads", 3600, Heads(state, config.audit, zone, paging, own.condition).run))
     heartbeat = Heartbeat(state, config.heartbeat, outside.well) if config.heartbeat else None
     if config.heartbeat and heartbeat:
         chores.append(Chore("heartbeat", config.heartbeat.every, heartbeat.run))
-    desk = inbox = answer_page = push = twilio = line_secret = None
+    desk = inbox = answer_page = push = twilio = line_secret = accounts = None
     talks: dict[str, Worker] = {}
     if config.people and links:
         proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), deliverer.ring)
@@ -155,16 +178,21 @@ def open_reach(
         push_url = _push_url(links, config.people.link_for) if config.channel.push else None
         phone = config.people.office_phone
         friend_url = str(line.friend_url) if line and line.friend_url else None
-        desk = Desk(book, proving, joining, zone, _offers(config), friend_url, push_url, phone)
+        desk = Desk(book, proving, joining, zone, config.channel.typed, friend_url, push_url, phone)
         answer_page = AnswerPage(
             state, links, zone, now_us, book.name_of, taking_links(paging.answer_to), search.withheld, push_url, phone
         )
         chores.append(Chore("contacts", 300, proving.run))
+        accounts = Accounts(
+            state, role_of(config.group), config.people.public_url, now_us, book, office=config.people.office,
+            ring=deliverer.ring, mails=config.channel.mail is not None,
+        )  # fmt: skip
+        chores.append(Chore("accounts", 1, accounts.step))
         if line and channels.line:
             line_secret = read_secret(line.channel_secret_file, "channel_secret_file")
             talk = LineTalk(
                 book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office,
-                help_links=_help_links(push_url, phone),
+                help_links=_help_links(push_url, phone), login_link=accounts.line_link,
             )  # fmt: skip
             talks["line"] = talk
             usage, left = channels.line.usage, quotas["line"]
@@ -187,7 +215,23 @@ def open_reach(
     all_chores = Chores(chores, telemetry, now_us)
     ringing = all_chores.ring
     return Reach(
-        paging, deliverer, all_chores, rules, channels, inbox, answer_page, desk, line_secret, push, twilio, heartbeat, search
+        paging,
+        deliverer,
+        all_chores,
+        rules,
+        channels,
+        inbox,
+        answer_page,
+        desk,
+        line_secret,
+        push,
+        twilio,
+        heartbeat,
+        search,
+        consents,
+        labels,
+        own,
+        accounts,
     )
 
 
@@ -200,7 +244,7 @@ def _teller(config: GatewayConfig, deployments: Deployments, zone: ZoneInfo, lin
         return Teller(deployments, zone)
     return Teller(
         deployments, zone, town=config.people.town, answer_url=links.answer_url, link_for_s=config.people.link_for,
-        links_for=knowing.links_for, phone=config.people.office_phone,
+        links_for=knowing.links_for, visit_url=links.visit_url, phone=config.people.office_phone,
     )  # fmt: skip
 
 
@@ -218,14 +262,6 @@ def _help_links(push_url: Callable[[str, int], str] | None, phone: str | None) -
         return found
 
     return links
-
-
-def _offers(config: GatewayConfig) -> tuple[AddressChannel, ...]:
-    """The channels of which somebody may type an address."""
-    has: Iterable[tuple[AddressChannel, object]] = (
-        ("mail", config.channel.mail), ("sms", config.channel.twilio), ("voice", config.channel.twilio)
-    )  # fmt: skip
-    return tuple(name for name, channel in has if channel)
 
 
 def _on_answer(search: Search) -> OnAnswer:

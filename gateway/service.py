@@ -26,19 +26,27 @@ from gateway.api.app import create_app
 from gateway.api.deps import Deps
 from gateway.api.server import serve
 from gateway.api.tokens import read_tokens
+from gateway.chores import Chore
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.keeping.late import Keeps, late_by
+from gateway.keeping.retention import Erasures, replay
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import Enrolled
+from gateway.nodes import ended
+from gateway.nodes.conduct import Conduct
 from gateway.nodes.listener import Care, create_node_app, listening, open_care
 from gateway.nodes.outgoing import Outgoing
+from gateway.open_days import OpenDays
 from gateway.own import Probe
 from gateway.pipeline import Pipeline
 from gateway.reach import Outside, open_reach
+from gateway.relations import Relations
 from gateway.rules import Surroundings, build_rule
+from gateway.shares import Shares
 from gateway.state import State, open_state
 from gateway.state.tables import cursors
 from gateway.state.upsert import upsert
@@ -95,6 +103,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     deployments = Deployments(config.deployment)
     tokens = read_tokens(config.api.tokens_file)
     state = open_state(config.state.url)
+    state.erasures_file = config.keep.erasures_file
+    replay(state, now_us())  # before anything is read: an older database may have brought somebody back
     care = open_care(config.nodes, state, now_us) if config.nodes else None
     store = open_store(config.store)
     media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
@@ -113,7 +123,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         if town_mode(connection) == "disaster":
             tell_mode(connection, now_us())
     town = Surroundings(deployments, ZoneInfo(config.time_zone), config.area, enrolled,
-                        keep_sightings_s=config.mimamori.keep_sightings, pictures_told=config.tells_pictures)  # fmt: skip
+                        keep_sightings_s=config.keep.sightings, pictures_told=config.tells_pictures)  # fmt: skip
     rules = [WatchedRule(name, rule.severity, build_rule(rule, town), rule.kind, rule.mode) for name, rule in config.rule.items()]
     zone = ZoneInfo(config.time_zone)
     outside = Outside(
@@ -128,17 +138,32 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                       "alerts": now_us() - (paging.looked_us or 0) < 120_000_000,
                       "deliveries": now_us() - (reach.deliverer.looked_us or 0) < 30_000_000},
         say=say,
+        learn=_learning(state, enrolled),
+        chores=[Chore("erasures", 5, Erasures(state, enrolled.read).run),
+                *([Chore("open_data", 600, OpenDays(state, reader, config.open_data, config.area, zone).run)]
+                  if config.open_data and (reader := readable(store)) else []),
+                Chore("conduct", 5, lambda at_us: conduct.run(at_us)),  # noqa: PLW0108 - likewise
+                *([Chore("ended", ended.EVERY_S, ended.Ended(state, broker_of(config.broker, care)).run)] if care else [])],
     )  # fmt: skip
     reach = open_reach(config, state, deployments, telemetry, now_us, rng, outside)
     paging = reach.paging
+    shares = Shares(config.share, (conduct := Conduct(state, reach.own.condition)).note, telemetry.left_unread.inc)
     rules += reach.rules
     muting = muting_of(config.inhibit, config.maintenance, config.flapping, zone)
     watch = Watch(state, rules, deployments, telemetry, say, paging, muting)
     outgoing = Outgoing(state, care.signer if care else None)
     pipeline = Pipeline(
-        state, store, watch, telemetry, say, outgoing=outgoing, is_ours=lambda tag: enrolled.whose(tag) is not None, paging=paging
+        state,
+        store,
+        watch,
+        telemetry,
+        say,
+        outgoing=outgoing,
+        paging=paging,
+        keeps=Keeps(lambda tag: enrolled.whose(tag) is not None, late_by(config.keep)),
     )
-    ingest = Ingest(broker_of(config.broker, care), pipeline, telemetry, rng, now_us, _listened_until(state), outgoing)
+    ingest = Ingest(broker_of(config.broker, care), pipeline, telemetry, rng, now_us, _listened_until(state), outgoing, shares)
+    pipeline.contain(conduct.note, shares.charge)
     deps = Deps(
         state=state,
         store=readable(store),
@@ -154,16 +179,24 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         deployments=deployments,
         moved=paging.moved,
         paging=paging,
+        mode_to=config.people.hear_mode if config.people else (),
         answer_page=reach.answer_page,
         desk=reach.desk,
+        accounts=reach.accounts,
         inbox=reach.inbox,
         line_secret=reach.line_secret,
         push=reach.push,
         twilio=reach.twilio,
         rules=config.rule,
         areas=config.area,
+        open_data=config.open_data,
+        zone=zone,
         enrolled=enrolled,
+        world=Relations(state, deployments, enrolled, now_us),
         search=reach.search,
+        consents=reach.consents,
+        labels=reach.labels,
+        look_every_us=int(config.mimamori.look_every * 1e6),
         ring_deliveries=reach.deliverer.ring,
         stale_after_s=config.api.stale_after_s,
         signer=care.signer if care else None,
@@ -177,8 +210,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                _thread("chores", reach.chores.run, loop, failed)]  # fmt: skip
     try:
         async with (
-            serve(create_app(deps), config.api.host, config.api.port) as port,
-            listening(create_node_app(deps, care), config.nodes, care, now_us)
+            serve(create_app(deps), config.api.host, config.api.port, proxies=config.api.trusted_proxies) as port,
+            listening(create_node_app(deps, care, conduct.note), config.nodes, care, now_us)
             if config.nodes and care
             else nullcontext() as nodes,
         ):
@@ -218,6 +251,16 @@ def _thread(name: str, run: Callable[[], None], loop: asyncio.AbstractEventLoop,
             loop.call_soon_threadsafe(failed.set)
 
     return threading.Thread(target=guarded, name=name, daemon=True)
+
+
+def _learning(state: State, enrolled: Enrolled) -> Callable[[], None]:
+    """Has this process know anew whose tag is whose."""
+
+    def learn() -> None:
+        with state.read() as connection:
+            enrolled.read(connection)
+
+    return learn
 
 
 def _listened_until(state: State) -> int | None:

@@ -2,7 +2,7 @@
 
 follow        a greeting: please send your code            unfollow   the address leads nowhere: unreachable
 a button      the answer to a page, or to a test           join       of a LINE group: alone, please
-a code        joins the group                              留守, 戻りました, ヘルプ, else: help
+a code        joins the group                              留守, 戻りました, ログイン, ヘルプ, else: help
 
 Who has joined is answered through the delivery outbox, as a free reply within a minute, else as a push. A stranger is answered by
 reply or not at all: pushes cost, and nobody outside may spend them.
@@ -25,6 +25,7 @@ from gateway.contacts.join import Joined, Joining, Refused, read_code
 from gateway.contacts.person import Address, Person
 from gateway.contacts.proof import answered, heard, lost
 from gateway.inbox import After, Came
+from gateway.notify.deliver import read_message
 from gateway.notify.line import REPLY_WITHIN_US, read_postback
 from gateway.notify.message import Answer, Language, Link, Message
 from gateway.notify.queue import mark_seen, queue
@@ -43,6 +44,7 @@ _HEARD: Final = {
     "away": "heard.away",
     "back": "heard.back",
     "help": "heard.help",
+    "login": "heard.login",
     "today": "heard.today",
     "tomorrow": "heard.tomorrow",
     "week": "heard.week",
@@ -57,6 +59,9 @@ AnswerTo = Callable[[Connection, str, Answer, Literal["line"], int], Answered | 
 
 HelpLinks = Callable[[str, Language, int], Sequence[Link]]
 
+LoginLink = Callable[[Connection, str, int], str | None]
+"""`Accounts.line_link`: (connection, contact, now_us) -> where they come in, once; None: they have no account."""
+
 
 class _Who(NamedTuple):
     contact: str
@@ -70,7 +75,7 @@ class _Who(NamedTuple):
 class LineTalk:
     """The worker of channel `line`; runs in the inbox's thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the wiring has
         self,
         book: Book,
         joining: Joining,
@@ -78,8 +83,10 @@ class LineTalk:
         zone: ZoneInfo,
         reply: Callable[[str, Message], object],
         ring: Callable[[], None] = lambda: None,
+        *,
         office: str | None = None,
         help_links: HelpLinks = lambda _contact, _language, _now_us: (),
+        login_link: LoginLink = lambda _connection, _contact, _now_us: None,
     ) -> None:
         """`reply(token, message)`: at once, for strangers. `ring`: a message was queued. `office`: hears of gaps.
 
@@ -87,7 +94,7 @@ class LineTalk:
         """
         self._book, self._joining, self._answer_to, self._zone = book, joining, answer_to, zone
         self._reply, self._ring, self._office = reply, ring, office
-        self._help_links = help_links
+        self._help_links, self._login_link = help_links, login_link
         self._asked: OrderedDict[str, int] = OrderedDict()
         self._words = {
             _plain(one): kind for kind, id_ in _HEARD.items() for language in LANGUAGES for one in _ways(language, id_)
@@ -149,7 +156,9 @@ class LineTalk:
         if data is None or data[0] not in get_args(Answer):
             return self._helps(connection, came, who, now_us)
         answer: Answer = data[0]  # type: ignore[assignment]
-        columns = select(notifications.c.id, notifications.c.contact, notifications.c.page, notifications.c.kind)
+        columns = select(
+            notifications.c.id, notifications.c.contact, notifications.c.page, notifications.c.kind, notifications.c.body
+        )
         row = connection.execute(columns.where(notifications.c.id == data[1])).first()
         heard(connection, who.address, now_us)
         if row is None:
@@ -163,7 +172,10 @@ class LineTalk:
             mark_seen(connection, row.id, now_us)
             said = Words("", acknowledged("seen", who.language) if answer == "seen" else not_taken("not_asked", who.language))
         else:
-            said = Words("", _said_of(self._answer_to(connection, row.id, answer, "line", now_us), answer, who.language))
+            result = self._answer_to(connection, row.id, answer, "line", now_us)
+            said = Words("", _said_of(result, answer, who.language))
+            if answer == "done" and isinstance(result, Answered):
+                return self._says(connection, came, who, said, now_us, links=_record_of(read_message(row.id, row.body)))
         return self._says(connection, came, who, said, now_us)
 
     def _writes(self, connection: Connection, came: Came, who: _Who | None, user: str, said: str, now_us: int) -> After | None:
@@ -195,7 +207,18 @@ class LineTalk:
             return self._says(
                 connection, came, who, words(who.language, "contact.back" if was else "contact.back_anyway"), now_us
             )
+        if "login" in heard_words and who.state != "unreachable":
+            return self._lets_in(connection, came, who, now_us)
         return self._helps(connection, came, who, now_us)
+
+    def _lets_in(self, connection: Connection, came: Came, who: _Who, now_us: int) -> After | None:
+        # Who has joined and not answered a test yet has shown by this that the account is theirs: LINE says who wrote.
+        url = self._login_link(connection, who.contact, now_us)
+        if url is None:
+            return self._says(connection, came, who, words(who.language, "contact.login_none"), now_us)
+        # LINE's own browser forgets cookies and has no passkeys; by this it opens the telephone's.
+        link = Link(label=text(who.language, "link.login"), url=f"{url}?openExternalBrowser=1")
+        return self._says(connection, came, who, words(who.language, "contact.login"), now_us, links=[link])
 
     def _goes_away(self, connection: Connection, came: Came, who: _Who, until_us: int, now_us: int) -> After | None:
         self._asked.pop(who.contact, None)
@@ -317,9 +340,15 @@ def _said_of(result: Answered | NotTaken, answer: Answer, language: Language) ->
     else:
         parts = [acknowledged(answer, language, result.now.kind)]
     if now is not None and now.going and now.state != "closed":
-        parts.append(text(language, "screen.goes", name=now.going))
+        if answer != "done":  # who has been there is among them, and goes no more
+            parts.append(text(language, "screen.goes", name=now.going))
         parts += [text(language, "screen.needed", needed=now.missing)] if now.missing else []
     return "\n".join(parts)
+
+
+def _record_of(message: Message) -> list[Link]:
+    """Where the visit is recorded that they speak of, as their message offers it."""
+    return [link for link in message.links if link.label == text(message.language, "link.visit")]
 
 
 def _at_us(came: Came) -> int:

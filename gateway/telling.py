@@ -3,6 +3,7 @@
 Every sentence comes from `gateway.words`.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ MAP_URL = "https://maps.gsi.go.jp"
 LINES = 12
 """A list of more alerts than this is cut, and says how many more there are."""
 _GOING = frozenset(("going", "cannot"))
-PERSONAL = frozenset(("watched", "search", "search_help"))
+PERSONAL = frozenset(("watched", "search", "search_help", "consent", "label"))
 """Kinds of alerts and pages that are about a person: a machine hears neither who nor where."""
 _DIGESTS: Mapping[Waited | None, str] = {
     None: "page.digest",
@@ -63,15 +64,17 @@ class Teller:
         answer_url: Callable[[str, int], str] | None = None,
         link_for_s: int = 86_400,
         links_for: Callable[[Person, "About", int], Sequence[Link]] = lambda _person, _about, _now_us: (),
+        visit_url: Callable[[str, str, int], str] | None = None,
         phone: str | None = None,
     ) -> None:
         """`answer_url(notification, expires_us)`: the signed page with the same answers. `town`: who calls by telephone.
 
         `links_for(person, about, now_us)`: what a message offers to open. `phone`: the office's, for who is asked to go.
+        `visit_url(node, device, printed)`: the page that a trap's QR opens, where a visit is recorded.
         """
         self._deployments, self.zone, self._town = deployments, zone, town
         self._answer_url, self._link_for_us, self._links_for = answer_url, link_for_s * 1_000_000, links_for
-        self._phone = phone
+        self._visit_url, self._phone = visit_url, phone
 
     def message(self, id_: str, person: Person, tell: Tell, about: About, now_us: int) -> Message:
         """The message to this person. A fact that a sentence lacks costs the sentence, never the message.
@@ -97,7 +100,11 @@ class Teller:
                 said = self._of_alerts(about, language, now_us)
         buttons = _buttons(tell, about.kind, language)
         first = about.alerts[0] if about.alerts else None
-        links = (*self._for_the_way(about, language, asked=bool(buttons)), *self._links_for(person, about, now_us))
+        links = (
+            *self._for_the_way(about, language, asked=bool(buttons)),
+            *self._for_the_record(tell, about, language),
+            *self._links_for(person, about, now_us),
+        )
         page_url = self._answer_url(id_, now_us + self._link_for_us) if self._answer_url else None
         if page_url is not None and any('"media":' in alert.facts for alert in about.alerts):
             links = (Link(label=text(language, "link.picture"), url=page_url), *links)  # text goes first, the picture is there
@@ -113,7 +120,7 @@ class Teller:
             ),
             buttons=buttons,
             links=links,
-            answer_url=page_url if buttons else None,
+            answer_url=page_url if buttons or tell.kind == "picture" else None,
             page=about.page,
             alert=first.id if first and len(about.alerts) == 1 else None,
             late=any(alert.late for alert in about.alerts),
@@ -127,6 +134,19 @@ class Teller:
             yield Link(label=text(language, "link.map"), url=f"{MAP_URL}/#16/{at[0]:.6f}/{at[1]:.6f}/")
         if asked and self._phone:
             yield Link(label=text(language, "link.phone"), url=f"tel:{self._phone}")
+
+    def _for_the_record(self, tell: Tell, about: About, language: Language) -> Iterator[Link]:
+        """Of a trap: where the visit is recorded, for who is asked what came of it; where a capture's papers are filled in."""
+        traps = {(alert.node, alert.device) for alert in about.alerts}
+        if self._visit_url is None or about.kind != "trap" or len(traps) != 1:
+            return
+        node, device = traps.pop()
+        url = self._visit_url(node, device, self._deployments.of(node, device).qr)
+        capture = json.loads(about.alerts[0].facts).get("capture")
+        if isinstance(capture, str):
+            yield Link(label=text(language, "link.capture"), url=f"{url}/c/{capture}")
+        elif tell.kind == "result":
+            yield Link(label=text(language, "link.visit"), url=url)
 
     def digest(self, id_: str, person: Person, alerts: Sequence[Alert], why: Waited | None, now_us: int) -> Message:
         """Several pages' first words in one message, which asks nothing."""

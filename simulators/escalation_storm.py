@@ -34,8 +34,9 @@ from simulators.line import LinePlatform
 from simulators.line import user_id as line_user
 from simulators.mail_server import MailServer
 from simulators.phone import Phone
+from simulators.ports import free_port
 from simulators.push_service import PushService
-from simulators.town import Edge, Town, free_port, write_toml
+from simulators.town import Edge, Town, write_toml
 from simulators.twilio import Call, TwilioService
 from simulators.world import SimDevice, SimNode, World
 

@@ -24,8 +24,10 @@ from edge.outbox import Outbox
 from simulators.audit import Audit, audit
 from simulators.broker import Broker, mosquitto, nats
 from simulators.escalation_storm import escalation_storm
+from simulators.fuzz import fuzz
 from simulators.phone import Phone
-from simulators.town import Edge, Town, free_port, ledger_count
+from simulators.ports import free_port
+from simulators.town import Edge, Town, ledger_count
 from simulators.world import OPENED_US, SECOND_US, World
 
 RULES = {
@@ -263,12 +265,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--escalations", type=int, default=0, help="Only kills of the gateway while it escalates, so many (default: 0)."
     )
+    parser.add_argument(
+        "--fuzz", type=int, default=0, help="Only questions to a running gateway, so many of each kind an operation (default: 0)."
+    )
     parser.add_argument("--seed", type=int, default=1, help="Decides what is killed and when (default: 1).")
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
     parser.add_argument("--json", action="store_true", help="One JSON object a broker on stdout.")
     arguments = parser.parse_args(argv)
     if arguments.escalations:
         return _escalations(arguments.escalations, arguments.seed, as_json=arguments.json)
+    if arguments.fuzz:
+        return _fuzzed(arguments.fuzz, arguments.seed, as_json=arguments.json)
     bad = False
     if arguments.outbox:
         with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
@@ -318,6 +325,24 @@ def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
         print(_folded(f"  possibly twice: {outcome.possibly_twice}; got more than once: {_words(outcome.twice)}"))
         print("  " + ("\n  ".join(outcome.faults) or "nobody left untold, nobody woken twice, no step skipped or repeated"))
     return 1 if outcome.faults else 0
+
+
+def _fuzzed(examples: int, seed: int, *, as_json: bool) -> int:
+    """A town at work whose gateway is asked whatever can be asked: 1 when an answer was wrong."""
+    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder, Phone(free_port()) as phone:
+        home = Path(folder)
+        with Town(home / "town", nats(home / "broker"), phone, World(seed), nodes=2, rules=RULES) as town:
+            _wait_born(town)
+            try:
+                found = fuzz(town.url, town.token, examples, seed)
+            except ImportError as error:
+                print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
+                return 1
+    if as_json:
+        print(json.dumps({"fuzz": [one._asdict() for one in found]}, ensure_ascii=False))
+    else:
+        print("\n".join(f"{one.operation}: {one.what}" for one in found) or "every answer as described, or a problem document")
+    return 1 if found else 0
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from zlib import crc32
 
 from edge import identity
 from edge.clock import boot_id, machine_id
@@ -37,6 +37,7 @@ from simulators.broker import Broker
 from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
 from simulators.phone import Phone
 from simulators.phones import Phones
+from simulators.ports import free_port
 from simulators.world import SimDevice, SimNode, World
 
 NAMES = ("ハナ", "トメ", "シゲ", "キヨ")
@@ -346,12 +347,13 @@ class Town:
         home.mkdir(exist_ok=True)
         tokens = home / "tokens"
         tokens.touch(mode=0o600)
-        tokens.write_text(f"desk operator {self.token}\nedges node {self._node_token}\n", encoding="utf-8")
+        tokens.write_text(f"desk operator,officer {self.token}\nedges node {self._node_token}\n", encoding="utf-8")
         homes = {home for _, home in self.world.residents()}
         deployments = [
             {"node": node.name, "device": device.name, "place": device.place,
              "kind": "home" if device.kind == "ble_tags" and node.name in homes else KINDS[device.kind],
-             "label": device.label.removeprefix(device.place).strip()}
+             "label": device.label.removeprefix(device.place).strip(),
+             **({"at": _position(device.place)} if self._people else {})}
             for node in nodes for device in node.devices
         ] + [
             {"node": node.name, "device": "node", "kind": "node", "place": node.devices[0].place, "label": "親機"}
@@ -455,6 +457,12 @@ def add_ledger(outbox: Path) -> None:
         db.executescript(_LEDGER)
 
 
+def _position(place: str) -> list[float]:
+    """Somewhere in the town, the same for the same place."""
+    number = crc32(place.encode())
+    return [round(36.08 + number % 4096 / 1e5, 5), round(140.06 + number // 4096 % 4096 / 1e5, 5)]
+
+
 def write_toml(path: Path, document: dict[str, Any]) -> None:
     """Writes strings, numbers, booleans, lists and tables as TOML, each top-level key on a line."""
     path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in document.items()), encoding="utf-8")
@@ -471,14 +479,6 @@ def _toml(value: Any) -> str:
 def beside_python(name: str) -> Path:
     """A command of this installation: it stands beside the interpreter, whether the venv is activated or not."""
     return Path(sys.executable).parent / name
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ledger_count(edge: Edge) -> int:

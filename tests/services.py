@@ -27,13 +27,6 @@ def require_binary(name: str) -> Path:
     pytest.skip(f"{lacking} ({REQUIRE}=1 makes this a failure)")
 
 
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def listening(port: int) -> bool:
     """Whether somebody accepts connections on 127.0.0.1: the simplest `ready` for `running`."""
     try:

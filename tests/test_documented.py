@@ -32,12 +32,12 @@ from edge.decoders.advertisement import parse_advertisement, parse_line
 from edge.decoders.ibeacon import decode_ibeacon
 from edge.drivers import DRIVERS, DeviceConfig
 from gateway.api.app import create_app
-from gateway.api.authorize import ROLES
 from gateway.api.page import FILES
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployment
 from gateway.nodes.listener import create_node_app
 from gateway.notify import CHANNELS
+from gateway.policy import POLICY, ROLES
 from gateway.rules import RULES, RuleConfig
 from gateway.rules.duration import parse_duration
 from gateway.telemetry import Telemetry
@@ -257,9 +257,9 @@ def test_every_telemetry_name_stands_in_the_table_with_its_labels() -> None:
 def test_who_may_do_what() -> None:
     rows = table("gateway/README.md", "action")
     assert {name: {role: row[f"`{role}`"] for role in ROLES} for name, row in rows.items()} == {
-        action: {role: "yes" if action in may else "no" for role, may in ROLES.items()}
-        for action in sorted(frozenset().union(*ROLES.values()))
+        action: {role: str(who.get(role, "-")) for role in ROLES} for action, who in POLICY.items()
     }
+    assert {name: row["what it is for"] for name, row in table("gateway/README.md", "role").items()} == dict(ROLES)
 
 
 def test_every_route_of_the_api() -> None:
@@ -268,7 +268,7 @@ def test_every_route_of_the_api() -> None:
     assert {(row["method"].strip("`"), row["path"].strip("`")) for row in rows} == {
         (method.upper(), path) for path, methods in paths.items() for method in methods
     }
-    assert {row["needs"].strip("`") for row in rows} <= {"nothing", *frozenset().union(*ROLES.values())}
+    assert {row["needs"].strip("`") for row in rows} <= {"nothing", *POLICY}
     assert {f"plain/{name}" for name, _ in FILES.values()} == set(table("dashboards/README.md", "file"))
 
 
@@ -313,7 +313,7 @@ def test_every_command_and_option(
     for command in commands[1].split(","):
         for rows in (here, in_front):
             assert any(re.match(rf"{program} {command}\b", name) for name in rows), f"{program} {command} is not in {document}"
-        if re.search(r"\{[a-z,]+\}", help_of(main, [command], capsys)):
+        if re.search(r"\{[a-z,-]+\}", help_of(main, [command], capsys)):
             continue  # a group: below
         options = options_in(help_of(main, [command], capsys))
         own = {n for title, rows in tables(document) if title.startswith(f"`{command}`") for n in names_in(rows, "option")}
@@ -322,9 +322,11 @@ def test_every_command_and_option(
         assert told == options, f"{program} {command}"
 
 
-@pytest.mark.parametrize("group", ["authority", "node", "silence", "contact", "invite"])
+@pytest.mark.parametrize(
+    "group", ["mimamori", "authority", "node", "silence", "contact", "invite", "account", "keep", "erase", "draft"]
+)
 def test_every_command_about_nodes_and_every_option(group: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.search(r"\{([a-z,]+)\}", help_of(gateway.cli.main, [group], capsys))
+    commands = re.search(r"\{([a-z,-]+)\}", help_of(gateway.cli.main, [group], capsys))
     assert commands
     here, told = table("gateway/README.md", "command"), table("gateway/README.md", "option", "Commands")
     for command in commands[1].split(","):

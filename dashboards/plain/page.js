@@ -16,6 +16,8 @@ const TEXT = {
     tokenText: "役場から届いたトークンで、わなやカメラの様子が見られます。",
     tokenLabel: "トークン",
     tokenSend: "開く",
+    login: "パスキーやメールでログイン",
+    account: "アカウント",
     tokenWrong: "このトークンは使えません。入力し直してください。",
     tokenForbidden: "このトークンでは、この画面を見られません。",
     alerts: "お知らせ",
@@ -26,6 +28,7 @@ const TEXT = {
     acknowledgeFor: (where) => `${where} を確認しました`,
     open: "まだ誰も確認していません。",
     acknowledged: (who, when) => `${who}さんが確認しました（${when}）。`,
+    acknowledgedByMember: (when) => `担当の方が確認しました（${when}）。`,
     going: (people, when) => `${people}人が行くと答えました（${when}）。`,
     late: "（遅れて届いた知らせです）",
     changed: "ほかの人が先に確認したか、状態が変わりました。",
@@ -82,6 +85,8 @@ const TEXT = {
     tokenText: "With the token from the town office you can see the traps and cameras.",
     tokenLabel: "Token",
     tokenSend: "Open",
+    login: "Sign in with a passkey or by mail",
+    account: "Your account",
     tokenWrong: "This token is not known. Please enter it again.",
     tokenForbidden: "This token may not see this page.",
     alerts: "Alerts",
@@ -92,6 +97,7 @@ const TEXT = {
     acknowledgeFor: (where) => `${where}: I have seen it`,
     open: "Nobody has confirmed it yet.",
     acknowledged: (who, when) => `Confirmed by ${who} (${when}).`,
+    acknowledgedByMember: (when) => `Confirmed by somebody who looks after it (${when}).`,
     going: (people, when) => `${people} said that they go (${when}).`,
     late: " (this arrived late)",
     changed: "Somebody else confirmed it first, or it has changed.",
@@ -284,6 +290,7 @@ function alertItem(alert) {
     // Contacts are ids here: their names are not for everybody who sees this page.
     const people = alert.acknowledged_by.split(", ").filter((who) => /^[0-9a-f]{16}$/.test(who)).length;
     const said = people ? t().going(people, time(alert.acknowledged_us))
+      : alert.acknowledged_by.startsWith("contact:") ? t().acknowledgedByMember(time(alert.acknowledged_us))
       : t().acknowledged(alert.acknowledged_by, time(alert.acknowledged_us));
     item.append(element("p", "", said));
   }
@@ -370,7 +377,7 @@ function showWords() {
   document.documentElement.lang = language;
   for (const [id, word] of [
     ["title", "title"], ["language", "other"], ["token-title", "tokenTitle"], ["token-text", "tokenText"],
-    ["token-label", "tokenLabel"], ["token-send", "tokenSend"], ["alerts-title", "alerts"], ["no-alerts", "noAlerts"],
+    ["token-label", "tokenLabel"], ["token-send", "tokenSend"], ["login", "login"], ["account", "account"], ["alerts-title", "alerts"], ["no-alerts", "noAlerts"],
     ["devices-title", "devices"], ["no-devices", "noDevices"],
   ]) setText($(id), t()[word]);
   $("language").lang = language === "ja" ? "en" : "ja";
@@ -394,7 +401,7 @@ class Refused extends Error {
 async function ask(path, options = {}) {
   const response = await fetch(`/api/v1/${path}`, {
     ...options,
-    headers: { ...options.headers, Authorization: `Bearer ${token}` },
+    headers: token ? { ...options.headers, Authorization: `Bearer ${token}` } : options.headers,
     cache: "no-store",
   });
   if (!response.ok) throw new Refused(response.status);
@@ -496,6 +503,7 @@ function connected() {
   document.body.classList.remove("lost");
   $("token-form").hidden = true;
   $("town").hidden = false;
+  $("account").hidden = Boolean(token);
   $("lost").hidden = true;
   showAlerts();
   refresh();
@@ -528,7 +536,8 @@ async function live() {
       await follow(response.body, alive);
     } catch (error) {
       if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-        askForToken(error.status === 401 ? "tokenWrong" : "tokenForbidden");
+        // Without a token we asked by the session that the browser may have.
+        askForToken(error.status === 403 ? "tokenForbidden" : token ? "tokenWrong" : undefined);
         return;
       }
       console.warn("the stream ended", error);
@@ -568,16 +577,27 @@ async function acknowledge(alert) {
 
 // ---- Coming in ---------------------------------------------------------------------------------------
 
+// Only where this gateway has accounts.
+async function offerLogin() {
+  try {
+    $("login").parentElement.hidden = !(await fetch("/login", { method: "HEAD", cache: "no-store" })).ok;
+  } catch (error) {
+    console.warn("whether there is a page to sign in is not known", error);
+  }
+}
+
 function askForToken(fault) {
   sessionStorage.removeItem("token");
   token = null;
   $("town").hidden = true;
+  $("account").hidden = true;
   $("lost").hidden = true;
   $("token-form").hidden = false;
   $("token-fault").hidden = !fault;
   if (fault) $("token-fault").textContent = t()[fault];
   $("token").value = "";
   $("token").focus();
+  offerLogin();
 }
 
 function comeIn(given) {
@@ -604,8 +624,8 @@ if (fragment !== null) history.replaceState(null, "", location.pathname);
 
 showWords();
 setInterval(refresh, 1000);
-setInterval(() => { if (token && !lost && gatewayAhead !== null) reloadSoon(); }, RELOAD_MS);
+setInterval(() => { if (!$("town").hidden && !lost && gatewayAhead !== null) reloadSoon(); }, RELOAD_MS);
 
 const given = fragment || sessionStorage.getItem("token");
 if (given) comeIn(given);
-else askForToken();
+else live();

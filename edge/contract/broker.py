@@ -26,6 +26,11 @@ class BrokerConfig(BaseModel):
     ca_file: Path | None = Field(None, description="Certificates of the broker's authority; the system's when absent.")
     certificate_file: Path | None = Field(None, description="This node's certificate.")
     key_file: Path | None = Field(None, description="The key of that certificate.")
+    client_id: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="Names the session that the broker keeps for this node; the node's name when absent.",
+    )
     keepalive_s: int = Field(30, ge=5, le=1200, description="Silence after which the link counts as lost.")
     backoff_cap_s: float = Field(60, ge=0.1, le=3600, description="Longest wait between attempts to connect.")
 

@@ -73,6 +73,13 @@ class Said(NamedTuple):
     """When the message was made that they answered; None: they answered what was so."""
 
 
+class Lacking(NamedTuple):
+    """The picture of this alert is here now, and these contacts were told before it was."""
+
+    alert: str
+    contacts: frozenset[str]
+
+
 class Told(BaseModel):
     """What one contact was asked on this page."""
 
@@ -115,6 +122,8 @@ class Memory(BaseModel):
     taken_void: bool = False
     """Somebody acknowledged without being asked, and nothing came of it."""
     office: bool = False
+    pictured: bool = False
+    """It was told that the picture is there, which is told once."""
     scripted: Scripted | None = None
 
 
@@ -144,10 +153,12 @@ class View:
     """An earlier page of this group was last really sent then."""
     held_until_us: int = 0
     """What is not critical waits until then."""
+    lacking: Lacking | None = None
+    """Who was told before the picture came; None: nobody, or there is none."""
 
     @property
     def critical(self) -> bool:
-        """Whether it passes quiet hours, digests and the start-up hold: as its worst alert."""
+        """Whether it passes quiet hours, digests, `group_wait`, `cooldown` and the start-up hold: as its worst alert."""
         return any(alert.critical for alert in self.alerts) or self.memory.scripted is not None
 
 
@@ -271,6 +282,7 @@ class _Look:
         if not self.enough:  # looked at again: what nothing came of counts no more
             self._ask()
         self._joined()
+        self._picture()
         return out
 
     def _due(self, at_us: int) -> None:
@@ -315,10 +327,11 @@ class _Look:
         if out.step > 0:
             memory.waited = None
             return True
-        earliest_us = self.view.opened_us + route.group_wait * _S
-        if route.cooldown and self.view.cooled_us is not None:
-            earliest_us = max(earliest_us, self.view.cooled_us + route.cooldown * _S)
-        if not self.critical:
+        earliest_us = self.view.opened_us
+        if not self.critical:  # which waits for nothing: neither for more of its group, nor because one was told just now
+            earliest_us += route.group_wait * _S
+            if route.cooldown and self.view.cooled_us is not None:
+                earliest_us = max(earliest_us, self.view.cooled_us + route.cooldown * _S)
             first = [*[step for step in self.view.people if step], ()][0]
             quiet = [until for person in first if (until := self._is_quiet(person.contact)) is not None]
             # A link that comes and goes must not hold back a warning for ever.
@@ -462,6 +475,7 @@ class _Look:
             return
         memory.announced = list(self.going)
         latest_id = max(self.said[one].id for one in new)
+        checked = all(self.said[one].answer == "done" for one in new)  # nobody waits for who has been there already
         for contact in self._hearers():
             names = tuple(one for one in self.going if one != contact)
             if contact in new or not names:
@@ -472,6 +486,8 @@ class _Look:
                 moment = "page.enough" if self.view.needed > 1 else "page.going"
                 if contact in self.going:
                     moment = "page.enough_goer"  # who reads only that others go might stay at home
+            if checked:
+                moment, names = "page.checked" if self.enough else "page.checked_more", tuple(new)
             self._tell(contact, "update", moment, f"going/{latest_id}", asks=asks, names=names, missing=self.missing)
 
     def _hearers(self) -> list[str]:
@@ -540,13 +556,21 @@ class _Look:
             asks = self.view.needed > 0 and not self.enough and contact not in self.going
             self._tell(contact, "update", "page.joined", f"joined/{which}", asks=asks, alerts=tuple(alert.id for alert in new))
 
+    def _picture(self) -> None:
+        """Text went first, and the picture is there: once, to who was told without it. It asks nothing and starts nothing."""
+        memory, lacking = self.memory, self.view.lacking
+        if lacking is None or memory.pictured:
+            return
+        memory.pictured = True
+        for contact in memory.told:
+            if contact in lacking.contacts and contact not in self.cannot | self.left:
+                self._tell(contact, "picture", "alert.picture", "picture", asks=False, alerts=(lacking.alert,))
+
     def _close(self, ending: Said | None) -> None:
         """It is over: who set out hears it always, everybody who was told where the route says so."""
         out, memory = self.out, self.memory
         out.resolve, out.state = ending, "closed"
-        cools = bool(self.view.route.cooldown) and self.view.cooled_us is not None
-        cooling = cools and (self.view.cooled_us or 0) + self.view.route.cooldown * _S > self.now_us
-        if out.step == 0 and self.critical and memory.muted_us is None and not cooling:
+        if out.step == 0 and self.critical and memory.muted_us is None:
             # It fired and is over before anybody was told: what is critical is told all the same, as over.
             out.step, out.stepped_us, memory.begun_us = 1, self.now_us, self.now_us
             self._tell_begun(just=0)

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from edge.contract.names import Name
 from gateway.alerting.lifecycle import Alert
 from gateway.alerting.route import Match
-from gateway.contacts.config import TimeOfDay, Weekday
+from gateway.contacts.config import Weekday
 from gateway.contacts.quiet import DAYS, wall_us
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOfDay
 
 FLAPPING = "flapping"
 MODE = "mode"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edge.contract.names import Name
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOfDay
 
 Channel = Literal["line", "push", "mail", "sms", "voice", "webhook"]
 
@@ -68,15 +68,17 @@ class RouteConfig(BaseModel):
     group_by: list[Literal["rule", "kind", "severity", "node", "device", "place"]] = Field(
         ["rule", "node", "device"], description="Alerts that agree in these are one page."
     )
-    group_wait: Duration = Field(0, description="How long a new page waits for more of its group before anybody is told.")
+    group_wait: Duration = Field(
+        0, description="How long a new page waits for more of its group before anybody is told; one that is critical never waits."
+    )
     group_interval: Duration = Field(300, description="How long after a message until alerts that joined are told, in one.")
-    cooldown: Duration = Field(0, description="No new page of this group so soon after one was really sent.")
+    cooldown: Duration = Field(
+        0, description="No new page of this group so soon after one was really sent; one that is critical is told all the same."
+    )
     result_within: Duration = Field(3600, description="After enough said that they go: when they are asked what came of it.")
     again_every: Duration = Field(1800, description="After the last step: how often everybody without an answer is asked anew.")
     tell_end: bool = Field(False, description="Whether everybody who was told is told that it is over.")
-    digest: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
-        None, description="Collected, and told once a day at this local time: 07:00."
-    )
+    digest: TimeOfDay | None = Field(None, description="Collected, and told once a day at this local time: 07:00.")
 
     @model_validator(mode="after")
     def _has_steps(self) -> "RouteConfig":

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 
 from gateway.alerting.lifecycle import Alert, Move, acknowledge, resolve, shelve, unshelve
-from gateway.api.authorize import Actor, may
-from gateway.api.deps import Deps, LimitQuery, permitted
+from gateway.api import sift, things
+from gateway.api.deps import Deps, LimitQuery, permitted, sifted
+from gateway.api.looking import look_for
 from gateway.api.problems import Problem
 from gateway.api.shapes import (
     AlertJson,
@@ -20,10 +21,10 @@ from gateway.api.shapes import (
     NotificationJson,
     Row,
     alert_json,
-    concerns_person,
 )
 from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
+from gateway.policy import Actor, Thing, extent, may
 from gateway.state import tables
 
 LONGEST_SHELF_US = 31 * 86_400_000_000
@@ -67,35 +68,34 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/alerts")
     def alerts(
-        actor: Annotated[Actor, Depends(permitted("alert.read"))], state: StateQuery = None, limit: LimitQuery = 200
+        actor: Annotated[Actor, Depends(sifted("alert.read"))], state: StateQuery = None, limit: LimitQuery = 200
     ) -> AlertsJson:
-        """Alerts, the newest first. Those of a person's tag are left out for who may not see where tags were."""
+        """Those alerts that the caller may read, the newest first. Of people's they are a look at them."""
         query = select(tables.alerts).order_by(tables.alerts.c.since_us.desc(), tables.alerts.c.id).limit(limit)
-        if not may(actor, "sighting.read"):
-            query = query.where(tables.alerts.c.node != WATCHED)
+        query = query.where(sift.of_device(extent(actor, "alert.read", deps.world), tables.alerts.c.node, tables.alerts.c.device))
         if state is not None:
             query = query.where(tables.alerts.c.state.in_(state))
         with deps.state.read() as connection:
             rows = connection.execute(query).mappings().all()
+        # The newest alert of a person is why.
+        look_for(deps, actor, {row["device"]: f"alert/{row['id']}" for row in reversed(rows) if row["node"] == WATCHED}, "alerts")
         return {"now_us": deps.now_us(), "alerts": [shown(dict(row)) for row in rows]}
 
     @router.get("/alerts/{id}")
     def alert(
-        actor: Annotated[Actor, Depends(permitted("alert.read"))],
+        actor: Annotated[Actor, Depends(permitted("alert.read", things.alert))],
         id: AlertPath,  # noqa: A002 - the word of the path
     ) -> AlertWithHistoryJson:
-        """One alert with every step of its life and the messages that went out for it."""
+        """One alert with every step of its life and, for who may read pages, the messages that went out for it."""
         history, notifications = tables.alert_history, tables.notifications
         with deps.state.read() as connection:
             row = _row(connection, id)
-            if concerns_person(row) and not may(actor, "sighting.read"):
-                raise _nothing()
             steps = connection.execute(select(history).where(history.c.alert == id).order_by(history.c.id)).mappings().all()
-            sent = (
-                connection.execute(select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us))
-                .mappings()
-                .all()
-            )
+            query = select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us)
+            told = may(actor, "page.read", Thing(row["node"], row["device"]), deps.world)
+            sent = connection.execute(query).mappings().all() if told else []
+        if row["node"] == WATCHED:
+            look_for(deps, actor, {row["device"]: f"alert/{id}"}, "alert")
         return {
             **shown(row),
             "history": [_change_json(dict(step)) for step in steps],
@@ -104,7 +104,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/alerts/{id}/acknowledge")
     def acknowledge_alert(
-        actor: Annotated[Actor, Depends(permitted("alert.acknowledge"))],
+        actor: Annotated[Actor, Depends(permitted("alert.acknowledge", things.alert))],
         id: AlertPath,  # noqa: A002 - the word of the path
         said: Annotated[Acknowledgement | None, Body()] = None,
     ) -> AlertJson:
@@ -115,7 +115,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/alerts/{id}/shelve")
     def shelve_alert(
-        actor: Annotated[Actor, Depends(permitted("alert.shelve"))],
+        actor: Annotated[Actor, Depends(permitted("alert.shelve", things.alert))],
         id: AlertPath,  # noqa: A002 - the word of the path
         said: Annotated[Shelving, Body()],
     ) -> AlertJson:
@@ -127,7 +127,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/alerts/{id}/unshelve")
     def unshelve_alert(
-        actor: Annotated[Actor, Depends(permitted("alert.shelve"))],
+        actor: Annotated[Actor, Depends(permitted("alert.shelve", things.alert))],
         id: AlertPath,  # noqa: A002 - the word of the path
         said: Annotated[Acknowledgement | None, Body()] = None,
     ) -> AlertJson:
@@ -136,7 +136,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/alerts/{id}/resolve")
     def resolve_alert(
-        actor: Annotated[Actor, Depends(permitted("alert.resolve"))],
+        actor: Annotated[Actor, Depends(permitted("alert.resolve", things.alert))],
         id: AlertPath,  # noqa: A002 - the word of the path
         said: Annotated[Ending, Body()],
     ) -> AlertJson:

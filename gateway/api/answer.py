@@ -19,8 +19,9 @@ from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.escalation import Memory, Said, who_go
 from gateway.contacts.proof import heard
+from gateway.mimamori.looks import note, told_in
 from gateway.notify.links import Expired, Forged, Links
-from gateway.notify.message import Answer, Button, Language, Message
+from gateway.notify.message import Answer, Button, Language, Link, Message
 from gateway.notify.queue import arrived_as, mark_answered, mark_seen
 from gateway.pages import language_of, render
 from gateway.paging import Answered, NotTaken
@@ -111,6 +112,7 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
             return _problem(page, str(why), 403, language_of(accept_language))
         if looked is None:
             return _problem(page, "screen.unknown", 404, language_of(accept_language))
+        _note_look(page, looked, now_us)
         if (sec_fetch_mode, sec_fetch_dest, sec_purpose) == ("navigate", "document", None) and looked.row.seen_us is None:
             _note_seen(page, id_, now_us)
         with page.state.read() as connection:
@@ -134,6 +136,7 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
         looked = _read(page, id_, now_us)
         if looked is None:
             return _problem(page, "screen.unknown", 404, language_of(accept_language))
+        _note_look(page, looked, now_us)
         message = looked.message
         if why is None:
             said = acknowledged(_known(answer), message.language, looked.kind)
@@ -148,6 +151,7 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
             status=status,
             taken=why is None,
             said=said,
+            record=_record_of(looked.message) if why is None and answer == "done" else None,
             here=f"/a/{token}",
             push_url=_push_url(page, looked, now_us) if why is None else None,
         )
@@ -246,6 +250,13 @@ def _mine(message: Message, answer: str, at_us: int) -> _Mine:
     return _Mine(answer, label or text(message.language, f"button.{answer}"), at_us)
 
 
+def _note_look(page: AnswerPage, looked: _Looked, now_us: int) -> None:
+    """A message about a watched person says where their tag was."""
+    with page.state.read() as connection:
+        people = told_in(connection, looked.row)
+    note(page.state, f"contact:{looked.row.contact}", people, "message", now_us)
+
+
 def _note_seen(page: AnswerPage, id_: str, now_us: int) -> None:
     """That it could not be noted must not keep the page from whoever needs it."""
     try:
@@ -286,6 +297,11 @@ def _push_url(page: AnswerPage, looked: _Looked, now_us: int) -> str | None:
     row = looked.row
     wanted = page.push_url is not None and looked.message.kind == "test" and row.address is not None and row.channel != "push"
     return page.push_url(row.contact, now_us) if wanted and page.push_url is not None else None
+
+
+def _record_of(message: Message) -> Link | None:
+    """Where the visit is recorded that they speak of, as the message offers it."""
+    return next((link for link in message.links if link.label == text(message.language, "link.visit")), None)
 
 
 def _offered(message: Message, looked: _Looked) -> Sequence[Button]:

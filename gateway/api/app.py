@@ -7,20 +7,32 @@ loop stays free for the streams.
 from fastapi import APIRouter, FastAPI
 
 from gateway.api import (
+    account,
+    accounts,
     alerts,
     answer,
+    audit,
+    consent_page,
     contacts,
     deliveries,
     devices,
+    erasures,
+    export,
     facts,
     family,
+    finder,
     flow,
     hooks,
     hooks_twilio,
+    jobs,
     join,
+    labels,
+    login,
+    looks,
     media,
     mimamori,
     nodes,
+    open_data,
     operations,
     page,
     pages,
@@ -35,9 +47,11 @@ from gateway.api import (
     traps,
     visit_page,
 )
+from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
-from gateway.api.gate import Gate
-from gateway.api.problems import add_problem_handlers
+from gateway.api.described import describe
+from gateway.api.gate import Gate, is_json
+from gateway.api.problems import add_problem_handlers, describe_problems
 
 
 def create_app(deps: Deps) -> FastAPI:
@@ -52,9 +66,14 @@ def create_app(deps: Deps) -> FastAPI:
         redirect_slashes=False,
     )
     add_problem_handlers(app)
-    app.add_middleware(Gate, tokens=deps.tokens)
+    app.add_middleware(StrictBodies, is_json=is_json)
+    app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts)
     api = APIRouter(prefix="/api/v1")
     for group in (
+        login,
+        account,
+        accounts,
+        audit,
         contacts,
         deliveries,
         devices,
@@ -66,11 +85,16 @@ def create_app(deps: Deps) -> FastAPI:
         stream,
         media,
         nodes,
+        jobs,
         rotating_tags,
         flow,
         mimamori,
+        labels,
+        looks,
+        erasures,
         search,
         traps,
+        export,
         operations,
     ):
         api.include_router(group.routes(deps))
@@ -84,10 +108,21 @@ def create_app(deps: Deps) -> FastAPI:
         app.include_router(told_picture.routes(deps.answer_page, deps.media))
         app.include_router(visit_page.routes(deps, deps.answer_page.links, deps.answer_page.zone))
         app.include_router(family.routes(deps, deps.answer_page.links, deps.answer_page.zone))
+        told = (deps.answer_page.links, deps.answer_page.zone, deps.answer_page.phone)
+        app.include_router(consent_page.routes(deps, *told))
+        app.include_router(labels.pages(deps, *told))
+        app.include_router(finder.routes(deps, deps.answer_page.zone, deps.answer_page.phone))
     if deps.desk is not None:
         app.include_router(join.routes(deps, deps.desk))
+        if deps.accounts is not None:
+            app.include_router(login.pages(deps.accounts, deps.desk.zone))
+            app.include_router(account.pages(deps, deps.accounts, deps.desk.zone))
         if deps.push is not None:
             app.include_router(push_page.routes(deps.push, deps.desk.zone, deps.desk.phone))
+    app.include_router(open_data.routes(deps))
     app.include_router(page.routes())
+    describe_problems(app)
+    describe(app)
+    app.state.deps = deps
     app.state.feed = deps.feed  # so that the server can end the streams when it stops
     return app

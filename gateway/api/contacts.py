@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from edge.contract.names import Name
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, NameQuery, permitted
 from gateway.api.problems import Problem
+from gateway.audit import who_of
 from gateway.contacts import people
 from gateway.contacts.address import LONGEST_NAME, MOST_BYTES, AddressChannel, clean_name
 from gateway.contacts.away import SAME, away, back
@@ -32,7 +32,9 @@ from gateway.contacts.listed import (
     invitations_json,
     require_json,
 )
+from gateway.keeping.erase import erase_contact
 from gateway.notify.message import Language
+from gateway.policy import Actor
 
 NOT_CONFIGURED = "This gateway knows no people: [people] is not configured in gateway.toml."
 IdPath = Annotated[str, Path(pattern=r"^[0-9a-f-]{1,40}$")]
@@ -196,10 +198,12 @@ def _one(deps: Deps, router: APIRouter) -> None:
             return require_json(connection, id, deps.now_us())
 
     @router.delete("/contacts/{id}", status_code=204)
-    def remove(_: Manager, id: IdPath) -> Response:  # noqa: A002 - the word of the path
-        """Erases them: name, addresses, groups, and what was still to be sent to them."""
+    def remove(actor: Manager, id: IdPath) -> Response:  # noqa: A002 - the word of the path
+        """Erases them: name, addresses, groups, account, and what they were told."""
         with _refusing(), deps.state.write() as connection:
-            people.remove(connection, id, deps.now_us())
+            people.require(connection, id)
+            erase_contact(connection, id, who_of(actor), deps.now_us())
+        deps.state.empty_log()
         return Response(status_code=204)
 
     @router.put("/contacts/{id}/away")

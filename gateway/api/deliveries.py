@@ -12,10 +12,10 @@ from sqlalchemy import Connection, and_, or_, select, update
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from gateway.alerting.route import Channel
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
 from gateway.notify.queue import RANK
+from gateway.policy import Actor
 from gateway.state.tables import notifications
 
 DeliveryState = Literal["queued", "sent", "seen", "answered", "failed_over", "dropped", "dead"]

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends
 from sqlalchemy import Connection, select
 
-from gateway.api.authorize import Actor
-from gateway.api.deps import Deps, permitted
+from gateway.api.deps import Deps, sifted
 from gateway.api.shapes import DeviceJson, DevicesJson, Row, latest_json
+from gateway.policy import Actor, Thing, extent
 from gateway.state import tables
 
 Key = tuple[str, str]  # node, device
@@ -20,15 +20,13 @@ def routes(deps: Deps) -> APIRouter:
     router = APIRouter()
 
     @router.get("/devices")
-    def devices(_: Annotated[Actor, Depends(permitted("device.read"))]) -> DevicesJson:
-        """All devices that were announced, deployed or heard, with their latest readings and ages."""
-        now_us = deps.now_us()
+    def devices(actor: Annotated[Actor, Depends(sifted("device.read"))]) -> DevicesJson:
+        """The caller's devices that were announced, deployed or heard, with their latest readings and ages."""
+        now_us, theirs = deps.now_us(), extent(actor, "device.read", deps.world)
         with deps.state.read() as connection:
-            return {
-                "now_us": now_us,
-                "stale_after_s": deps.stale_after_s,
-                "devices": _devices(deps, connection, now_us),
-            }
+            found = _devices(deps, connection, now_us)
+        shown = [one for one in found if theirs.covers(Thing(one["node"], one["device"]))]
+        return {"now_us": now_us, "stale_after_s": deps.stale_after_s, "devices": shown}
 
     return router
 

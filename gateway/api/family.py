@@ -1,7 +1,8 @@
 """Pages about a person who is watched over: /m/{token} for their family and the office, /s/{token} for who was asked to search.
 
 No login: who has the link is believed to be who got it (gateway.notify.links), and asked anew at each look whether they are still
-family, or were asked to help in a search that is open. GET changes nothing. Where a tag was comes with its age.
+family, or were asked to help in a search that is open. GET changes nothing, but that it is written down who looked, before the
+answer is sent; and family reads that. Where a tag was comes with its age.
 """
 
 import json
@@ -16,9 +17,12 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import OperationalError
 
-from gateway.api.deps import Deps
+from gateway.api.deps import BeforeQuery, Deps
 from gateway.api.mimamori import SILENT_AFTER_S, presence_memories
+from gateway.mimamori.consent import standing
 from gateway.mimamori.enrolled import receiver_of
+from gateway.mimamori.knowing import CONSENT_US
+from gateway.mimamori.looks import WHATS, Look, What, log_of, note, reasons
 from gateway.mimamori.search import NoSearchError, Reached, Search, Seen
 from gateway.notify.links import Expired, Forged, Links
 from gateway.notify.message import Language
@@ -31,6 +35,9 @@ log = logging.getLogger(__name__)
 
 ENDED_FOR_US = 24 * 3600 * 1_000_000
 """How long the family's page says that a search has ended."""
+
+LOOKS = 50
+"""So many looks are on a page: it stays below 30 KB."""
 
 TokenPath = Annotated[str, Path(max_length=100)]
 Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
@@ -66,7 +73,7 @@ class _RefusedError(Exception):
 
 
 def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
-    """GET, HEAD, POST /m/{token}; GET, HEAD /s/{token}."""
+    """GET, HEAD, POST /m/{token}; GET, HEAD /m/{token}/looks; GET, HEAD /s/{token}."""
     router = APIRouter(include_in_schema=False)
     pages = _Pages(deps, links, zone)
 
@@ -75,6 +82,14 @@ def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
         """How it is now, as far as the tag says."""
         try:
             return pages.family(token, accept_language)
+        except _RefusedError as why:
+            return pages.refused(why, accept_language)
+
+    @router.api_route("/m/{token}/looks", methods=["GET", "HEAD"])
+    def looks(token: TokenPath, before: BeforeQuery = None, accept_language: Accepts = None) -> Response:
+        """Who looked, and why. It says nothing of where the tag was, so it is no look."""
+        try:
+            return pages.looks(token, before, accept_language)
         except _RefusedError as why:
             return pages.refused(why, accept_language)
 
@@ -116,10 +131,31 @@ class _Pages:
             row = self._search.unended(connection, id_)
             case = None if row is None else self._case(connection, row)
             ended = None if case else self._ended(connection, id_, now_us)
+            held = standing(connection, id_, now_us)
+            why = reasons(connection, [id_]).get(id_) or (f"search/{ended.id}" if ended else "")
+            if not why and not self._search.is_family(connection, id_, contact, now_us):
+                raise _RefusedError("screen.no_reason", 403)
+        self._look(contact, id_, "page", why, now_us)
         return render(
             "family.html", language, self._zone, status=status, who=person.name, sentence=sentence, case=case, ended=ended,
-            note=note, now_us=now_us, here=f"/m/{token}",
+            note=note, now_us=now_us, here=f"/m/{token}", held=held,
+            consent_url=self._links.consent_url(id_, contact, now_us + CONSENT_US),
         )  # fmt: skip
+
+    def looks(self, token: str, before: int | None, accepts: str | None) -> Response:
+        now_us = self._deps.now_us()
+        id_, contact = self._opened(self._links.read_family(token, now_us))
+        with self._deps.state.read() as connection:
+            person = self._kept(connection, id_, contact, now_us)
+            language = _language(connection, contact, accepts)
+            found = log_of(connection, id_, person.family, self._search.office, before=before, limit=LOOKS)
+        return render(
+            "looks.html", language, self._zone, who=person.name, looks=[_shown(one) for one in found], back=f"/m/{token}",
+            earlier=f"/m/{token}/looks?before={found[-1].id}" if len(found) == LOOKS else None,
+        )  # fmt: skip
+
+    def _look(self, contact: str, id_: str, what: What, why: str, now_us: int) -> None:
+        note(self._deps.state, f"contact:{contact}", {id_: why}, what, now_us, self._deps.look_every_us)
 
     def said(self, token: str, act: str, reason: str, accepts: str | None) -> Response:
         now_us = self._deps.now_us()
@@ -168,6 +204,7 @@ class _Pages:
             language = _language(connection, contact, accepts)
             sentence = self._sentence(connection, person, now_us)
             case = self._case(connection, row)
+        self._look(contact, row.watched, "help", f"search/{id_}", now_us)
         return render(
             "helping.html", language, self._zone, who=person.name, sentence=sentence, case=case, now_us=now_us,
         )  # fmt: skip
@@ -203,7 +240,8 @@ class _Pages:
 
     def _case(self, connection: Connection, row: Row[Any]) -> _Case:
         search = self._search
-        return _Case(row, search.reached(connection, row), search.sightings(connection, row.id), search.pauses_us(row))
+        seen = [] if search.is_stopped(connection, row.watched) else search.sightings(connection, row.id)
+        return _Case(row, search.reached(connection, row), seen, search.pauses_us(row))
 
     @staticmethod
     def _ended(connection: Connection, id_: str, now_us: int) -> Row[Any] | None:
@@ -211,6 +249,10 @@ class _Pages:
         return connection.execute(query.order_by(search_cases.c.ended_us.desc()).limit(1)).first()
 
     def _sentence(self, connection: Connection, person: Row[Any], now_us: int) -> _Sentence:
+        if standing(connection, person.id, now_us).state in ("lapsed", "revoked"):
+            return _Sentence("screen.family.lapsed")
+        if self._search.is_stopped(connection, person.id):
+            return _Sentence("screen.family.stopped")
         memory = presence_memories(connection).get(person.id, {})
         how = state(memory, [receiver_of(home) for home in _homes(person)], now_us, SILENT_AFTER_S)
         if how == "never":
@@ -220,6 +262,26 @@ class _Pages:
             return _Sentence("screen.family.long_ago", age=age_us)
         place = self._deps.deployments.of(*receiver_of(memory["seen_at"])).place if "seen_at" in memory else None
         return _Sentence(f"screen.family.{how}", place, age_us)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look as the page says it; `why` is an id of the catalogues."""
+
+    at_us: int
+    by: str
+    name: str | None
+    what: str | None
+    why: str | None
+    said: str
+
+
+def _shown(look: Look) -> _Look:
+    kind = look.why.partition("/")[0]
+    why = kind if kind in ("search", "alert") else "said" if look.why else None
+    known = look.what in WHATS
+    return _Look(look.at_us, f"screen.looks.by.{look.by}", look.name, f"screen.looks.what.{look.what}" if known else None,
+                 f"screen.looks.why.{why}" if why else None, look.why)  # fmt: skip
 
 
 def _homes(person: Row[Any]) -> list[str]:

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, insert, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from edge.contract.names import Name
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, permitted
 from gateway.api.problems import Problem
 from gateway.flow import baseline, occupancy
 from gateway.flow.config import AreaConfig
-from gateway.flow.mode import tell_mode
+from gateway.flow.mode import tell_mode, tell_people
 from gateway.own_facts import add_fact
+from gateway.policy import Actor
 from gateway.rules.crowd import AREA, RECOUNTED, alive
 from gateway.state.tables import recounts, rule_states, town_modes
 
@@ -178,6 +178,9 @@ def routes(deps: Deps) -> APIRouter:
             row = {"mode": said.mode, "since_us": now_us, "who": actor.name, "why": said.why}
             connection.execute(insert(town_modes).values(row))
             tell_mode(connection, now_us)
+            if deps.paging is not None and deps.mode_to:
+                tell_people(connection, deps.paging, deps.mode_to, actor.name, said.why, now_us)
+        deps.ring_deliveries()
         deps.feed.say("mode", row)
         deps.ring()
         return {"mode": said.mode, "since_us": now_us, "who": actor.name, "why": said.why}

@@ -1,15 +1,22 @@
-"""The gate before all routes: who has no token gets no further; every answer leaves with the security headers.
+"""The gate before all routes: who has no token and no session gets no further; every answer leaves with the security headers.
+
+A cookie goes with whatever another site has a browser ask. So who has only a cookie changes something from our own pages only.
 
 Plain ASGI, so that a body is not read, and a stream not buffered, for anybody who may not come in.
 """
 
+import time
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.problems import SECURITY_HEADERS, problem
+from gateway.accounts.desk import Accounts
+from gateway.accounts.sessions import Entered
+from gateway.api.cookie import cookie_name
+from gateway.api.problems import HSTS, SECURITY_HEADERS, problem
 from gateway.api.tokens import Tokens
 
 MAX_BODY_BYTES = 64 * 1024
@@ -22,7 +29,7 @@ PHOTOS = "/v/"
 PHOTO_BYTES = 16 * 1024 * 1024
 """Below `PHOTOS` a form may bring one photo, which goes to a file while it is read."""
 
-OPEN = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health", "/hooks/line"}) | {
+OPEN = frozenset({"/", "/f", "/page.js", "/page.css", "/icon.svg", "/api/v1/health", "/hooks/line"}) | {
     "/push.js",
     "/push-worker.js",
     "/api/v1/push/key",
@@ -39,22 +46,44 @@ OPEN_BELOW = (
     "/push/",
     "/m/",  # the family's page
     "/s/",  # the page of who was asked to search
+    "/c/",  # whether a watch goes on
+    "/f/",  # a tag's label
     "/hooks/twilio/",
+    "/open/",  # open data: not a proof, but everybody's
 )
 """Paths whose rest is itself the proof that they may be opened (gateway.notify.links)."""
+
+COMING_IN = frozenset({"/login", "/account", "/passkey.js"})
+COMING_IN_BELOW = ("/login/", "/account/", "/api/v1/login/")
+"""Where people come in, and where they see to their account by forms: who has no session is led to the first by the others."""
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+LOOK_AGAIN_S = 2.0
+"""An answer that goes on and on is looked after so often: who is out hears no more."""
 
 
 def needs_no_token(path: str) -> bool:
     """Whether anybody may open this path."""
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return path in OPEN or path.startswith(OPEN_BELOW) or _is_coming_in(path)
+
+
+def _is_coming_in(path: str) -> bool:
+    return path in COMING_IN or path.startswith(COMING_IN_BELOW)
 
 
 class Gate:
-    """Sets `request.state.actor` for what it lets through."""
+    """Sets `request.state.actor` for what it lets through, and `request.state.entered` for who came by a session."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, is_open: Callable[[str], bool] = needs_no_token) -> None:
-        """`is_open`: which paths need no token."""
-        self._app, self._tokens, self._is_open = app, tokens, is_open
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        is_open: Callable[[str], bool] = needs_no_token,
+        accounts: Accounts | None = None,
+    ) -> None:
+        """`is_open`: which paths need no token. `accounts`: whose cookies open what tokens do; None: nobody's."""
+        self._app, self._tokens, self._is_open, self._accounts = app, tokens, is_open, accounts
+        self._headers = {**SECURITY_HEADERS, **(HSTS if accounts is not None and accounts.https else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -64,26 +93,77 @@ class Gate:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)  # a page with forms and a style inside says its own policy
                 if scope["path"] not in OPEN:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        headers = Headers(scope=scope)
-        if not self._is_open(scope["path"]):
+        headers, path = Headers(scope=scope), scope["path"]
+        is_open, entered = self._is_open(path), None
+        if not is_open or _is_coming_in(path):
+            if "Authorization" not in headers:
+                # In a thread: a session is looked up in the database, and so may a token be.
+                entered = await run_in_threadpool(self._entered, scope)
+            actor = entered.actor if entered is not None else None
             scheme, _, token = headers.get("Authorization", "").partition(" ")
-            # In a thread: a token may be looked up in the database.
-            actor = await run_in_threadpool(self._tokens.actor, token.strip()) if scheme.lower() == "bearer" else None
-            if actor is None:
-                said = "This token is not known." if token else "Say `Authorization: Bearer <token>`."
+            if actor is None and not is_open:
+                actor = await run_in_threadpool(self._tokens.actor, token.strip()) if scheme.lower() == "bearer" else None
+            if actor is None and not is_open:
+                said = "This token is not known." if token else "Say `Authorization: Bearer <token>`, or come in at /login."
                 await problem(401, said, {"WWW-Authenticate": "Bearer"})(scope, receive, send_with_headers)
                 return
-            scope.setdefault("state", {})["actor"] = actor
-        if not scope["path"].startswith(MEDIA) and (fault := _body_fault(headers, _most(scope["path"]))):
+            scope.setdefault("state", {}).update(actor=actor, entered=entered)
+            by_cookie = entered is not None or _is_coming_in(path)
+            if by_cookie and scope["method"] not in SAFE and not self._is_own(headers):
+                said = "This did not come from a page of this gateway. Open its page, and do it there."
+                await problem(403, said)(scope, receive, send_with_headers)
+                return
+        if not path.startswith(MEDIA) and (fault := _body_fault(headers, _most(path))):
             await problem(*fault)(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        if entered is None:
+            await self._app(scope, receive, send_with_headers)
+        else:
+            await self._while_in(entered, scope, receive, send_with_headers)
+
+    async def _while_in(self, entered: Entered, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers somebody who came by a session, as long as it goes on: a stream does not outlive it."""
+        looked_s, is_out = time.monotonic(), False
+
+        async def send_or_end(message: Message) -> None:
+            nonlocal looked_s, is_out
+            more = message["type"] == "http.response.body" and message.get("more_body", False)
+            if more and time.monotonic() - looked_s >= LOOK_AGAIN_S:
+                looked_s = time.monotonic()
+                is_out = self._accounts is None or not await run_in_threadpool(self._accounts.still, entered)
+                if is_out:
+                    raise OSError("the session is over")  # as when the other side has gone away
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_or_end)
+        except Exception:
+            if not is_out:
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _entered(self, scope: Scope) -> Entered | None:
+        if self._accounts is None:
+            return None
+        cookie = HTTPConnection(scope).cookies.get(cookie_name(self._accounts.https))
+        return self._accounts.enter(cookie) if cookie else None
+
+    def _is_own(self, headers: Headers) -> bool:
+        """Whether a page of ours asks, as the browser says it: by Sec-Fetch-Site; browsers of before 2023 say Origin only."""
+        if "Sec-Fetch-Site" in headers:
+            return headers["Sec-Fetch-Site"] == "same-origin"
+        return self._accounts is not None and headers.get("Origin") == self._accounts.site.origin
+
+
+def is_json(path: str) -> bool:
+    """Whether bodies there are JSON: everywhere in the API but where pictures come in."""
+    return path.startswith("/api/v1/") and not path.startswith(MEDIA)
 
 
 def _most(path: str) -> int:

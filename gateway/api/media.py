@@ -4,36 +4,45 @@
            200, Upload-Complete: ?1                       the gateway has all of it: the sender may delete its copy
     PATCH  with Upload-Offset, Upload-Length, Content-Type and bytes: 204 or 200 as above;
            409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says
-    GET    403 where a person may be in it and the asker may not see such: before, and whether or not, it is here
+    GET    403 where a person may be in it and the asker may not see such: before, and whether or not, it is here; without
+           what it says besides what it shows (gateway.stripping). `/original` gives the bytes as they came, to few, who say why
 
 Header names as in the IETF's draft "Resumable Uploads for HTTP".
 """
 
 import errno
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
 from edge.contract.events import MAX_SEQ
-from gateway.api.authorize import Actor, authorize
+from gateway.api import things
 from gateway.api.deps import Deps, Sha256Path, permitted
 from gateway.api.problems import Problem
 from gateway.api.shapes import PictureJson, PicturesJson
+from gateway.api.stripped import stripped
+from gateway.audit.acts import who_of
+from gateway.audit.chain import record
 from gateway.media import CONTENT_TYPES, Kept, MediaShelf, TooLarge, WrongContent, WrongOffset, WrongType
 from gateway.pictures import clear, is_open, unclear
+from gateway.policy import Actor, authorize
 from gateway.state import tables
 
 DRAIN_BYTES = 1024 * 1024
 
 Length = Annotated[int, Header(ge=0, le=MAX_SEQ)]
+WhyQuery = Annotated[
+    str, Query(min_length=1, max_length=200, description="What the original is needed for, in the person's words.")
+]
+_ANY_MEDIA: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in CONTENT_TYPES}}}
 
 
 def routes(deps: Deps) -> APIRouter:
-    """HEAD, PATCH, GET /media/{sha256}; POST, DELETE /media/{sha256}/clear."""
+    """HEAD, PATCH, GET /media/{sha256}; GET .../original; POST, DELETE .../clear."""
     router = APIRouter()
     shelf = deps.media
 
@@ -77,23 +86,43 @@ def routes(deps: Deps) -> APIRouter:
                 raise
             raise Problem(507, "The gateway's disk is full.", headers={"Retry-After": "600"}) from error
 
-    @router.get("/media/{sha256}", response_class=FileResponse)
-    def fetch(actor: Annotated[Actor, Depends(permitted("media.read"))], sha256: Sha256Path) -> FileResponse:
-        """The picture itself. One in which a person may be, or of which nothing is known, opens to few."""
+    _add_giving_out(router, deps)
+    _add_clearing(router, deps)
+    return router
+
+
+def _add_giving_out(router: APIRouter, deps: Deps) -> None:
+    shelf = deps.media
+
+    @router.get("/media/{sha256}", response_class=Response, responses=_ANY_MEDIA)
+    def fetch(
+        request: Request, actor: Annotated[Actor, Depends(permitted("media.read", things.picture))], sha256: Sha256Path
+    ) -> Response:
+        """The picture, without position, camera's number or comments. Where a person may be in it, it opens to few."""
         with deps.state.read() as connection:
             everybodys = is_open(connection, sha256)
         if not everybodys:
-            authorize(actor, "media.read-uncleared", sha256)
-        kept = shelf.find(sha256)
-        if kept is None or kept.content_type not in CONTENT_TYPES:
-            raise Problem(404, "This picture is not here, or not whole yet.")
+            authorize(actor, "media.read-uncleared", None, deps.world)
+        kept = _here(shelf, sha256)
+        answer = stripped(kept, request.headers, {"Content-Disposition": f'attachment; filename="{_file_name(kept)}"'})
+        if answer is None:
+            raise Problem(404, f"This file is damaged, or holds more than a picture, so it is not shown ({kept.content_type}).")
+        return answer
+
+    @router.get("/media/{sha256}/original", response_class=FileResponse, responses=_ANY_MEDIA)
+    def fetch_original(
+        actor: Annotated[Actor, Depends(permitted("media.original"))], sha256: Sha256Path, why: WhyQuery
+    ) -> FileResponse:
+        """The bytes as they came, with what they say besides: as evidence. Who took them, and why, stands in the audit trail."""
+        kept = _here(shelf, sha256)
+        with deps.state.write() as connection:
+            record(connection, who_of(actor), "media.original", f"media/{sha256}", deps.now_us(), why=why)
         return FileResponse(
-            kept.path,
-            media_type=kept.content_type,
-            filename=f"{sha256[:16]}.{CONTENT_TYPES[kept.content_type]}",
-            content_disposition_type="attachment",
+            kept.path, media_type=kept.content_type, filename=_file_name(kept), content_disposition_type="attachment"
         )
 
+
+def _add_clearing(router: APIRouter, deps: Deps) -> None:
     @router.post("/media/{sha256}/clear")
     def say_clear(actor: Annotated[Actor, Depends(permitted("media.clear"))], sha256: Sha256Path) -> PicturesJson:
         """Says that no person is in it. Again: changes nothing, who said so first stays."""
@@ -108,7 +137,16 @@ def routes(deps: Deps) -> APIRouter:
             unclear(connection, sha256)
             return _told(connection, sha256)
 
-    return router
+
+def _here(shelf: MediaShelf, sha256: str) -> Kept:
+    kept = shelf.find(sha256)
+    if kept is None or kept.content_type not in CONTENT_TYPES:
+        raise Problem(404, "This picture is not here, or not whole yet.")
+    return kept
+
+
+def _file_name(kept: Kept) -> str:
+    return f"{kept.sha256[:16]}.{CONTENT_TYPES[kept.content_type]}"
 
 
 def _told(connection: Connection, sha256: str) -> PicturesJson:

@@ -15,8 +15,8 @@ from sqlalchemy import func, select
 from edge.contract.events import MAX_SEQ
 from edge.contract.names import Name
 from edge.contract.remote import CommandName, RemoteBroker
-from gateway.api.authorize import Actor
-from gateway.api.deps import Deps, LimitQuery, permitted
+from gateway.api import things
+from gateway.api.deps import Deps, LimitQuery, permitted, sifted
 from gateway.api.problems import Problem
 from gateway.api.shapes import (
     ClaimJson,
@@ -36,6 +36,7 @@ from gateway.nodes.commands import LONGEST_S, SHORTEST_S, TTL_S, NotOrdered, Too
 from gateway.nodes.desired import NotAsked, Overtaken, ask
 from gateway.nodes.known import UnknownNode
 from gateway.nodes.signing import Signer
+from gateway.policy import Actor, Thing, extent
 from gateway.state import tables
 
 NodePath = Annotated[Name, Path()]
@@ -101,8 +102,8 @@ def signing(deps: Deps) -> Signer:
 def _list(deps: Deps, router: APIRouter) -> None:
 
     @router.get("/nodes")
-    def nodes(_: Annotated[Actor, Depends(permitted("node.read"))]) -> NodesJson:
-        """Every node that spoke, was asked for something, or has a certificate."""
+    def nodes(actor: Annotated[Actor, Depends(sifted("node.read"))]) -> NodesJson:
+        """The caller's nodes that spoke, were asked for something, or have a certificate."""
         desired, certificates = tables.desired, tables.certificates
         newest = select(desired.c.node, func.max(desired.c.revision).label("revision")).group_by(desired.c.node).subquery()
         columns = [column for column in desired.columns if column is not desired.c.payload]
@@ -116,14 +117,17 @@ def _list(deps: Deps, router: APIRouter) -> None:
             said: dict[str, Row] = {row["node"]: dict(row) for row in connection.execute(select(tables.nodes)).mappings()}
             asked: dict[str, Row] = {row["node"]: dict(row) for row in connection.execute(asked_now).mappings()}
             until: dict[str, int] = {row.node: row.not_after_us for row in connection.execute(last_day)}
-        names = sorted(said.keys() | asked.keys() | until.keys())
+        theirs = extent(actor, "node.read", deps.world)
+        names = sorted(name for name in said.keys() | asked.keys() | until.keys() if theirs.covers(Thing(name)))
         found = [node_json(name, said.get(name, {}), asked.get(name, {}), until.get(name)) for name in names]
         return {"now_us": deps.now_us(), "nodes": found}
 
 
 def _identity(deps: Deps, router: APIRouter) -> None:
     @router.post("/nodes/{node}/claim", status_code=201)
-    def invite(actor: Annotated[Actor, Depends(permitted("node.admit"))], node: NodePath, wanted: Invited) -> ClaimJson:
+    def invite(
+        actor: Annotated[Actor, Depends(permitted("node.admit", things.node))], node: NodePath, wanted: Invited
+    ) -> ClaimJson:
         """Makes a code that a box comes to its identity by, once. Earlier codes for the node are void."""
         try:
             claim, qr = _claims(deps).invite(node, wanted.hours, actor.name, deps.taken_names)
@@ -132,7 +136,7 @@ def _identity(deps: Deps, router: APIRouter) -> None:
         return {"node": node, "code": claim.shown, "qr": qr, "expires_us": claim.expires_us}
 
     @router.post("/nodes/{node}/revoke")
-    def revoke(actor: Annotated[Actor, Depends(permitted("node.admit"))], node: NodePath, wanted: Revoked) -> RevokedJson:
+    def revoke(actor: Annotated[Actor, Depends(permitted("node.revoke"))], node: NodePath, wanted: Revoked) -> RevokedJson:
         """Ends all that a node has; it can come back by a new code only."""
         ended, fault = _claims(deps).revoke(node, f"{actor.name}: {wanted.why}")
         if not any(ended):
@@ -148,7 +152,7 @@ def _claims(deps: Deps) -> Claims:
 
 def _desired(deps: Deps, router: APIRouter) -> None:
     @router.get("/nodes/{node}/desired")
-    def read_desired(_: Annotated[Actor, Depends(permitted("node.configure"))], node: NodePath) -> DesiredJson:
+    def read_desired(_: Annotated[Actor, Depends(permitted("node.configure", things.node))], node: NodePath) -> DesiredJson:
         """What the node should run now, and what became of it."""
         desired = tables.desired
         query = select(desired).where(desired.c.node == node).order_by(desired.c.revision.desc()).limit(1)
@@ -160,7 +164,9 @@ def _desired(deps: Deps, router: APIRouter) -> None:
         return {**asked_json(dict(row)), "node": node, "device": statement["device"], "broker": statement.get("broker")}
 
     @router.put("/nodes/{node}/desired", status_code=202)
-    def ask_for(actor: Annotated[Actor, Depends(permitted("node.configure"))], node: NodePath, wanted: Asked) -> RevisionJson:
+    def ask_for(
+        actor: Annotated[Actor, Depends(permitted("node.configure", things.node))], node: NodePath, wanted: Asked
+    ) -> RevisionJson:
         """Asks for another configuration. 202: it is on its way; the node applies it, or says why it can't."""
         try:
             revision = ask(
@@ -178,7 +184,9 @@ def _desired(deps: Deps, router: APIRouter) -> None:
 
 def _commands(deps: Deps, router: APIRouter) -> None:
     @router.get("/nodes/{node}/commands")
-    def given(_: Annotated[Actor, Depends(permitted("node.command"))], node: NodePath, limit: LimitQuery = 100) -> CommandsJson:
+    def given(
+        _: Annotated[Actor, Depends(permitted("node.command", things.node))], node: NodePath, limit: LimitQuery = 100
+    ) -> CommandsJson:
         """Commands to the node, the newest first."""
         commands = tables.commands
         query = select(commands).where(commands.c.node == node).order_by(commands.c.issued_us.desc(), commands.c.id).limit(limit)
@@ -187,7 +195,9 @@ def _commands(deps: Deps, router: APIRouter) -> None:
         return {"now_us": deps.now_us(), "commands": [command_json(dict(row)) for row in rows]}
 
     @router.post("/nodes/{node}/commands", status_code=202)
-    def give(actor: Annotated[Actor, Depends(permitted("node.command"))], node: NodePath, wanted: Ordered) -> CommandJson:
+    def give(
+        actor: Annotated[Actor, Depends(permitted("node.command", things.node))], node: NodePath, wanted: Ordered
+    ) -> CommandJson:
         """Gives a command. 202: it is on its way; done at most once, and not after it has run out."""
         try:
             id_ = order(deps.state, signing(deps), node, wanted.name, wanted.device, deps.now_us(), actor.name, wanted.ttl_s)

@@ -9,9 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, permitted
 from gateway.api.shapes import HealthJson
+from gateway.policy import Actor
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def routes(deps: Deps) -> APIRouter:
     """GET /health, /openapi.json."""
     router = APIRouter()
 
-    @router.get("/health")
+    @router.get("/health", openapi_extra={"x-open": "names of parts and whether they work"})
     def health(response: Response) -> HealthJson:
         """Whether each part works. 503 when the gateway can't answer anything else either."""
         parts: dict[str, Literal["up", "down"]] = {name: "up" if works else "down" for name, works in deps.health().items()}

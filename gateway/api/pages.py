@@ -1,6 +1,6 @@
 """GET pages, GET one with what was answered and delivered, POST an answer of the staff's, or of somebody who called them.
 
-Who was asked and what they said concerns persons: operators only.
+Who was asked and what they said concerns persons: the staff, and who looks after what the page is about.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from gateway.api.authorize import Actor
+from gateway.api import sift, things
 from gateway.api.deliveries import DeliveryJson, delivery_json
-from gateway.api.deps import Deps, LimitQuery, permitted
+from gateway.api.deps import Deps, LimitQuery, permitted, sifted
 from gateway.api.problems import Problem
 from gateway.notify.message import Answer
 from gateway.paging import STAFF, NotTaken, Paging, Standing
+from gateway.policy import Actor, extent, refusal
 from gateway.state import tables
 
 PageState = Literal["waiting", "asking", "answered", "exhausted", "closed"]
@@ -113,11 +114,12 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/pages")
     def pages(
-        _: Annotated[Actor, Depends(permitted("page.read"))], state: StateQuery = None, limit: LimitQuery = 200
+        actor: Annotated[Actor, Depends(sifted("page.read"))], state: StateQuery = None, limit: LimitQuery = 200
     ) -> PagesJson:
-        """Pages, the newest first."""
+        """Those pages that the caller may read, the newest first."""
         paging, now_us = _paging(deps), deps.now_us()
-        query = select(tables.pages).order_by(tables.pages.c.opened_us.desc(), tables.pages.c.id).limit(limit)
+        query = select(tables.pages).where(sift.of_page(extent(actor, "page.read", deps.world)))
+        query = query.order_by(tables.pages.c.opened_us.desc(), tables.pages.c.id).limit(limit)
         if state is not None:
             query = query.where(tables.pages.c.state.in_(state))
         with deps.state.read() as connection:
@@ -126,18 +128,19 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/pages/{id}")
     def page(
-        _: Annotated[Actor, Depends(permitted("page.read"))],
+        actor: Annotated[Actor, Depends(permitted("page.read", things.page))],
         id: PagePath,  # noqa: A002 - the word of the path
     ) -> PageWithAnswersJson:
-        """One page with its alerts, its answers and every message that went out for it."""
+        """One page with those of its alerts that the caller may read, its answers and every message that went out for it."""
         paging, now_us = _paging(deps), deps.now_us()
         joined, said, sent = tables.page_alerts, tables.answers, tables.notifications
+        theirs = sift.of_device(extent(actor, "page.read", deps.world), tables.alerts.c.node, tables.alerts.c.device)
         with deps.state.read() as connection:
             row = _row(connection, id)
             alerts = connection.execute(
                 select(joined, tables.alerts.c.rule, tables.alerts.c.state)
                 .join(tables.alerts, tables.alerts.c.id == joined.c.alert)
-                .where(joined.c.page == id)
+                .where(joined.c.page == id, theirs)
                 .order_by(joined.c.joined_us, joined.c.alert)
             ).all()
             answers = connection.execute(select(said).where(said.c.page == id).order_by(said.c.id)).all()
@@ -164,13 +167,18 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/pages/{id}/answer")
     def answer(
-        actor: Annotated[Actor, Depends(permitted("page.answer"))],
+        actor: Annotated[Actor, Depends(permitted("page.answer", things.page))],
         id: PagePath,  # noqa: A002 - the word of the path
         said: Annotated[SaidAnswer, Body()],
     ) -> AnsweredJson:
-        """An answer by the staff: their own, or what a contact who was told said to them. 409 when the page can't take it."""
+        """The caller's own answer or, by the staff, what a contact who was told said to them. 409 when the page can't take it."""
         paging, now_us = _paging(deps), deps.now_us()
-        contact = f"{STAFF}{actor.name}" if said.contact is None else said.contact
+        theirs = extent(actor, "page.answer-for", deps.world)
+        is_staff = theirs.everything or any(map(theirs.covers, things.page_things(deps, id)))
+        if said.contact not in (None, actor.contact) and not is_staff:
+            raise refusal(actor, "page.answer-for")
+        own = f"{STAFF}{actor.name}" if is_staff or actor.contact is None else actor.contact
+        contact = own if said.contact is None else said.contact
         with deps.state.write() as connection:
             result = paging.answer(connection, id, contact, said.answer, "api", None, now_us)
             if isinstance(result, NotTaken):

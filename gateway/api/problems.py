@@ -1,19 +1,35 @@
-"""Errors as RFC 9457 problem documents: one shape, a plain text, nothing of the inside."""
+"""Errors as RFC 9457 problem documents: one shape, a sentence in the reader's language, and nothing of the inside.
 
-import http
+`title` is for people: one sentence of the catalogues by status. `detail` is for who mends the request: it names the field and
+what is wrong with it. `errors`, where fields are wrong, says the same in parts.
+"""
+
+import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
-from gateway.api.authorize import Forbidden
 from gateway.errors import StoreDown, StoreRefused
+from gateway.notify.message import Language
+from gateway.pages import language_of
+from gateway.policy import Forbidden
+from gateway.words import LANGUAGES, has, text
 
 log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20
+"""Faults that one answer names."""
+LONGEST_WHERE = 80
+LONGEST_DETAIL = 1000
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -21,9 +37,17 @@ SECURITY_HEADERS = {
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "Permissions-Policy": (
+        "accelerometer=(), autoplay=(), bluetooth=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), "
+        "magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=()"
+    ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+"""Where people reach the gateway by https."""
+
+Said = str | Callable[[Language], str]
 
 
 class Problem(Exception):
@@ -34,45 +58,198 @@ class Problem(Exception):
         self.status, self.detail, self.headers, self.more = status, detail, headers, more
 
 
-def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
-) -> JSONResponse:
-    """The response. `type` is about:blank, so `title` is the status's own phrase."""
-    body = {"type": "about:blank", "title": http.HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return JSONResponse({**(more or {}), **body}, status, {**SECURITY_HEADERS, **(headers or {})}, "application/problem+json")
+class Fault(NamedTuple):
+    """One thing that is wrong in a request. `where` as in `query.limit`; `why` an id below `fault.` with its facts, or a text."""
+
+    where: str
+    why: str
+    facts: Mapping[str, Any]
+
+    def said(self, language: Language) -> str:
+        """Why, in words."""
+        return text(language, self.why, **self.facts) if has(self.why) else self.why
+
+
+class ProblemResponse(Response):
+    """Chooses its language when it is sent, by who asks."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: Said,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        """`more`: members beside those that every problem has."""
+        super().__init__(status_code=status, headers={**SECURITY_HEADERS, **(headers or {})}, media_type=MEDIA_TYPE)
+        self._detail, self._more, self._faults, self._own = detail, more or {}, faults, dict(headers or {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        content = self._document(reads(scope))
+        headers = {**SECURITY_HEADERS, **self._own, "Cache-Control": "no-store"}
+        await Response(content, self.status_code, headers, MEDIA_TYPE)(scope, receive, send)
+
+    def _document(self, language: Language) -> bytes:
+        status = self.status_code
+        by_status = f"fault.{status}"
+        title = text(language, by_status if has(by_status) else "fault.500" if status >= 500 else "fault.400")
+        detail = self._detail if isinstance(self._detail, str) else self._detail(language)
+        # about:blank, for nothing but the status says what kind of problem it is.
+        body = {**self._more, "type": "about:blank", "title": title, "status": status, "detail": detail[:LONGEST_DETAIL]}
+        if self._faults:
+            body["errors"] = [{"where": one.where, "why": one.said(language)} for one in self._faults]
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+problem = ProblemResponse
+
+
+def refused(status: int, faults: Sequence[Fault]) -> ProblemResponse:
+    """The answer to a request in which these things are wrong."""
+    named = faults[:MOST_ERRORS]
+    return ProblemResponse(
+        status, lambda language: "; ".join(f"{one.where}: {one.said(language)}" for one in named), faults=named
+    )
+
+
+def reads(scope: Scope) -> Language:
+    """The language of who asks: `?lang=` says it, else the browser's Accept-Language; Japanese when nothing does."""
+    asked = parse_qs(scope.get("query_string", b"")[:4000].decode("latin-1")).get("lang", [""])[-1]
+    return next((one for one in LANGUAGES if one == asked), None) or language_of(Headers(scope=scope).get("Accept-Language"))
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Every error of `app`, FastAPI's own ones too, becomes a problem document."""
 
     @app.exception_handler(Problem)
-    async def _raised(_: Request, error: Problem) -> JSONResponse:
+    async def _raised(_: Request, error: Problem) -> Response:
         return problem(error.status, error.detail, error.headers, error.more)
 
     @app.exception_handler(Forbidden)
-    async def _forbidden(_: Request, error: Forbidden) -> JSONResponse:
+    async def _forbidden(_: Request, error: Forbidden) -> Response:
         return problem(403, str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        return problem(422, "; ".join(faults)[:1000])
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        return refused(422, list(_faults(error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(_: Request, error: HTTPException) -> Response:
         return problem(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(StoreDown)
-    async def _store_down(_: Request, error: StoreDown) -> JSONResponse:
+    async def _store_down(_: Request, error: StoreDown) -> Response:
         log.warning("a reading could not be read: %s", error)
         return problem(503, "The series store can't be read now. Try again later.", {"Retry-After": "10"})
 
     @app.exception_handler(StoreRefused)
-    async def _store_refused(_: Request, error: StoreRefused) -> JSONResponse:
+    async def _store_refused(_: Request, error: StoreRefused) -> Response:
         log.error("a reading could not be read: %s", error)
         return problem(500, "The series store refuses to be read; the gateway's log says why.")
 
     @app.exception_handler(Exception)
-    async def _unexpected(request: Request, _: Exception) -> JSONResponse:
+    async def _unexpected(request: Request, _: Exception) -> Response:
         # Starlette raises it again after this answer, so the server logs the traceback.
         return problem(500, f"{request.method} {request.url.path} failed; the gateway's log says why.")
+
+
+# --- What pydantic finds, in our words --------------------------------------------------------------
+
+_WHY = {
+    "missing": "missing",
+    "extra_forbidden": "extra",
+    "string_type": "text",
+    "string_too_short": "short",
+    "string_too_long": "long",
+    "too_short": "few",
+    "too_long": "many",
+    "greater_than": "above",
+    "greater_than_equal": "least",
+    "less_than": "below",
+    "less_than_equal": "most",
+    "string_pattern_mismatch": "pattern",
+    "literal_error": "choice",
+    "enum": "choice",
+    "int_type": "whole",
+    "int_parsing": "whole",
+    "int_parsing_size": "whole",
+    "int_from_float": "whole",
+    "float_type": "number",
+    "float_parsing": "number",
+    "finite_number": "number",
+    "bool_type": "yes",
+    "bool_parsing": "yes",
+    "list_type": "list",
+    "tuple_type": "list",
+    "set_type": "list",
+    "dict_type": "object",
+    "model_type": "object",
+    "model_attributes_type": "object",
+    "json_invalid": "json",
+}
+"""pydantic's type of an error -> what follows `fault.` in the catalogues."""
+_LIMITS = ("min_length", "max_length", "gt", "ge", "lt", "le")
+
+
+def _faults(errors: Sequence[Any]) -> Iterator[Fault]:
+    for error in errors:
+        where = ".".join(str(one)[:LONGEST_WHERE] for one in error["loc"])[:LONGEST_WHERE] or "body"
+        context = error.get("ctx") or {}
+        kind = error["type"]
+        if kind in ("value_error", "assertion_error"):  # one of our own checks, which says it in its own words
+            yield Fault(where, str(context.get("error") or "") or error["msg"], {})
+            continue
+        limit = next((context[name] for name in _LIMITS if name in context), None)
+        facts: dict[str, object] = {} if limit is None else {"n": limit}
+        if kind in ("literal_error", "enum"):
+            facts["expected"] = str(context.get("expected", "")).replace(" or ", ", ").replace("'", "")
+        yield Fault(where, f"fault.{_WHY.get(kind, 'other')}", facts)
+
+
+# --- In the OpenAPI document ------------------------------------------------------------------------
+
+_SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "description": "A problem document (RFC 9457).",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "For people, in the language that Accept-Language or ?lang= asks for."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What exactly is wrong, and where."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["where", "why"],
+                "properties": {"where": {"type": "string"}, "why": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Has the application's document say that any error is answered with a problem document."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = _SCHEMA
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        answer = {
+            "description": "Why not, as a problem document.",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+                operation["responses"].update({"4XX": answer, "5XX": answer})
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # as FastAPI's own manual extends the document

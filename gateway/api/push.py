@@ -22,6 +22,7 @@ from gateway.state import State
 from gateway.state.tables import addresses
 
 KEY, SUBSCRIPTIONS, UNSUBSCRIBE = "/push/key", "/push/subscriptions", "/push/unsubscribe"
+BY_LINK = {"x-open": "the token of a signed link, in the body, says whose browser it is"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,12 @@ def routes(door: PushDoor | None) -> APIRouter:
     """GET /push/key, POST /push/subscriptions, POST /push/unsubscribe."""
     router = APIRouter()
 
-    @router.get(KEY)
+    @router.get(KEY, openapi_extra={"x-open": "a public key"})
     def key() -> KeyJson:
         """The key that subscriptions are made for."""
         return {"key": _configured(door).public_key}
 
-    @router.post(SUBSCRIPTIONS, status_code=201)
+    @router.post(SUBSCRIPTIONS, status_code=201, openapi_extra=BY_LINK)
     def subscribe(said: Subscribing) -> SubscribedJson:
         """Adds the browser to its contact, and sends it a test. The same one again changes nothing."""
         known = _configured(door)
@@ -102,7 +103,7 @@ def routes(door: PushDoor | None) -> APIRouter:
             raise Problem(404 if error.why == "unknown" else 409, str(error)) from error
         return {"address": address, "state": str(state)}
 
-    @router.post(UNSUBSCRIBE, status_code=204, response_class=Response)
+    @router.post(UNSUBSCRIBE, status_code=204, response_class=Response, openapi_extra=BY_LINK)
     def unsubscribe(said: Unsubscribing) -> Response:
         """Forgets the browser. 204 also where it was not known."""
         known = _configured(door)

@@ -6,11 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from edge.contract.metrics import METRICS
-from gateway.api.authorize import Actor
+from gateway.api import things
 from gateway.api.deps import Deps, NameQuery, permitted
 from gateway.api.problems import Problem
 from gateway.api.query import parse_duration_ms, parse_instant_ms
 from gateway.api.shapes import ReadingsJson, unit_of
+from gateway.policy import Actor
 
 MAX_POINTS = 10_000
 MAX_BUCKETS = 5_000
@@ -25,7 +26,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/readings")
     def readings(
-        _: Annotated[Actor, Depends(permitted("reading.read"))],
+        _: Annotated[Actor, Depends(permitted("reading.read", things.device))],
         node: NameQuery,
         device: NameQuery,
         metric: Annotated[str, Query(max_length=32)],

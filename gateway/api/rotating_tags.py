@@ -8,13 +8,13 @@ from sqlalchemy import select
 
 from edge.contract.events import MAX_SEQ
 from edge.contract.names import Name
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, permitted
 from gateway.api.nodes import signing
 from gateway.api.problems import Problem
 from gateway.api.shapes import RotatingTagJson, RotatingTagsJson
 from gateway.nodes.eid import MAX_EXPONENT
 from gateway.nodes.expected import MIN_EXPONENT, NotEnrolled, add_tag, remove_tag
+from gateway.policy import Actor
 from gateway.state import tables
 
 TagPath = Annotated[Name, Path()]

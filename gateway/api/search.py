@@ -1,4 +1,4 @@
-"""The search for a missing person, for officers: opened with a reason, read, renewed, ended. For operators only."""
+"""The search for a missing person: opened with a reason, read, renewed, ended; by officers, and by the person's family."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -8,12 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from gateway.api.authorize import Actor
-from gateway.api.deps import Deps, LimitQuery, permitted
+from gateway.api import sift, things
+from gateway.api.deps import Deps, LimitQuery, permitted, sifted
+from gateway.api.looking import look_for
 from gateway.api.mimamori import IdPath
 from gateway.api.problems import Problem
+from gateway.audit import who_of
+from gateway.mimamori.looks import looked
 from gateway.mimamori.search import UNENDED, NobodyError, NoSearchError, Search
 from gateway.paging import STAFF
+from gateway.policy import Actor, extent, may
 from gateway.state.tables import search_cases, search_changes
 
 CasePath = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
@@ -141,7 +145,7 @@ def routes(deps: Deps) -> APIRouter:
             ],
         }  # fmt: skip
 
-    def done(id_: str, act: Callable[[Search, Connection], bool]) -> SearchWithAllJson:
+    def done(actor: Actor, id_: str, act: Callable[[Search, Connection], bool]) -> SearchWithAllJson:
         search = _search(deps)
         with deps.state.write() as connection:
             row = _case(search, connection, id_)
@@ -150,12 +154,13 @@ def routes(deps: Deps) -> APIRouter:
                 why = f"it is {state}" if state not in UNENDED else "somebody else has just changed it: look again"
                 raise Problem(409, f"This search can't be changed: {why}.", state=row.state)
             found = whole(connection, id_)
+            _looked(connection, deps, actor, found)
         deps.ring_deliveries()
         return found
 
     @router.post("/watched/{id}/search", status_code=201)
     def opened(
-        actor: Annotated[Actor, Depends(permitted("search.open"))],
+        actor: Annotated[Actor, Depends(permitted("search.open", things.watched))],
         id: IdPath,  # noqa: A002 - the word of the path
         told: Annotated[Reason, Body()],
         response: Response,
@@ -164,20 +169,22 @@ def routes(deps: Deps) -> APIRouter:
         search = _search(deps)
         with deps.state.write() as connection:
             try:
-                case, is_new = search.open(connection, id, told.reason, STAFF + actor.name, deps.now_us())
+                case, is_new = search.open(connection, id, told.reason, _by(deps, actor), deps.now_us())
             except NoSearchError as error:
                 raise Problem(404 if isinstance(error, NobodyError) else 422, f"{error}.") from error
             found = whole(connection, case)
+            _looked(connection, deps, actor, found)
         deps.ring_deliveries()
         response.status_code = 201 if is_new else 200
         return found
 
     @router.get("/searches")
     def searches(
-        _: Annotated[Actor, Depends(permitted("search.read"))], state: StateQuery = None, limit: LimitQuery = 200
+        actor: Annotated[Actor, Depends(sifted("search.read"))], state: StateQuery = None, limit: LimitQuery = 200
     ) -> SearchesJson:
-        """Searches, the newest first."""
-        query = select(search_cases).order_by(search_cases.c.opened_us.desc(), search_cases.c.id).limit(limit)
+        """Those searches that the caller may read, the newest first."""
+        query = select(search_cases).where(sift.of_case(extent(actor, "search.read", deps.world)))
+        query = query.order_by(search_cases.c.opened_us.desc(), search_cases.c.id).limit(limit)
         if state is not None:
             query = query.where(search_cases.c.state.in_(state))
         with deps.state.read() as connection:
@@ -186,39 +193,51 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/searches/{id}")
     def one(
-        _: Annotated[Actor, Depends(permitted("search.read"))],
+        actor: Annotated[Actor, Depends(permitted("search.read", things.case))],
         id: CasePath,  # noqa: A002 - the word of the path
     ) -> SearchWithAllJson:
-        """One search: whom it reached, where the tag was heard, who did what."""
+        """One search: whom it reached, where the tag was heard, who did what. A look at the person."""
         with deps.state.read() as connection:
-            return whole(connection, id)
+            found = whole(connection, id)
+        look_for(deps, actor, {found["watched"]: f"search/{id}"}, "search")
+        return found
 
     @router.post("/searches/{id}/renew")
     def renew(
-        actor: Annotated[Actor, Depends(permitted("search.open"))],
+        actor: Annotated[Actor, Depends(permitted("search.open", things.case))],
         id: CasePath,  # noqa: A002 - the word of the path
     ) -> SearchWithAllJson:
         """It goes on; where it had paused, volunteers see it again. 409 when it is over."""
-        return done(id, lambda search, connection: search.renew(connection, id, STAFF + actor.name, deps.now_us()))
+        return done(actor, id, lambda search, connection: search.renew(connection, id, _by(deps, actor), deps.now_us()))
 
     @router.post("/searches/{id}/found")
     def found(
-        actor: Annotated[Actor, Depends(permitted("search.open"))],
+        actor: Annotated[Actor, Depends(permitted("search.open", things.case))],
         id: CasePath,  # noqa: A002 - the word of the path
     ) -> SearchWithAllJson:
         """They are found; everybody who was told hears it. 409 when it is over."""
-        return done(id, lambda search, connection: search.found(connection, id, STAFF + actor.name, deps.now_us()))
+        return done(actor, id, lambda search, connection: search.found(connection, id, _by(deps, actor), deps.now_us()))
 
     @router.post("/searches/{id}/close")
     def close(
-        actor: Annotated[Actor, Depends(permitted("search.open"))],
+        actor: Annotated[Actor, Depends(permitted("search.open", things.case))],
         id: CasePath,  # noqa: A002 - the word of the path
         told: Annotated[EndOfSearch, Body()],
     ) -> SearchWithAllJson:
         """Ends it without that anybody was found; everybody who was told hears it. 409 when it is over."""
-        return done(id, lambda search, connection: search.close(connection, id, STAFF + actor.name, told.why, deps.now_us()))
+        return done(actor, id, lambda search, connection: search.close(connection, id, _by(deps, actor), told.why, deps.now_us()))
 
     return router
+
+
+def _by(deps: Deps, actor: Actor) -> str:
+    """Who it was, for the history: one of the staff, or a family's contact."""
+    return STAFF + actor.name if actor.contact is None or may(actor, "search.open", None, deps.world) else actor.contact
+
+
+def _looked(connection: Connection, deps: Deps, actor: Actor, found: SearchWithAllJson) -> None:
+    """What is answered says where a tag was."""
+    looked(connection, who_of(actor), found["watched"], "search", f"search/{found['id']}", deps.now_us(), deps.look_every_us)
 
 
 def _search(deps: Deps) -> Search:

@@ -1,28 +1,46 @@
 """Uvicorn inside the caller's event loop: started and stopped with a `with`, signals left to the caller."""
 
 import asyncio
+import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from pydantic import IPvAnyNetwork
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from gateway.api.problems import MEDIA_TYPE, SECURITY_HEADERS
 from gateway.errors import ConfigError
+from gateway.words import text
 
 STOP_WITHIN_S = 5
 MAX_CONNECTIONS = 500
 """At once, of one server. Each is a file, and without files left neither database nor broker could be opened."""
 IDLE_S = 30.0
 """Who has begun nothing, or not ended what was begun, and says nothing for so long, is hung up on."""
+LOOK_S = 30.0
+LEAST_BYTES_S = 50.0
+"""Who has something to send or to take, and does less than this for `LOOK_S`, is hung up on: else a byte now and then would hold
+a connection for ever. The thinnest link that pictures come over carries a hundred times as much."""
 
 
 class _Patient(H11Protocol):
     """Uvicorn's connection, but not for ever and not for any number: whoever can reach the port can connect, and be silent."""
 
     _idle: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
+    _came = 0
+    """Bytes since the last look."""
+    _left = 0
+    """Bytes that the other side had not taken at the last look."""
+    _was_busy = False
+    """Whether there was something for the other side to do at the last look, too."""
+    _flowed = False
+    """Whether since then they took enough that we could go on."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -30,15 +48,34 @@ class _Patient(H11Protocol):
             transport.abort()
         else:
             self._wait_on()
+            self._look = self.loop.call_later(LOOK_S, self._look_at_pace)
 
     def data_received(self, data: bytes) -> None:
+        self._came += len(data)
         self._wait_on()
         super().data_received(data)
 
+    def resume_writing(self) -> None:
+        self._flowed = True
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._look):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP: a problem document like any other refusal. Nothing of it went to the application."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()  # in the middle of an answer: there is no room for another
+            return
+        body = json.dumps({"type": "about:blank", "title": text("ja", "fault.400"), "status": 400, "detail": msg}).encode()
+        headers = {**SECURITY_HEADERS, "Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
+        said = [(name.lower().encode(), value.encode()) for name, value in headers.items()] + [(b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=said, reason=b"Bad Request"), h11.Data(body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _wait_on(self) -> None:
         if self._idle is not None:
@@ -52,6 +89,19 @@ class _Patient(H11Protocol):
         else:
             self.transport.abort()
 
+    def _look_at_pace(self) -> None:
+        state, left = self.conn.their_state, self.transport.get_write_buffer_size()
+        sends = state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
+        sends = sends and not self.flow.read_paused  # else it is us who do not listen
+        takes = self.flow.write_paused
+        too_little = LEAST_BYTES_S * LOOK_S
+        slow = (sends and self._came < too_little) or (takes and not self._flowed and self._left - left < too_little)
+        if slow and self._was_busy:
+            self.transport.abort()
+            return
+        self._was_busy, self._flowed, self._came, self._left = sends or takes, False, 0, left
+        self._look = self.loop.call_later(LOOK_S, self._look_at_pace)
+
 
 class _Server(uvicorn.Server):
     @contextmanager
@@ -62,10 +112,16 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve(
-    app: FastAPI, host: str, port: int, tls: ssl.SSLContext | None = None, setting: str = "api.listen"
+    app: FastAPI,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+    setting: str = "api.listen",
+    proxies: Sequence[IPvAnyNetwork] = (),
 ) -> AsyncIterator[int]:
     """Serves `app` while the block runs; yields the port, which is a free one when 0 was asked for.
 
+    `proxies`: who may say, by X-Forwarded-For, whom it asks for; of anybody else that is not believed.
     With `tls`, over TLS only; who loads another certificate into it later changes what new connections see. Leaving the block
     ends the streams and waits, at most 5 s, for answers under way. ConfigError, about `setting`, when the address can't be had.
     """
@@ -73,11 +129,13 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=_Patient,
+        ws="none",  # it would take a connection over from `_Patient`, and there are none here
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=[str(one) for one in proxies],
         timeout_graceful_shutdown=STOP_WITHIN_S,
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )

@@ -9,10 +9,10 @@ from typing_extensions import TypedDict
 
 from gateway import silences
 from gateway.alerting.route import Match
-from gateway.api.authorize import Actor
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
 from gateway.api.shapes import Row
+from gateway.policy import Actor
 
 MAX_US = 2**53
 TimeUs = Annotated[int, Field(ge=1, lt=MAX_US)]

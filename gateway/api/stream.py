@@ -6,17 +6,26 @@ replay after a reconnect: whoever reads the lists once the first line of the str
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from gateway.api.authorize import Actor, may
-from gateway.api.deps import Deps, permitted
+from gateway.api import things
+from gateway.api.deps import Deps, sifted
+from gateway.api.looking import look_for
 from gateway.api.problems import Problem
 from gateway.api.shapes import alert_json, concerns_person, event_json, unit_of
-from gateway.feed import Said
+from gateway.feed import RESYNC, Said
+from gateway.mimamori.enrolled import WATCHED
+from gateway.policy import Actor, Extent, Thing, extent
+
+READ_BY = {"latest": "reading.read", "event": "event.read", "alert": "alert.read", "page": "page.read", "mode": "area.read"}
+"""kind -> who may read it, as of the lists. A kind that has no line is told to nobody."""
+ASK_EVERY_S = 10
+"""So often it is asked anew what is theirs: a job ends, a family changes."""
 
 
 def routes(deps: Deps) -> APIRouter:
@@ -24,28 +33,33 @@ def routes(deps: Deps) -> APIRouter:
     router = APIRouter()
 
     @router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-    async def stream(actor: Annotated[Actor, Depends(permitted("stream.read"))]) -> StreamingResponse:
-        """The live stream. A comment comes at least every few seconds, so silence means a dead connection."""
+    async def stream(actor: Annotated[Actor, Depends(sifted("stream.read"))]) -> StreamingResponse:
+        """The live stream, of what the caller may read. A comment comes every few seconds, so silence means a dead connection."""
         if deps.feed.full:
             raise Problem(503, "Too many streams are open. Try again later.", headers={"Retry-After": "30"})
-        lines = _lines(deps, sightings=may(actor, "sighting.read"))
+        lines = _lines(deps, actor)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return router
 
 
-async def _lines(deps: Deps, *, sightings: bool) -> AsyncIterator[bytes]:
+async def _lines(deps: Deps, actor: Actor) -> AsyncIterator[bytes]:
     # Listening begins and ends in here: a generator that is never started must leave nothing behind.
     with deps.feed.listen() as listener:
-        yield b": here\n\n"
         clock = asyncio.get_running_loop().time
+        theirs, asked = await run_in_threadpool(_extents, deps, actor), clock()
+        yield b": here\n\n"
         quiet_until = clock() + deps.heartbeat_s
         while True:
             said = await listener.hear(quiet_until - clock())
             if said is None and listener.ended:
                 return
-            body = _shown(deps, said, sightings=sightings) if said is not None else None
+            if clock() >= asked + ASK_EVERY_S:
+                theirs, asked = await run_in_threadpool(_extents, deps, actor), clock()
+            body = await _shown(deps, said, theirs) if said is not None else None
             if said is not None and body is not None:
+                if said.kind == "alert" and body["node"] == WATCHED:
+                    await run_in_threadpool(look_for, deps, actor, {body["device"]: f"alert/{body['id']}"}, "alerts")
                 yield sse(said.id, said.kind, body)
             elif clock() >= quiet_until:
                 yield b": alive\n\n"
@@ -54,22 +68,39 @@ async def _lines(deps: Deps, *, sightings: bool) -> AsyncIterator[bytes]:
             quiet_until = clock() + deps.heartbeat_s
 
 
-def _shown(deps: Deps, said: Said, *, sightings: bool) -> Any:
+def _extents(deps: Deps, actor: Actor) -> Mapping[str, Extent]:
+    return {action: extent(actor, action, deps.world) for action in READ_BY.values()}
+
+
+async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
     """The body as the other routes would show it; None when it is not for this listener."""
     body = said.body
+    if said.kind == RESYNC:
+        return body
+    if said.kind not in READ_BY:
+        return None
+    theirs = extents[READ_BY[said.kind]]
     match said.kind:
-        case "event":
-            if concerns_person(body) and not sightings:
+        case "event" | "alert":
+            # Where a tag is goes to nobody as it happens: a dot that moves is nobody's business, and a search tells places.
+            if not theirs.covers(Thing(body["node"], body["device"])) or (said.kind == "event" and concerns_person(body)):
                 return None
-            return event_json(body, deps.deployments.of(body["node"], body["device"]))
-        case "alert":
-            if concerns_person(body) and not sightings:
-                return None
-            return alert_json(body, deps.deployments.of(body["node"], body["device"]))
+            as_json = event_json if said.kind == "event" else alert_json
+            return as_json(body, deps.deployments.of(body["node"], body["device"]))
         case "latest":
-            return {"rows": [{**row, "unit": unit_of(row["metric"])} for row in body["rows"]]}
+            rows = [
+                {**row, "unit": unit_of(row["metric"])}
+                for row in body["rows"]
+                if theirs.covers(Thing(row["node"], row["device"]))
+            ]
+            return {"rows": rows} if rows else None
+        case "page" if not theirs.everything:
+            if theirs == Extent():
+                return None
+            about = await run_in_threadpool(things.page_things, deps, body["id"])
+            return body if any(map(theirs.covers, about)) else None
         case _:
-            return body
+            return body if theirs.everything else None
 
 
 def sse(id_: int, kind: str, body: Any) -> bytes:

@@ -6,8 +6,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.api.authorize import ROLES, Actor
 from gateway.errors import ConfigError
+from gateway.policy import ROLES, Actor
 
 SHORTEST = 20
 HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -33,7 +33,7 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Reads `<actor> <role> <token>` lines; empty lines and `# ...` are left out. ConfigError names file and line."""
+    """Reads `<actor> <roles> <token>` lines; empty lines and `# ...` are left out. ConfigError names file and line."""
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
@@ -51,15 +51,16 @@ def read_tokens(path: Path) -> Tokens:
             continue
         where = f"api.tokens_file: {path} line {number}"
         if len(words) != 3:
-            raise ConfigError(f"{where} has {len(words)} words, not `<actor> <role> <token>`")
-        name, role, token = words
-        if role not in ROLES:
-            raise ConfigError(f"{where}: {role[:40]!r} is no role; there are {', '.join(ROLES)}")
+            raise ConfigError(f"{where} has {len(words)} words, not `<actor> <roles> <token>`")
+        name, roles, token = words
+        for role in roles.split(","):
+            if role not in ROLES:
+                raise ConfigError(f"{where}: {role[:40]!r} is no role; there are {', '.join(ROLES)}")
         if len(token) < SHORTEST or not token.isascii():
             raise ConfigError(f"{where}: the token of {name[:40]} is too short or not ASCII. Make one: {HOW_TO_MAKE}")
         if token in actors:
             raise ConfigError(f"{where}: {name[:40]} has the same token as {actors[token].name[:40]}")
-        actors[token] = Actor(name, role)
+        actors[token] = Actor(name, frozenset(roles.split(",")))
     if not actors:
         raise ConfigError(f"api.tokens_file: {path} holds no token. Make one: {HOW_TO_MAKE}")
     return Tokens(actors)

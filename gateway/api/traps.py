@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal
 import segno
 from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 from typing_extensions import TypedDict
 
 from edge.contract.names import Name
-from gateway.api.authorize import Actor
-from gateway.api.deps import Deps, LimitQuery, Sha256Path, permitted
+from gateway.api import sift, things
+from gateway.api.deps import Deps, LimitQuery, Sha256Path, permitted, sifted
 from gateway.api.problems import Problem
 from gateway.pictures import Confirmed, confirm
+from gateway.policy import Actor, Extent, Thing, authorize, extent
 from gateway.state.tables import captures, pictures, visits
 from gateway.traps.captures import CHECKLIST, Refused, Sex, add_photo, capture_row, change_capture, open_capture
 from gateway.traps.state import state_of
@@ -204,16 +205,19 @@ def routes(deps: Deps) -> APIRouter:
 
 def _add_visits(router: APIRouter, deps: Deps) -> None:
     @router.get("/traps")
-    def traps(_: Annotated[Actor, Depends(permitted("device.read"))], overdue: bool | None = None) -> TrapsJson:
-        """How each deployed trap stands, and how sure that is; `overdue`: only those that lack, or have, their visit."""
-        now_us = deps.now_us()
+    def traps(actor: Annotated[Actor, Depends(sifted("device.read"))], overdue: bool | None = None) -> TrapsJson:
+        """How each of the caller's traps stands, and how sure that is; `overdue`: only those that lack, or have, their visit."""
+        now_us, theirs = deps.now_us(), extent(actor, "device.read", deps.world)
+        stand = [one for one in deps.deployments if one.kind == "trap" and theirs.covers(Thing(one.node, one.device))]
         with deps.state.read() as connection:
-            found = [state_of(connection, one, deps.rules, now_us) for one in deps.deployments if one.kind == "trap"]
+            found = [state_of(connection, one, deps.rules, now_us) for one in stand]
         shown: list[Any] = [one for one in found if overdue is None or one["overdue"] is overdue]
         return {"now_us": now_us, "traps": shown}
 
     @router.get("/traps/{node}/{device}/visit-link")
-    def visit_link(_: Annotated[Actor, Depends(permitted("visit.record"))], node: Name, device: Name) -> VisitLinkJson:
+    def visit_link(
+        _: Annotated[Actor, Depends(permitted("visit.record", things.device))], node: Name, device: Name
+    ) -> VisitLinkJson:
         """The link behind the QR at a trap: who has it can record visits there."""
         trap = deps.deployments.of(node, device)
         if trap.kind != "trap":
@@ -225,14 +229,15 @@ def _add_visits(router: APIRouter, deps: Deps) -> None:
 
     @router.get("/visits")
     def all_visits(
-        _: Annotated[Actor, Depends(permitted("visit.read"))],
+        actor: Annotated[Actor, Depends(sifted("visit.read"))],
         node: Annotated[Name | None, Query()] = None,
         device: Annotated[Name | None, Query()] = None,
         since_us: FromQuery = 0,
         limit: LimitQuery = 200,
     ) -> VisitsJson:
-        """Visits, the newest first."""
-        query = select(visits).where(visits.c.at_us >= since_us).order_by(visits.c.at_us.desc(), visits.c.id).limit(limit)
+        """Visits to the caller's traps, the newest first."""
+        theirs = sift.of_device(extent(actor, "visit.read", deps.world), visits.c.node, visits.c.device)
+        query = select(visits).where(theirs, visits.c.at_us >= since_us).order_by(visits.c.at_us.desc(), visits.c.id).limit(limit)
         for column, wanted in (("node", node), ("device", device)):
             if wanted is not None:
                 query = query.where(visits.c[column] == wanted)
@@ -241,8 +246,9 @@ def _add_visits(router: APIRouter, deps: Deps) -> None:
             return {"visits": [_visit(connection, row) for row in rows]}
 
     @router.post("/visits", status_code=201)
-    def enter_visit(actor: Annotated[Actor, Depends(permitted("visit.record"))], said: Annotated[VisitBody, Body()]) -> VisitJson:
+    def enter_visit(actor: Annotated[Actor, Depends(sifted("visit.record"))], said: Annotated[VisitBody, Body()]) -> VisitJson:
         """Enters a visit: it ends the trap's alert, and counts for the day. Sent again it changes nothing."""
+        authorize(actor, "visit.record", Thing(said.node, said.device), deps.world)
         at_us = deps.now_us() if said.at_us is None else said.at_us
         visit = Visit(str(said.id), said.node, said.device, at_us, said.who or actor.name, "form", said.result, said.note)
         return record_visit(deps, visit)
@@ -251,13 +257,14 @@ def _add_visits(router: APIRouter, deps: Deps) -> None:
 def _add_captures(router: APIRouter, deps: Deps) -> None:
     @router.get("/captures")
     def all_captures(
-        _: Annotated[Actor, Depends(permitted("capture.read"))],
+        actor: Annotated[Actor, Depends(sifted("capture.read"))],
         complete: bool | None = None,
         since_us: FromQuery = 0,
         limit: LimitQuery = 100,
     ) -> CapturesJson:
-        """Dossiers, the newest first; `complete`: only those that are, or are not."""
-        query = select(captures.c.id).where(captures.c.opened_us >= since_us)
+        """Dossiers of the caller's traps, the newest first; `complete`: only those that are, or are not."""
+        theirs = sift.of_device(extent(actor, "capture.read", deps.world), captures.c.node, captures.c.device)
+        query = select(captures.c.id).where(theirs, captures.c.opened_us >= since_us)
         if complete is not None:
             query = query.where(captures.c.completed_us.is_not(None) if complete else captures.c.completed_us.is_(None))
         with deps.state.read() as connection:
@@ -266,7 +273,7 @@ def _add_captures(router: APIRouter, deps: Deps) -> None:
 
     @router.get("/captures/{id}")
     def one_capture(
-        _: Annotated[Actor, Depends(permitted("capture.read"))],
+        _: Annotated[Actor, Depends(permitted("capture.read", things.capture))],
         id: IdPath,  # noqa: A002 - the word of the path
     ) -> CaptureJson:
         """One dossier, with what it lacks."""
@@ -275,7 +282,7 @@ def _add_captures(router: APIRouter, deps: Deps) -> None:
 
     @router.put("/captures/{id}")
     def set_capture(
-        actor: Annotated[Actor, Depends(permitted("capture.edit"))],
+        actor: Annotated[Actor, Depends(permitted("capture.edit", things.capture))],
         id: IdPath,  # noqa: A002 - the word of the path
         said: Annotated[CaptureBody, Body()],
     ) -> CaptureJson:
@@ -291,7 +298,7 @@ def _add_captures(router: APIRouter, deps: Deps) -> None:
 
     @router.post("/captures/{id}/photos", status_code=201)
     def enter_photo(
-        actor: Annotated[Actor, Depends(permitted("capture.edit"))],
+        actor: Annotated[Actor, Depends(permitted("capture.edit", things.capture))],
         id: IdPath,  # noqa: A002 - the word of the path
         said: Annotated[PhotoBody, Body()],
     ) -> CaptureJson:
@@ -313,14 +320,15 @@ def _add_captures(router: APIRouter, deps: Deps) -> None:
 def _add_corrections(router: APIRouter, deps: Deps) -> None:
     @router.post("/media/{sha256}/confirm")
     def say_what_it_is(
-        actor: Annotated[Actor, Depends(permitted("picture.confirm"))],
+        actor: Annotated[Actor, Depends(permitted("picture.confirm", things.picture))],
         sha256: Sha256Path,
         said: Annotated[ConfirmBody, Body()],
     ) -> CorrectionsJson:
         """Says what a picture shows. Kept beside the model's word; it ends the alert, or raises one. The last word counts."""
+        theirs = _theirs(extent(actor, "picture.confirm", deps.world))
         with deps.state.write() as connection:
             facts = confirm(connection, sha256, said.content, said.species, actor.name, deps.now_us())
-            told = _corrections(connection, pictures.c.sha256 == sha256, 1000)
+            told = _corrections(connection, theirs & (pictures.c.sha256 == sha256), 1000)
         if not told:
             raise Problem(404, "No node has told of a picture with this SHA-256.")
         for row in facts:
@@ -329,13 +337,13 @@ def _add_corrections(router: APIRouter, deps: Deps) -> None:
 
     @router.get("/corrections")
     def corrections(
-        _: Annotated[Actor, Depends(permitted("picture.confirm"))],
+        actor: Annotated[Actor, Depends(sifted("picture.confirm"))],
         since_us: FromQuery = 0,
         wrong: Annotated[bool, Query(description="Only where the person says something else than the model.")] = False,
         limit: LimitQuery = 1000,
     ) -> CorrectionsJson:
-        """What people said of pictures, beside the model's word: to see how good a model is, or to train a better one."""
-        query = pictures.c.confirmed_us >= since_us
+        """What people said of pictures of the caller's cameras, beside the model's word: to see how good it is."""
+        query = _theirs(extent(actor, "picture.confirm", deps.world)) & (pictures.c.confirmed_us >= since_us)
         if wrong:
             query &= or_(
                 pictures.c.content != pictures.c.confirmed_content,
@@ -378,6 +386,10 @@ def _capture(deps: Deps, connection: Connection, id_: str) -> CaptureJson:
     shown["visit"] = _visit(connection, row["visit"])
     shown["photos"] = [{name: photo[name] for name in PhotoJson.__annotations__} for photo in row["photos"]]
     return {**shown, "place": deployment.place, "label": deployment.label, "checklist": list(CHECKLIST)}  # type: ignore[typeddict-item]
+
+
+def _theirs(theirs: Extent) -> ColumnElement[bool]:
+    return sift.of_device(theirs, pictures.c.node, pictures.c.device)
 
 
 def _corrections(connection: Connection, query: Any, limit: int) -> list[CorrectionJson]:

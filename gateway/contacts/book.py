@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from gateway.alerting.route import Channel
 from gateway.contacts import people
@@ -19,6 +19,19 @@ from gateway.state.tables import addresses, contacts, memberships
 
 _LANGUAGES = get_args(Language)
 _AT_ONCE = 500  # SQLite takes so many parameters in any build
+
+# Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it, and each alarm asks them.
+_MEMBERS = (
+    select(memberships.c.team, memberships.c.contact)
+    .join(contacts, contacts.c.id == memberships.c.contact)
+    .where(memberships.c.team.in_(bindparam("teams", expanding=True)))
+    .order_by(contacts.c.created_us, contacts.c.id)
+)
+_NAME = select(contacts.c.name).where(contacts.c.id == bindparam("id"))
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_THEM = select(contacts).where(contacts.c.id.in_(_IDS), contacts.c.removed_us.is_(None))
+_THEIR_WAYS = select(addresses).where(addresses.c.contact.in_(_IDS)).order_by(addresses.c.rank, addresses.c.id)
+_THEIR_TEAMS = select(memberships).where(memberships.c.contact.in_(_IDS)).order_by(memberships.c.team)
 
 
 class Unreachable(NamedTuple):
@@ -44,18 +57,19 @@ class Book:
         """`configured_contacts`: names of the configuration's `contact` table; `language` is theirs."""
         self._groups, self._configured, self._zone, self._language = groups, frozenset(configured_contacts), zone, language
 
-    def who(self, connection: Connection, name: str, now_us: int, by: Channel | None = None) -> list[Person]:
+    def who(
+        self, connection: Connection, name: str, now_us: int, by: Channel | None = None, shelf: "Shelf | None" = None
+    ) -> list[Person]:
         """Everybody who can be told now where `name` (a group, or a configured contact) is to be told, each once.
 
         In the order in which they were added. `by`: over this channel only. Who is away is replaced by their deputy, and by
-        nobody where that one is away without another, can't be reached, or is told already.
+        nobody where that one is away without another, can't be reached, or is told already. `shelf`: for who asks much of one
+        transaction, so that nobody's rows are read twice.
         """
         if name in self._configured:
             return self._configured_one(name, by)
-        query = select(memberships.c.contact).join(contacts, contacts.c.id == memberships.c.contact)
-        query = query.where(memberships.c.team == name).order_by(contacts.c.created_us, contacts.c.id)
-        members = list(connection.scalars(query))
-        shelf = _Shelf(connection, members)
+        shelf = shelf or Shelf(connection)
+        members = shelf.members_of(name)
         there = {id_ for id_ in members if not shelf.is_away(id_, now_us)}
         found: dict[str, Person] = {}
         for id_ in members:
@@ -70,21 +84,23 @@ class Book:
 
     def deputy(self, connection: Connection, contact: str, now_us: int) -> Person | None:
         """Who is told instead of a contact who is away; None: nobody is. Of who is not away: themself."""
-        shelf = _Shelf(connection, [contact])
+        shelf = Shelf(connection, [contact])
         instead = shelf.deputy_of(contact, now_us)
         return None if instead is None else self._made(shelf, instead, now_us, None, instead_of=contact)
 
-    def person(self, connection: Connection, contact: str, now_us: int, *, testing: bool = False) -> Person | None:
+    def person(
+        self, connection: Connection, contact: str, now_us: int, *, testing: bool = False, shelf: "Shelf | None" = None
+    ) -> Person | None:
         """This very contact, also while they are away; None where they can't be reached. `testing`: over new addresses too."""
         if contact in self._configured:
             return self._configured_one(contact, None)[0]
-        return self._made(_Shelf(connection, [contact]), contact, now_us, None, testing=testing)
+        return self._made(shelf or Shelf(connection), contact, now_us, None, testing=testing)
 
     def name_of(self, connection: Connection, contact: str) -> str:
         """What others are told of them. A configured contact is called as it is configured; who is unknown or removed: —."""
         if contact in self._configured:
             return contact
-        return connection.scalar(select(contacts.c.name).where(contacts.c.id == contact)) or people.REMOVED
+        return connection.scalar(_NAME, {"id": contact}) or people.REMOVED
 
     def groups_of(self, connection: Connection, contact: str) -> list[str]:
         """The groups a contact is in, by name."""
@@ -102,7 +118,7 @@ class Book:
 
     def _made(
         self,
-        shelf: "_Shelf",
+        shelf: "Shelf",
         id_: str,
         now_us: int,
         by: Channel | None,
@@ -127,7 +143,7 @@ class Book:
             stands_in_for=instead_of,
         )
 
-    def _quiet_until(self, shelf: "_Shelf", row: Any, now_us: int, group: str | None) -> int | None:
+    def _quiet_until(self, shelf: "Shelf", row: Any, now_us: int, group: str | None) -> int | None:
         """By their own hours; else by those of the group that is told; where it is none of theirs, of all their groups."""
         own = people.quiet_of(row.quiet)
         if own is not None:
@@ -142,7 +158,7 @@ def unreachable(connection: Connection) -> list[Unreachable]:
     """Every contact who is not removed and has no proved address, in the order in which they were added."""
     query = select(contacts.c.id).where(contacts.c.removed_us.is_(None)).order_by(contacts.c.created_us, contacts.c.id)
     ids = list(connection.scalars(query))
-    shelf, found = _Shelf(connection, ids), []
+    shelf, found = Shelf(connection, ids), []
     for id_ in ids:
         row, ways = shelf.contact(id_), shelf.addresses_of(id_)
         if row is None or any(one.state == "proved" for one in ways):
@@ -161,17 +177,32 @@ def unreachable(connection: Connection) -> list[Unreachable]:
     return found
 
 
-class _Shelf:
-    """Rows of some contacts, read together, and of their deputies, read as they are asked for."""
+class Shelf:
+    """Rows of some contacts, read together, and of others, read as they are asked for. Of one transaction: it does not age."""
 
-    def __init__(self, connection: Connection, ids: Collection[str]) -> None:
+    def __init__(self, connection: Connection, ids: Collection[str] = ()) -> None:
         self._connection = connection
         self._contacts: dict[str, Any] = {}
         self._addresses: dict[str, list[Any]] = {}
         self._groups: dict[str, list[str]] = {}
-        listed = list(ids)
-        for at in range(0, len(listed), _AT_ONCE):
-            self._read(listed[at : at + _AT_ONCE])
+        self._members: dict[str, list[str]] = {}
+        self._read(ids)
+
+    def open(self, groups: Collection[str]) -> None:
+        """Reads everybody of these groups together, as far as that was not done."""
+        new = [name for name in groups if name not in self._members]
+        for name in new:
+            self._members[name] = []
+        for at in range(0, len(new), _AT_ONCE):
+            for row in self._connection.execute(_MEMBERS, {"teams": new[at : at + _AT_ONCE]}):
+                self._members[row.team].append(row.contact)
+        self._read({id_ for name in new for id_ in self._members[name] if id_ not in self._contacts})
+
+    def members_of(self, group: str) -> list[str]:
+        """In the order in which they were added."""
+        if group not in self._members:
+            self.open([group])
+        return self._members[group]
 
     def contact(self, id_: str) -> Any:
         """The row; None where there is none, or they are removed."""
@@ -202,15 +233,15 @@ class _Shelf:
             id_ = deputy
         return id_
 
-    def _read(self, ids: list[str]) -> None:
-        for id_ in ids:
-            self._contacts[id_], self._addresses[id_], self._groups[id_] = None, [], []
-        rows = select(contacts).where(contacts.c.id.in_(ids), contacts.c.removed_us.is_(None))
-        for row in self._connection.execute(rows):
-            self._contacts[row.id] = row
-        ways = select(addresses).where(addresses.c.contact.in_(ids)).order_by(addresses.c.rank, addresses.c.id)
-        for row in self._connection.execute(ways):
-            self._addresses[row.contact].append(row)
-        teams = select(memberships).where(memberships.c.contact.in_(ids)).order_by(memberships.c.team)
-        for row in self._connection.execute(teams):
-            self._groups[row.contact].append(row.team)
+    def _read(self, ids: Collection[str]) -> None:
+        listed = list(ids)
+        for at in range(0, len(listed), _AT_ONCE):
+            some = listed[at : at + _AT_ONCE]
+            for id_ in some:
+                self._contacts[id_], self._addresses[id_], self._groups[id_] = None, [], []
+            for row in self._connection.execute(_THEM, {"ids": some}):
+                self._contacts[row.id] = row
+            for row in self._connection.execute(_THEIR_WAYS, {"ids": some}):
+                self._addresses[row.contact].append(row)
+            for row in self._connection.execute(_THEIR_TEAMS, {"ids": some}):
+                self._groups[row.contact].append(row.team)

@@ -27,6 +27,7 @@ from gateway.contacts.listed import ContactJson, contacts_json, groups_json, inv
 from gateway.contacts.proof import Proof
 from gateway.contacts.quiet import wall_us
 from gateway.errors import ConfigError
+from gateway.keeping.erase import erase_contact
 from gateway.nodes.cli import who
 from gateway.nodes.told import Told, minute, opened
 from gateway.notify.links import Links, open_link_key
@@ -89,7 +90,7 @@ def _at_work(config: GatewayConfig) -> Iterator[tuple[State, Desk]]:
             links = Links(config.people.public_url, open_link_key(config.people.folder))
             book = Book(config.group, config.contact, zone)
             proof = Proof(state, book, config.people, zone, links.answer_url)
-            yield state, Desk(book, proof, Joining(config.group, config.people, proof), zone)
+            yield state, Desk(book, proof, Joining(config.group, config.people, proof), zone, config.channel.typed)
         except people.NotDone as error:
             raise ConfigError(str(error)) from error
 
@@ -134,7 +135,8 @@ def _change(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 def _remove(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     with _at_work(config) as (state, _desk), state.write() as connection:
-        people.remove(connection, arguments.id, _now_us())
+        people.require(connection, arguments.id)
+        erase_contact(connection, arguments.id, who(), _now_us())
     return Told(0, {"removed": arguments.id}, [f"{arguments.id}: erased"])
 
 
@@ -205,8 +207,23 @@ def _end(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 
 def _shown(connection: Connection, id_: str, now_us: int, config: GatewayConfig) -> Told:
+    """Somebody as they are now, and what an officer should know of it."""
     one = require_json(connection, id_, now_us)
-    return Told(0, {"contact": one}, _lines(one, ZoneInfo(config.time_zone)))
+    warnings = _warnings(connection, id_)
+    lines = [*_lines(one, ZoneInfo(config.time_zone)), *(f"!! {warning}" for warning in warnings)]
+    return Told(0, {"contact": one, "warnings": warnings}, lines)
+
+
+def _warnings(connection: Connection, id_: str) -> list[str]:
+    """Whether they may be somebody who is there already: nobody should be told twice of one thing."""
+    said = {"name": "is called the same", "number": "has the same telephone number"}
+    return [
+        f"{other} {said[one.by]}: if that is the same person, change one (contact change) and remove the other (contact remove)"
+        for one in people.alike(connection)
+        if id_ in one.contacts
+        for other in one.contacts
+        if other != id_
+    ]
 
 
 def _lines(one: ContactJson, zone: ZoneInfo) -> list[str]:

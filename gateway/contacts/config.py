@@ -9,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from edge.contract.names import Name
 from gateway.notify.message import Language
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOfDay
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
 
-TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -52,6 +51,9 @@ class GroupConfig(BaseModel):
     label: str = Field(min_length=1, max_length=40, description="What its people call it: 北山のわな番.")
     language: Language = Field("ja", description="The language of who joins and does not choose: ja, ja-easy or en.")
     quiet: list[QuietConfig] = Field([], description="Quiet hours of its members, unless they choose their own.")
+    role: Literal["farmer", "hunter", "family", "volunteer"] | None = Field(
+        None, description="What its members may do when they sign in; absent: they have no account by it."
+    )
 
 
 class PeopleConfig(BaseModel):
@@ -66,12 +68,24 @@ class PeopleConfig(BaseModel):
     office_phone: Annotated[str | None, Field(pattern=r"^\+?[0-9][0-9-]{4,20}$")] = Field(
         None, description="The office's telephone, for people whom a page can't help: 050-0000-0001."
     )
+    office_name: str = Field(
+        "市役所",
+        min_length=1,
+        max_length=20,
+        description="What messages call the office: 市役所, 町役場, 村役場, 区役所, or as you like.",
+    )
+    mode_to: list[Name] = Field([], description="Groups and contacts that hear, with the office, when the town's mode changes.")
     test_every: Duration = Field(30 * 86_400, description="How often each address is proved anew by an answered test.")
     test_within: Duration = Field(3 * 86_400, description="How long a test may stay unanswered.")
     link_for: Duration = Field(86_400, description="How long the link in a message can be used to answer.")
     calling_code: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}$")] = Field(
         "81", description="The country of telephone numbers that begin with 0."
     )
+
+    @property
+    def hear_mode(self) -> list[str]:
+        """Who is told when the town's mode changes."""
+        return [self.office, *self.mode_to]
 
     @field_validator("public_url")
     @classmethod

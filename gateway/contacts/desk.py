@@ -32,6 +32,12 @@ class Desk(NamedTuple):
     def add_address(self, connection: Connection, contact: str, channel: AddressChannel, to: str, now_us: int) -> str:
         """An address that an officer enters, and a test to it after quiet hours; its id. NotDone for what can't be."""
         people.require(connection, contact)
+        if channel not in self.offers:
+            section = "channel.mail" if channel == "mail" else "channel.twilio"
+            raise people.NotDone(
+                "wrong",
+                f"There is no [{section}] in gateway.toml, so nothing could be sent by {channel}. Write that section first.",
+            )
         try:
             clean = clean_address(channel, to, self.joining.calling_code)
         except WrongAddress as error:

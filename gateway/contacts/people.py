@@ -5,6 +5,7 @@ What can't be done raises NotDone with the reason, and nothing of it is done. No
 
 import json
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,31 @@ def add(connection: Connection, name: str, language: Language, groups: Sequence[
     for group in groups:
         enter(connection, id_, group)
     return id_
+
+
+class Alike(NamedTuple):
+    """Contacts who may be one person, entered more than once. They are told of everything as often."""
+
+    contacts: tuple[str, ...]
+    """Their ids, who was added first before the others."""
+    by: str
+    """`name`, or `number`: one telephone number as sms of one and voice of another."""
+
+
+def alike(connection: Connection) -> list[Alike]:
+    """Who is called the same, whatever the spaces and the width of letters, or shares a telephone number."""
+    called: dict[str, list[str]] = {}
+    here = select(contacts.c.id, contacts.c.name).where(contacts.c.removed_us.is_(None))
+    for row in connection.execute(here.order_by(contacts.c.created_us, contacts.c.id)):
+        called.setdefault("".join(unicodedata.normalize("NFKC", row.name).casefold().split()), []).append(row.id)
+    numbers: dict[str, list[str]] = {}
+    phones = select(addresses.c.contact, addresses.c.address).where(addresses.c.channel.in_(("sms", "voice")))
+    for row in connection.execute(phones.order_by(addresses.c.created_us, addresses.c.id)):
+        holders = numbers.setdefault(row.address, [])
+        if row.contact not in holders:
+            holders.append(row.contact)
+    found = [Alike(tuple(ids), "name") for ids in called.values() if len(ids) > 1]
+    return found + [Alike(tuple(ids), "number") for ids in numbers.values() if len(ids) > 1]
 
 
 def add_address(connection: Connection, contact: str, channel: AddressChannel, to: str, now_us: int) -> str:

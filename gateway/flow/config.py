@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edge.contract.names import Name
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOrNever
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class AreaConfig(BaseModel):
     m2: Annotated[float, Field(gt=0, le=1e7)] | None = Field(None, description="Floor that people can stand on, m²: for density.")
     capacity: Annotated[int, Field(ge=1, le=10**6)] | None = Field(None, description="How many it takes as a shelter.")
     shelter: bool = Field(False, description="In disaster mode it is a shelter, and judged by `capacity`.")
-    empty_at: Annotated[str, Field(pattern=r"^(never|([01][0-9]|2[0-3]):[0-5][0-9])$")] = Field(
+    empty_at: TimeOrNever = Field(
         "03:00", description="Local time at which surely nobody is there, or `never`. A shelter in use is never emptied so."
     )
     silent_after: Duration = Field(900, ge=1, description="A counter that was not heard for so long counts nothing any more.")

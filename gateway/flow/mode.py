@@ -1,18 +1,49 @@
-"""The town's mode as it is now: the last row of its table. Who switches it, and why, is the API's."""
+"""The town's mode as it is now: the last row of its table, and who is told of it. Who switches it, and why, is the API's."""
 
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection, select
 
+from gateway.notify.message import Severity
 from gateway.own_facts import add_fact
-from gateway.state.tables import town_modes
+from gateway.state.tables import pages, town_modes
 
 TownMode = Literal["normal", "disaster"]
 
 MODE_FACT = "town_mode"
 """What rules are told of it: `{"mode": ...}`."""
+MODE = "mode"
+"""The kind and route of its pages: one is open as long as the town is in disaster mode."""
 
 _LAST = select(town_modes.c.mode).order_by(town_modes.c.id.desc()).limit(1)
+
+
+class Pager(Protocol):
+    """What of gateway.paging.Paging is used."""
+
+    def tell(  # noqa: PLR0913 - as Paging has it
+        self,
+        connection: Connection,
+        *,
+        route: str,
+        group_key: str,
+        kind: str,
+        severity: Severity,
+        to: Iterable[str],
+        moment: str,
+        facts: Mapping[str, Any],
+        now_us: int,
+        asks: bool = True,
+    ) -> str:
+        """See Paging."""
+        ...
+
+    def close(
+        self, connection: Connection, page: str, now_us: int, *, moment: str, facts: Mapping[str, Any], but: Collection[str] = ()
+    ) -> bool:
+        """See Paging."""
+        ...
 
 
 def town_mode(connection: Connection) -> TownMode:
@@ -25,3 +56,20 @@ def tell_mode(connection: Connection, now_us: int) -> dict[str, Any]:
     opened in the meantime has not heard of it. Returns the fact's row.
     """
     return add_fact(connection, "town", "mode", MODE_FACT, {"mode": town_mode(connection)}, now_us, now_us)
+
+
+def tell_people(connection: Connection, paging: Pager, to: Iterable[str], who: str, why: str, now_us: int) -> None:
+    """Tells the groups `to` which mode it is now, who switched it and why: in the transaction that switches it, so once.
+
+    That it is over is told to whoever heard that it began; where nobody did, to the groups.
+    """
+    mode, facts = town_mode(connection), {"who": who, "why": why, "when": now_us}
+    page: str | None = connection.scalar(select(pages.c.id).where(pages.c.route == MODE, pages.c.state == "asking"))
+    if mode == "normal" and page is not None:
+        paging.close(connection, page, now_us, moment="mode.normal", facts=facts)
+        return
+    # Where nobody heard that it began, this page stays open: who has just been told must not be taken to have been told too late.
+    paging.tell(
+        connection, route=MODE, group_key="town", kind=MODE, severity="warning", to=to, moment=f"mode.{mode}", facts=facts,
+        now_us=now_us, asks=False,
+    )  # fmt: skip

@@ -12,14 +12,30 @@ _frozen = ConfigDict(extra="forbid", frozen=True)
 
 
 class MimamoriConfig(BaseModel):
-    """`[mimamori]`: what is kept of where tags were, and who may look."""
+    """`[mimamori]`: who may look."""
 
     model_config = _frozen
 
-    keep_sightings: Duration = Field(14 * 86_400, ge=86_400, description="How long anything is kept that says where a tag was.")
     family_link_for: Duration = Field(
         30 * 86_400, ge=3600, description="How long the link to the family's page works; each message brings a new one."
     )
+    confirm_every: Duration = Field(
+        182 * 86_400, ge=86_400, description="How long a consent holds before the family is asked whether it goes on."
+    )
+    confirm_grace: Duration = Field(
+        60 * 86_400, ge=86_400, description="How long they are asked, weekly, before the office hears that nobody answers."
+    )
+
+    look_every: Duration = Field(
+        600, ge=1, le=86_400, description="Looks of one at the same person in the same way are one entry of the log for so long."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, said: object) -> object:
+        if isinstance(said, dict) and "keep_sightings" in said:
+            raise ValueError("keep_sightings is now `sightings` of [keep]: move it there")
+        return said
 
 
 class SearchStep(BaseModel):

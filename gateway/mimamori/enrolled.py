@@ -1,15 +1,16 @@
 """Whose tag is whose, as this process knows it. The one way from a tag to a person; who has no way here is nobody.
 
-Read from the tables `watched` and `tags` and held in memory, because every sighting asks. Nothing of it is logged.
+Read from the tables `watched`, `tags` and `consents` and held in memory, because every sighting asks. Nothing of it is logged.
+A tag that was stopped, and those of a person whose watch stands still, are nobody's here: what is heard of them is dropped.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from gateway.state.tables import tags, watched
+from gateway.state.tables import consents, tags, watched
 
 WATCHED = "watched"
 """The `node` of every watched person as a subject; its `device` is the person's id."""
@@ -30,8 +31,14 @@ class Watched(NamedTuple):
 class Enrolled:
     """All of them, and their tags. Reads are safe from any thread while one thread reads the tables anew."""
 
-    def __init__(self, people: Mapping[str, Watched] | None = None, whose: Mapping[str, str] | None = None) -> None:
-        self._people, self._whose = dict(people or {}), dict(whose or {})
+    def __init__(
+        self,
+        people: Mapping[str, Watched] | None = None,
+        whose: Mapping[str, str] | None = None,
+        still: Collection[str] = (),
+    ) -> None:
+        """`still`: the ids of those whose watch stands still."""
+        self._people, self._whose, self._still = dict(people or {}), dict(whose or {}), frozenset(still)
         self._by_home, self._tags = _by_home(self._people), _tags(self._whose)
 
     def read(self, connection: Connection) -> None:
@@ -40,8 +47,12 @@ class Enrolled:
             row.id: Watched(row.id, row.name, row.family, frozenset(receiver_of(home) for home in json.loads(row.homes)))
             for row in connection.execute(select(watched))
         }
-        whose = {row.tag: row.watched for row in connection.execute(select(tags.c.tag, tags.c.watched))}
+        rows = connection.execute(select(tags.c.tag, tags.c.watched, tags.c.stopped_us)).all()
+        lapsed = _lapsed(connection)
+        whose = {row.tag: row.watched for row in rows if row.stopped_us is None and row.watched not in lapsed}
+        stopped = {row.watched for row in rows if row.stopped_us is not None}
         self._people, self._whose, self._by_home, self._tags = people, whose, _by_home(people), _tags(whose)
+        self._still = frozenset(lapsed | (stopped - set(whose.values())))
 
     def whose(self, tag: str) -> str | None:
         """The id of who carries this tag; None where nobody does, so far as we know."""
@@ -50,6 +61,10 @@ class Enrolled:
     def of(self, id_: str) -> Watched | None:
         """The person with this id."""
         return self._people.get(id_)
+
+    def heeded(self, id_: str) -> Watched | None:
+        """The person with this id, unless their watch stands still: nothing is known of them then, and nothing missed."""
+        return None if id_ in self._still else self._people.get(id_)
 
     def at_home(self, receiver: tuple[str, str]) -> list[str]:
         """The ids of those whose home this receiver is at."""
@@ -68,6 +83,13 @@ def receiver_of(home: str) -> tuple[str, str]:
     """The receiver (node, device) that is written as `node/device`."""
     node, _, device = home.partition("/")
     return node, device
+
+
+def _lapsed(connection: Connection) -> set[str]:
+    """Those whose newest consent has lapsed, or was revoked. Who has none was enrolled before consents were asked for."""
+    newest = select(func.max(consents.c.id)).group_by(consents.c.watched)
+    over = consents.c.lapsed_us.is_not(None) | consents.c.revoked_us.is_not(None)
+    return set(connection.scalars(select(consents.c.watched).where(consents.c.id.in_(newest), over)))
 
 
 def _by_home(people: Mapping[str, Watched]) -> dict[tuple[str, str], list[str]]:

@@ -1,6 +1,6 @@
 """Who is watched over, and which tags are theirs: what an operator may change of it. Every change is durable before it is said.
 
-Who may be enrolled at all, with whose consent, is for the town to decide; here it is kept who entered it.
+Nobody is enrolled, and no tag given, without a consent on record (gateway.mimamori.consent).
 """
 
 import json
@@ -11,10 +11,13 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from edge.contract.names import is_name
-from gateway.mimamori.enrolled import WATCHED
-from gateway.state.tables import rule_states, search_cases, search_changes, search_sightings, tags, watched
+from gateway.mimamori import consent
+from gateway.mimamori.config import MimamoriConfig
+from gateway.mimamori.consent import Given
+from gateway.state.tables import tags, watched
 from gateway.state.upsert import upsert
 
+DEFAULTS = MimamoriConfig()
 MOST_TAGS = 10
 MOST_HOMES = 20
 
@@ -33,15 +36,17 @@ class Entry(NamedTuple):
     """Receivers as `node/device`."""
 
 
-def add(connection: Connection, entry: Entry, by: str, now_us: int) -> str:
-    """Enters a person; returns the id. NotEnrolled for what can't be."""
+def add(connection: Connection, entry: Entry, given: Given, by: str, now_us: int, config: MimamoriConfig = DEFAULTS) -> str:
+    """Enters a person on somebody's word; returns the id. NotEnrolled for what can't be, NoConsent without a word."""
     _check(entry)
+    consent.check(given, now_us)
     id_ = secrets.token_hex(8)
     connection.execute(
         insert(watched).values(
             id=id_, name=entry.name, family=entry.family, homes=json.dumps(list(entry.homes)), created_us=now_us, created_by=by
         )
     )
+    consent.enter(connection, id_, given, by, now_us, config)
     return id_
 
 
@@ -56,26 +61,14 @@ def change(connection: Connection, id_: str, entry: Entry) -> bool:
     return done.rowcount == 1
 
 
-def remove(connection: Connection, id_: str) -> bool:
-    """Forgets a person: tags, what rules remember, search cases. What was sighted falls to the retention of sightings.
-
-    NotEnrolled while they are searched for.
-    """
-    cases = select(search_cases.c.id).where(search_cases.c.watched == id_)
-    if connection.scalar(cases.where(search_cases.c.state.in_(("open", "paused")))) is not None:
-        raise NotEnrolled("they are searched for: end the search first")
-    for table in (search_changes, search_sightings):
-        connection.execute(delete(table).where(table.c.case.in_(cases)))
-    connection.execute(delete(tags).where(tags.c.watched == id_))
-    connection.execute(delete(search_cases).where(search_cases.c.watched == id_))
-    connection.execute(delete(rule_states).where(rule_states.c.node == WATCHED, rule_states.c.device == id_))
-    return connection.execute(delete(watched).where(watched.c.id == id_)).rowcount == 1
-
-
 def give_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -> None:
-    """This tag is this person's from now on. NotEnrolled when it is somebody else's. Nothing where there is no such person."""
+    """This tag is this person's from now on. Nothing where there is no such person.
+
+    NotEnrolled when it is somebody else's, NoConsent where no consent holds.
+    """
     if connection.scalar(select(watched.c.id).where(watched.c.id == id_)) is None:
         return
+    consent.must_hold(connection, id_, now_us)
     owner = connection.scalar(select(tags.c.watched).where(tags.c.tag == tag))
     if owner is not None and owner != id_:
         raise NotEnrolled("this tag is somebody else's already: take it from them first")
@@ -85,9 +78,12 @@ def give_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -
     connection.execute(upsert(tags), {"tag": tag, "watched": id_, "enrolled_us": now_us, "enrolled_by": by})
 
 
-def take_tag(connection: Connection, id_: str, tag: str) -> bool:
+def take_tag(connection: Connection, id_: str, tag: str, now_us: int) -> bool:
     """The tag is nobody's from now on, and dropped where it is heard. Whether it was this person's."""
-    return connection.execute(delete(tags).where(tags.c.tag == tag, tags.c.watched == id_)).rowcount == 1
+    done = connection.execute(delete(tags).where(tags.c.tag == tag, tags.c.watched == id_)).rowcount == 1
+    if done:
+        consent.end_labels(connection, [tag], now_us)
+    return done
 
 
 def _check(entry: Entry) -> None:

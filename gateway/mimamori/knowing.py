@@ -12,7 +12,9 @@ from sqlalchemy import Connection, select
 from gateway.alerting.lifecycle import Alert
 from gateway.contacts.person import Person
 from gateway.mimamori.config import MimamoriConfig
+from gateway.mimamori.consent import CONSENT
 from gateway.mimamori.enrolled import WATCHED
+from gateway.mimamori.labels import LABEL
 from gateway.mimamori.search import HELP, SEARCH, Search
 from gateway.notify.links import Links
 from gateway.notify.message import Link
@@ -20,6 +22,8 @@ from gateway.state.tables import watched
 from gateway.telling import About
 from gateway.words import text
 
+CONSENT_US = 90 * 86_400 * 1_000_000
+"""How long the link of a question about consent opens: longer than it is asked."""
 HELPERS_US = 7 * 86_400 * 1_000_000
 """How long a link to a search can be tried; whether it opens is asked at each look."""
 _id = re.compile(r"[0-9a-f]{16}")
@@ -28,8 +32,9 @@ _id = re.compile(r"[0-9a-f]{16}")
 class Knowing:
     """`more` is Paging's, `links_for` the Teller's."""
 
-    def __init__(self, search: Search, config: MimamoriConfig, links: Links | None) -> None:
-        """`links`: None where `[people]` is not configured, and so nothing can be opened."""
+    def __init__(self, search: Search, config: MimamoriConfig, links: Links | None, phone: str | None = None) -> None:
+        """`links`: None where `[people]` is not configured, and so nothing can be opened. `phone`: the office's."""
+        self._phone = phone
         self._search, self._links, self._family_us = search, links, int(config.family_link_for * 1e6)
 
     def more(self, connection: Connection, alert: Alert, contact: str) -> Mapping[str, Any]:
@@ -48,7 +53,15 @@ class Knowing:
         if about.kind == HELP:
             url = self._links.search_url(facts["search"], contact, now_us + HELPERS_US)
             return (Link(label=text(person.language, "link.search"), url=url),)
+        if about.kind == CONSENT:
+            url = self._links.consent_url(facts["watched"], contact, now_us + CONSENT_US)
+            return (Link(label=text(person.language, "link.consent"), url=url), *self._office(person))
+        if about.kind == LABEL:
+            return self._office(person)
         if about.kind == SEARCH or facts.get("family_page"):
             url = self._links.family_url(facts["watched"], contact, now_us + self._family_us)
             return (Link(label=text(person.language, "link.family"), url=url),)
         return ()
+
+    def _office(self, person: Person) -> tuple[Link, ...]:
+        return (Link(label=text(person.language, "link.office"), url=f"tel:{self._phone}"),) if self._phone else ()

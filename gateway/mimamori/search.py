@@ -2,7 +2,7 @@
 
 A case is a row of `search_cases`, at most one unended for a person. What it does follows from the row and `now`: `tick` may be
 repeated. Only `found` by family or office, or an officer, ends it. Each change is in `search_changes` with who and when. Where a
-tag was stands in the state database only, and is forgotten with the sightings (gateway.mimamori.retention).
+tag was stands in the state database only, and is forgotten with the sightings (gateway.keeping.places).
 """
 
 import json
@@ -139,6 +139,11 @@ class Search:
         self._paging, self._office, self._ring = paging, office, ring
         self._broken: set[str] = set()
 
+    @property
+    def office(self) -> str | None:
+        """The contact or group that is the office."""
+        return self._office
+
     # --- what people do -------------------------------------------------------------------------------
 
     def open(self, connection: Connection, id_: str, reason: str, who: str, now_us: int) -> Opened:
@@ -224,8 +229,16 @@ class Search:
             return True
         family = connection.scalar(select(watched.c.family).where(watched.c.id == id_))
         groups = [one for one in (family, self._office) if one is not None]
-        if family is None or contact in groups:
-            return family is not None
+        return family is not None and self._is_one_of(connection, groups, contact, now_us)
+
+    def is_family(self, connection: Connection, id_: str, contact: str, now_us: int) -> bool:
+        """Whether they are family of this person, or stand in for one, whatever else they are."""
+        family = connection.scalar(select(watched.c.family).where(watched.c.id == id_))
+        return family is not None and self._is_one_of(connection, [family], contact, now_us)
+
+    def _is_one_of(self, connection: Connection, groups: Sequence[str], contact: str, now_us: int) -> bool:
+        if contact in groups:
+            return True
         is_member = select(memberships.c.contact).join(contacts, contacts.c.id == memberships.c.contact)
         is_member = is_member.where(memberships.c.contact == contact, memberships.c.team.in_(groups))
         if connection.scalar(is_member.where(contacts.c.removed_us.is_(None)).limit(1)) is not None:
@@ -353,6 +366,8 @@ class Search:
     def _tell_sightings(self, connection: Connection, row: Row[Any], person: Row[Any], now_us: int) -> None:
         if row.told_us is not None and now_us - row.told_us < self._config.sightings_every * 1e6:
             return
+        if self.is_stopped(connection, person.id):
+            return
         mine = search_sightings.c.case == row.id
         new = connection.execute(
             select(search_sightings).where(mine, search_sightings.c.told.is_(False)).order_by(search_sightings.c.last_us)
@@ -463,14 +478,23 @@ class Search:
     def _facts(self, connection: Connection, row: Row[Any], person: Row[Any], now_us: int) -> dict[str, Any]:
         """With where a tag was heard last, before the case or in it."""
         place, seen_us = self.last_seen(connection, person.id)
-        for one in self.sightings(connection, row.id)[:1]:
+        known = [] if self.is_stopped(connection, person.id) else self.sightings(connection, row.id)
+        for one in known[:1]:
             if seen_us is None or one.last_us >= seen_us:
                 place, seen_us = one.place, one.last_us
         return {**self._base(person, row), "place": place, "seen_us": seen_us, "never_seen": seen_us is None, "when": now_us}
 
+    @staticmethod
+    def is_stopped(connection: Connection, id_: str) -> bool:
+        """Whether a tag of theirs was reported, and no officer has decided yet: till then nobody else sees where it was."""
+        stopped = select(tags.c.tag).where(tags.c.watched == id_, tags.c.stopped_us.is_not(None))
+        return connection.scalar(stopped.limit(1)) is not None
+
     def last_seen(self, connection: Connection, id_: str) -> tuple[str | None, int | None]:
         """Where a tag of this person was heard last, as the rules remember, and when."""
         best: tuple[str | None, int | None] = (None, None)
+        if self.is_stopped(connection, id_):
+            return best
         query = select(rule_states.c.body).where(rule_states.c.node == WATCHED, rule_states.c.device == id_)
         for body in connection.scalars(query):
             memory = json.loads(body)

@@ -151,8 +151,8 @@ def _revoke(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     lines = [f"{arguments.name}: revoked {ended.certificates} certificate(s) and {ended.codes} code(s)"]
     if ended.certificates:
         lines += [
-            "If it is connected now: NATS ends its connection by itself. Mosquitto refuses only the next one;",
-            "to cut it off at once: sudo systemctl restart mosquitto",
+            "If it is connected now, the gateway ends its connection within seconds. Where the gateway does not run, Mosquitto",
+            "keeps it until: sudo systemctl restart mosquitto",
         ]
     return _told(body, lines, _tell(config, nodes))
 

@@ -12,16 +12,17 @@ from pathlib import Path as FilePath
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, FastAPI, Path, Response
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.exc import OperationalError
 from typing_extensions import TypedDict
 
 from edge.contract.remote import ALPHABET, ID_LENGTH, ClaimAnswer, ClaimRequest, RenewRequest
 from gateway.api import media
-from gateway.api.authorize import Actor
+from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
-from gateway.api.gate import Gate
-from gateway.api.problems import Problem, add_problem_handlers
+from gateway.api.described import describe
+from gateway.api.gate import Gate, is_json
+from gateway.api.problems import Problem, add_problem_handlers, describe_problems
 from gateway.api.server import serve
 from gateway.api.tokens import Tokens
 from gateway.config import NodesConfig
@@ -30,10 +31,12 @@ from gateway.feed import Feed
 from gateway.nodes.authority import LISTENER, SIGNING_KEY, Authority
 from gateway.nodes.brokers import Brokers
 from gateway.nodes.claims import Claims, Offer, Refused
+from gateway.nodes.picture_quota import Note, PictureQuota
 from gateway.nodes.renewals import Renewals
 from gateway.nodes.signing import Signer
+from gateway.policy import Actor
 from gateway.state import State
-from gateway.state.tables import node_tokens
+from gateway.state.tables import certificates, node_tokens
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +78,22 @@ def open_care(config: NodesConfig, state: State, now_us: Callable[[], int]) -> C
     )
 
 
-def create_node_app(deps: Deps, care: Care) -> FastAPI:
-    """The nodes' side of the web, ready to be served. Of `deps` it uses state, media and the clock."""
+def create_node_app(deps: Deps, care: Care, note: Note = lambda *_: None) -> FastAPI:
+    """The nodes' side of the web, ready to be served. Of `deps` it uses state, media and the clock.
+
+    `note`: Conduct.note of gateway.nodes.conduct.
+    """
     app = FastAPI(title="satomori node listener", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     add_problem_handlers(app)
-    tokens = Tokens({}, lambda sha256: _node_of(deps.state, sha256))
+    tokens = Tokens({}, lambda sha256: _node_of(deps.state, sha256, deps.now_us()))
+    app.add_middleware(StrictBodies, is_json=is_json)
+    app.add_middleware(PictureQuota, now_us=lambda: deps.now_us(), note=note)  # noqa: PLW0108 - read at each request
     app.add_middleware(Gate, tokens=tokens, is_open=_is_open)
     app.include_router(_routes(deps, care), prefix="/api/v1")
     app.include_router(media.routes(deps), prefix="/api/v1")
+    describe_problems(app)
+    describe(app)
+    app.state.deps = deps
     app.state.feed = Feed()  # nobody listens; the server ends it when it stops
     return app
 
@@ -90,7 +101,7 @@ def create_node_app(deps: Deps, care: Care) -> FastAPI:
 def _routes(deps: Deps, care: Care) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/claims/{id}")
+    @router.post("/claims/{id}", openapi_extra={"x-open": "the code on the box proves itself"})
     def claim(id: IdPath, request: ClaimRequest) -> ClaimAnswer:  # noqa: A002  the path's own word
         """Gives a node its identity for the code on its box."""
         try:
@@ -98,7 +109,7 @@ def _routes(deps: Deps, care: Care) -> APIRouter:
         except Refused as refused:
             raise _problem(refused) from None
 
-    @router.post("/renewals")
+    @router.post("/renewals", openapi_extra={"x-open": "signed with the key of the certificate that is due"})
     def renew(request: RenewRequest) -> Response:
         """Gives a certificate its successor. The answer is signed."""
         try:
@@ -106,7 +117,7 @@ def _routes(deps: Deps, care: Care) -> APIRouter:
         except Refused as refused:
             raise _problem(refused) from None
 
-    @router.get("/time")
+    @router.get("/time", openapi_extra={"x-open": "tells the time"})
     def time() -> TimeJson:
         """The gateway's clock, for nodes that have no other."""
         return {"now_us": deps.now_us()}
@@ -167,12 +178,21 @@ def _is_open(path: str) -> bool:
     return path.startswith(CLAIMS) or path in (RENEWALS, TIME)
 
 
-def _node_of(state: State, sha256: str) -> Actor | None:
+def _node_of(state: State, sha256: str, now_us: int) -> Actor | None:
+    """Whose token it is: of a node that has a good certificate, for the token is no second identity beside it."""
     with state.read() as connection:
         node = connection.scalar(
-            select(node_tokens.c.node).where(node_tokens.c.sha256 == sha256, node_tokens.c.revoked_us.is_(None))
+            select(node_tokens.c.node).where(
+                node_tokens.c.sha256 == sha256,
+                node_tokens.c.revoked_us.is_(None),
+                exists().where(
+                    certificates.c.node == node_tokens.c.node,
+                    certificates.c.revoked_us.is_(None),
+                    certificates.c.not_after_us > now_us,
+                ),
+            )
         )
-    return None if node is None else Actor(node, "node")
+    return None if node is None else Actor(node, frozenset({"node"}))
 
 
 def _problem(refused: Refused) -> Problem:

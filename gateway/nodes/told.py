@@ -25,6 +25,7 @@ class Told(NamedTuple):
 def opened(config: GatewayConfig) -> Iterator[State]:
     """The state database while the block runs."""
     state = open_state(config.state.url)
+    state.erasures_file = config.keep.erasures_file
     try:
         yield state
     finally:

@@ -49,8 +49,11 @@ class Channel(Protocol):
 class Finder(Protocol):
     """What a channel also is whose provider can be asked what it was given."""
 
-    def find(self, id_: str, to: str, message: Message, intent_us: int) -> Delivered | None:
-        """Whether an attempt begun at `intent_us` did get there. Raises when the provider can't be asked now."""
+    def find(self, id_: str, to: str, message: Message, intent_us: int, taken: Callable[[str], bool]) -> Delivered | None:
+        """Whether an attempt begun at `intent_us` did get there. Raises when the provider can't be asked now.
+
+        `taken(provider id)`: whether that is known as another notification's. Two may say the same to the same person.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.contacts.address import AddressChannel
 from gateway.contacts.config import PeopleConfig
 from gateway.errors import ConfigError
 from gateway.notify import Channel, ContactConfig, build_channel
@@ -30,6 +31,11 @@ class ChannelsConfig(BaseModel):
     def any(self) -> bool:
         """Whether people can be told over anything but the webhooks of the configuration."""
         return any(getattr(self, name) is not None for name in type(self).model_fields)
+
+    @property
+    def typed(self) -> tuple[AddressChannel, ...]:
+        """Over what somebody can be told whose address was typed: mail, sms, voice, as far as they are configured."""
+        return (*(("mail",) if self.mail else ()), *(("sms", "voice") if self.twilio else ()))
 
 
 class Channels(NamedTuple):

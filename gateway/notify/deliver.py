@@ -25,6 +25,7 @@ from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, 
 from sqlalchemy.exc import OperationalError
 
 from gateway.notify import Channel, Delivered, Finder, Gone, NoQuota, Outcome, Refused, Retry, Unknown
+from gateway.notify.commit import GroupCommit
 from gateway.notify.message import Message
 from gateway.notify.queue import FAILOVER_S, RANK, STAYS
 from gateway.state import State
@@ -62,8 +63,9 @@ _place = func.row_number().over(
     partition_by=_address,
     order_by=(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id),
 )
+# Of a long queue nothing is sorted but what sorting needs: bodies are read of what is found.
 _due = (
-    select(notifications, _address.label("at"), _key.label("key"), _place.label("place"))
+    select(notifications.c.id, _address.label("at"), _key.label("key"), _place.label("place"))
     .where(notifications.c.state == "queued", notifications.c.due_us <= bindparam("now_us"))
     .where(_address.not_in(bindparam("busy", expanding=True)))
     .where(_key.not_in(bindparam("full", expanding=True)))
@@ -71,7 +73,9 @@ _due = (
 )
 _NEXT = (
     select(
-        _due,
+        notifications,
+        _due.c.at,
+        _due.c.key,
         alerts.c.state.label("alert_state"),
         alerts.c.fired_us,
         pages.c.state.label("page_state"),
@@ -80,11 +84,13 @@ _NEXT = (
         addresses.c.state.label("address_state"),
         addresses.c.why,
     )
-    .join(alerts, alerts.c.id == _due.c.alert, isouter=True)
-    .join(pages, pages.c.id == _due.c.page, isouter=True)
-    .join(addresses, addresses.c.id == _due.c.address, isouter=True)
+    .select_from(_due)
+    .join(notifications, notifications.c.id == _due.c.id)
+    .join(alerts, alerts.c.id == notifications.c.alert, isouter=True)
+    .join(pages, pages.c.id == notifications.c.page, isouter=True)
+    .join(addresses, addresses.c.id == notifications.c.address, isouter=True)
     .where(_due.c.place == 1)
-    .order_by(_due.c.severity_rank, _due.c.created_us, _due.c.id)
+    .order_by(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id)
     .limit(AT_ONCE)
 )
 _OVERDUE = (
@@ -98,6 +104,7 @@ _UNDELIVERED = (
     .where(notifications.c.state.in_(("queued", "dead")))
     .group_by(notifications.c.state)
 )
+_CHANGE_QUEUED = update(notifications).where(notifications.c.id == bindparam("key"), notifications.c.state == "queued")
 
 
 class _Attempt(NamedTuple):
@@ -125,6 +132,7 @@ class Deliverer:
         """`channels`: line, push, mail, sms, voice as far as they are configured, and `contact.<name>` for each `contact`."""
         self._state, self._channels, self._telemetry, self._rng, self._now_us = state, channels, telemetry, rng, now_us
         self._lost = lost
+        self._commit = GroupCommit(state)  # of what attempts have to write, each of which waits until it is durable
         self._stop = threading.Event()
         self._bell = threading.Event()
         self._lock = threading.Lock()
@@ -156,6 +164,7 @@ class Deliverer:
                 try:
                     if self._now_us() >= overdue_us:
                         self._fail_over_what_is_overdue()
+                        self._count()
                         overdue_us = self._now_us() + int(LOOK_S / 2 * 1e6)
                     for row in self._due():
                         self._pool(row.key).submit(self._attempt_in_pool, row)
@@ -179,6 +188,7 @@ class Deliverer:
             for row in rows:
                 self._attempt(row)
                 done += 1
+        self._count()
         return done
 
     def _pool(self, key: str) -> ThreadPoolExecutor:
@@ -210,13 +220,18 @@ class Deliverer:
                 # A channel that has no slot left may have filled the look; others may wait behind it.
                 if len(rows) < AT_ONCE:
                     break
-            count = {row.state: row.number for row in connection.execute(_UNDELIVERED)}
-        self.dead, self.looked_us = count.get("dead", 0), self._now_us()
-        self._telemetry.waiting.set(count.get("queued", 0))
-        self._telemetry.dead.set(self.dead)
+        self.looked_us = self._now_us()
         with self._lock:
             self._busy.update({row.at: row.key for row in found})
         return found
+
+    def _count(self) -> None:
+        """What waits, and what is dead. Not at each look: a long queue takes long to count."""
+        with self._state.read() as connection:
+            count = {row.state: row.number for row in connection.execute(_UNDELIVERED)}
+        self.dead = count.get("dead", 0)
+        self._telemetry.waiting.set(count.get("queued", 0))
+        self._telemetry.dead.set(self.dead)
 
     # --- one attempt --------------------------------------------------------------------------------
 
@@ -279,7 +294,7 @@ class Deliverer:
         to = row.to or ""
         if row.intent_us is not None and isinstance(channel, Finder):
             try:
-                if found := channel.find(row.id, to, message, row.intent_us):
+                if found := channel.find(row.id, to, message, row.intent_us, lambda sid: self._taken(row, sid)):
                     return _Attempt(found)
             except Exception as error:  # noqa: BLE001 - a channel's mistake is no reason to send it twice
                 return _Attempt(Retry(f"asked whether it has it, its provider gave no answer: {error!r}"[:_REASON]), unsure=True)
@@ -293,24 +308,21 @@ class Deliverer:
             outcome = Retry(reason) if channel.knows_repetition else Unknown(reason)
         return _Attempt(outcome, unsure=isinstance(outcome, Unknown))
 
+    def _taken(self, row: Any, provider_id: str) -> bool:
+        """Whether what its provider calls so is another notification: who is told the same twice has two of them."""
+        known = select(notifications.c.id).where(notifications.c.channel == row.channel, notifications.c.id != row.id)
+        with self._state.read() as connection:
+            return connection.scalar(known.where(notifications.c.provider_id == provider_id).limit(1)) is not None
+
     def _intend(self, row: Any, *, twice: bool) -> bool:
         """Writes down that an attempt is about to be made. Whether it may be: not where the row was settled meanwhile."""
-        with self._state.write() as connection:
-            done = connection.execute(
-                update(notifications)
-                .where(notifications.c.id == row.id, notifications.c.state == "queued")
-                .values(intent_us=self._now_us(), **({"possibly_twice": True} if twice else {}))
-            )
-        return done.rowcount == 1
+        values: dict[str, Any] = {"intent_us": self._now_us(), **({"possibly_twice": True} if twice else {})}
+        return self._commit.do(lambda connection: _change_queued(connection, row.id, values))
 
     def _drop(self, row: Any) -> None:
         """What is over, and was not urgent, need not be told."""
-        with self._state.write() as connection:
-            connection.execute(
-                update(notifications)
-                .where(notifications.c.id == row.id, notifications.c.state == "queued")
-                .values(state="dropped", error="over before it was sent")
-            )
+        values = {"state": "dropped", "error": "over before it was sent"}
+        self._commit.do(lambda connection: _change_queued(connection, row.id, values))
 
     # --- what came of it ----------------------------------------------------------------------------
 
@@ -334,11 +346,9 @@ class Deliverer:
                 values |= {"due_us": now_us + int(pause_s * 1e6), "error": reason}
             case Retry(reason) | Unknown(reason) | Refused(reason) | Gone(reason) | NoQuota(reason):
                 values |= {"state": "dead", "error": reason}
-        with self._state.write() as connection:
-            done = connection.execute(
-                update(notifications).where(notifications.c.id == row.id, notifications.c.state == "queued").values(values)
-            )
-            if done.rowcount != 1:
+
+        def write(connection: Connection) -> None:
+            if not _change_queued(connection, row.id, values):
                 self._write_late(connection, row, values)
             elif attempt.alone:
                 _page_changed(connection, row)
@@ -346,6 +356,8 @@ class Deliverer:
                 if isinstance(outcome, Gone) and row.address is not None and self._lost is not None:
                     self._lost(connection, row.address, LOST.get(row.channel, "gone"), now_us)
                 self._give_up(connection, row.id, now_us)
+
+        self._commit.do(write)
         self._telemetry.deliveries.labels(row.channel, type(outcome).__name__.lower()).inc()
         self._note(row, outcome)
 
@@ -478,6 +490,12 @@ def _fault(row: Any) -> str | None:
 
 def _slots(key: str) -> int:
     return 1 if key.startswith("contact.") else SLOTS
+
+
+def _change_queued(connection: Connection, id_: str, values: Mapping[str, Any]) -> bool:
+    """Writes this of a row that is still queued. Whether it was."""
+    done = connection.execute(_CHANGE_QUEUED.values(values), {"key": id_})
+    return done.rowcount == 1
 
 
 def _chain(connection: Connection, row: Any) -> list[Any]:

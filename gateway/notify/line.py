@@ -103,7 +103,9 @@ class Line:
             return NoQuota("LINE: what is left of this month's messages is kept for what is critical")
         outcome = self._outcome(
             lambda: self._api.push_message_with_http_info(
-                self._sdk.PushMessageRequest(to=to, messages=[self._shaped(message)]),
+                self._sdk.PushMessageRequest(
+                    to=to, messages=[self._shaped(message)], notificationDisabled=message.kind == "picture"
+                ),
                 x_line_retry_key=retry_key(id_),
                 _request_timeout=self._timeout_s,
             )

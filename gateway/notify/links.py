@@ -77,6 +77,19 @@ class Links:
         found = self._read(b"family", token, 16, now_us)
         return (found[:8].hex(), found[8:].hex()) if isinstance(found, bytes) else found
 
+    def consent_url(self, watched: str, contact: str, expires_us: int) -> str:
+        """The page where this contact says whether the watch over somebody (16 hex digits) goes on."""
+        return f"{self._url}/c/{self._token(b'consent', _both(watched, contact), expires_us)}"
+
+    def read_consent(self, token: str, now_us: int) -> tuple[str, str] | Expired | Forged:
+        """The watched person and the contact of a `consent_url`."""
+        found = self._read(b"consent", token, 16, now_us)
+        return (found[:8].hex(), found[8:].hex()) if isinstance(found, bytes) else found
+
+    def label_url(self, shown: str) -> str:
+        """The page about a tag's label, for who finds it. It opens nothing that is not on the tag."""
+        return f"{self._url}/f/{shown}"
+
     def search_url(self, case: str, contact: str, expires_us: int) -> str:
         """The page of a search case (a UUID), for this contact who was asked to help."""
         if not _contact.fullmatch(contact):

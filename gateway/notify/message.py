@@ -14,6 +14,7 @@ Kind = Literal[
     "update",  # who goes, that one more is needed, that more alerts joined
     "result",  # you said that you go: what came of it?
     "over",  # it is over: found, reset, visited
+    "picture",  # what was told as text has its picture now: in silence, and never instead of anything
     "digest",  # what was not urgent, collected
     "test",  # the proof that a contact can be reached, and the daily canary
     "reply",  # the answer to what somebody wrote to us
@@ -63,7 +64,7 @@ class Message(BaseModel):
     buttons: tuple[Button, ...] = ()
     links: tuple[Link, ...] = ()
     answer_url: str | None = None
-    """The signed page where the same answers can be given without an account; None where nothing is asked."""
+    """The signed page where the same answers can be given without an account, or a picture seen; None where neither is."""
     page: str | None = None
     alert: str | None = None
     late: bool = False

@@ -20,8 +20,10 @@ RANK = {"critical": 0, "warning": 1, "info": 2}
 FAILOVER_S = {"critical": 60.0, "warning": 600.0, "info": 600.0}
 """So long a message may wait for one address, by its severity; then the contact's next one is tried too."""
 
-STAYS = frozenset({"test", "reply"})
-"""Kinds of messages that are about the very address they go to: another one can't stand in."""
+STAYS = frozenset({"test", "reply", "picture"})
+"""Kinds of messages for which no other address can stand in: they are about the very one they go to, or may not ring."""
+
+_ADD = upsert(notifications)
 
 
 def queue(  # noqa: PLR0913 - a row's fields
@@ -67,7 +69,7 @@ def queue(  # noqa: PLR0913 - a row's fields
         "failover_us": None if failover_after_s is None else due_us + int(failover_after_s * 1e6),
         "attempts": 0,
     }
-    connection.execute(upsert(notifications), row)
+    connection.execute(_ADD, row)
     return message.id
 
 

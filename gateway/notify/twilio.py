@@ -216,8 +216,8 @@ class Sms:
             )
         )
 
-    def find(self, _id: str, to: str, message: Message, intent_us: int) -> Delivered | None:
-        """The short message that an attempt begun then did make. By its text: the link in it is this notification's alone.
+    def find(self, _id: str, to: str, message: Message, intent_us: int, taken: Callable[[str], bool]) -> Delivered | None:
+        """The short message that an attempt begun then did make. By its text; a link in it is this notification's alone.
 
         Not by Twilio's own filter of days, for what still waits there has no date.
         """
@@ -225,7 +225,8 @@ class Sms:
         for one in self._account.client.messages.list(to=to, limit=MOST_FOUND):
             if one.status in _NOT_TAKEN or (one.date_created is not None and one.date_created < since):
                 continue
-            if one.body == wanted or (message.answer_url and message.answer_url in (one.body or "")):
+            same = one.body == wanted or (message.answer_url and message.answer_url in (one.body or ""))
+            if same and not taken(str(one.sid)):
                 return Delivered(str(one.sid))
         return None
 
@@ -292,7 +293,7 @@ class Voice:
             )
         )
 
-    def find(self, id_: str, to: str, _message: Message, intent_us: int) -> Delivered | None:
+    def find(self, id_: str, to: str, _message: Message, intent_us: int, taken: Callable[[str], bool]) -> Delivered | None:
         """The call that an attempt begun then did make: one to this number whose hooks were asked about this notification.
 
         A call that is too young to have asked any hook is taken for it, too: nobody else's was begun for this number since.
@@ -306,7 +307,7 @@ class Voice:
             if any(url.partition("?")[0].endswith(f"/{ours}") for url in asked):
                 return Delivered(str(one.sid))
             young = one.date_created is None or one.date_created.timestamp() * 1e6 >= intent_us - 1_000_000
-            if not asked and young:
+            if not asked and young and not taken(str(one.sid)):
                 return Delivered(str(one.sid))
         return None
 

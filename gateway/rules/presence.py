@@ -15,12 +15,11 @@ from pydantic import Field, model_validator
 
 from gateway.deployments import Deployments
 from gateway.mimamori.enrolled import WATCHED, Enrolled, Watched
-from gateway.rules.duration import Duration
+from gateway.rules.duration import Duration, TimeOfDay
 from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 
 ENTERED, SEEN, LEFT, BATTERY, PRESSED = "tag_entered", "tag_seen", "tag_left", "tag_battery", "button_pressed"
 
-TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 _DAY_US = 86_400_000_000
 _SAMPLES = 60  # of a tag's battery: two months, one a day
 _LEAST_TREND_US = 3 * _DAY_US
@@ -89,7 +88,7 @@ class Presence:
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int, subject: tuple[str, str]) -> Verdict | None:
         """Takes note of where the tag is, and judges."""
-        who = self._enrolled.of(subject[1])
+        who = self._enrolled.heeded(subject[1])
         if who is None:
             return None
         receiver = f"{fact.node}/{fact.device}"
@@ -112,7 +111,7 @@ class Presence:
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None, subject: tuple[str, str]) -> Verdict | None:
         """What follows from time: a night without a word, a receiver that fell silent."""
-        who = self._enrolled.of(subject[1])
+        who = self._enrolled.heeded(subject[1])
         if who is None:
             known = bool(memory)
             memory.clear()
@@ -295,7 +294,7 @@ class Presence:
         return Verdict("ok", now_us, reason="seen") if memory.pop("open_us", None) is not None else None
 
     def _facts(self, memory: Memory, id_: str, now_us: int) -> dict[str, Any]:
-        who = self._enrolled.of(id_)
+        who = self._enrolled.heeded(id_)
         return {
             "watched": id_,
             "family": who.family if who else None,

@@ -6,12 +6,13 @@ A visit is what a person said (`trap_visited`). A heartbeat, a reset or a pictur
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
 from gateway.deployments import Deployments
+from gateway.rules.duration import TimeOfDay
 from gateway.rules.verdict import Fact, Memory, RuleBase, Verdict
 
 VISITED = "trap_visited"
@@ -22,7 +23,7 @@ class RoundConfig(RuleBase):
     """`type = "round"`."""
 
     type: Literal["round"] = Field(description="A trap was not visited on a day.")
-    by: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = Field(
+    by: TimeOfDay = Field(
         "17:00", description="The time of day, in the gateway's `time_zone`, by which each trap must have been visited."
     )
 

@@ -23,8 +23,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 class State:
     """The open database. Safe to share between threads; each transaction has its own connection."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, erasures_file: Path | None = None) -> None:
+        """`erasures_file`: where gateway.keeping.ledger writes what is erased; None: beside the database."""
+        self._engine, self.erasures_file = engine, erasures_file
         # SQLite has who waits for its write lock look again now and then, up to 100 ms later; a lock of ours hands over at once.
         self._writing: AbstractContextManager[object] = RLock() if engine.dialect.name == "sqlite" else nullcontext()
 
@@ -36,6 +37,7 @@ class State:
         10 s for other processes.
         """
         with self._writing, self._engine.connect() as connection:
+            connection.info["erasures_file"] = self.erasures_file
             if connection.dialect.name == "sqlite":
                 connection.info["begin"] = "BEGIN IMMEDIATE"
             with connection.begin():
@@ -50,14 +52,23 @@ class State:
             with connection.begin():
                 yield connection
 
-    def empty_log(self) -> None:
+    def empty_log(self) -> bool:
         """Empties SQLite's write-ahead log into the database: what was destroyed there must not go on in the log.
 
-        A reader that is at work just then keeps the log as it is, until the next time.
+        False where a reader that is at work just then keeps the log as it is: try again later.
         """
         with self._engine.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                return True
+            run = connection.connection.driver_connection.execute  # type: ignore[union-attr]
+            return bool(run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+    def rewrite(self) -> None:
+        """Writes the whole of SQLite's file anew, so that nothing is left of what was ever deleted. Others wait meanwhile."""
+        with self._writing, self._engine.connect() as connection:
             if connection.dialect.name == "sqlite":
-                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+                connection.connection.driver_connection.execute("VACUUM")  # type: ignore[union-attr]
+        self.empty_log()
 
     def close(self) -> None:
         """Closes every connection."""
@@ -105,6 +116,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten, not only let go of
 
 
 def _migrate(state: State) -> None:

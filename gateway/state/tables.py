@@ -130,6 +130,7 @@ quarantine = Table(
     Column("reason", Text, nullable=False),
     Column("size", Integer, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # the first 4 KiB
+    Index("quarantine_node", "node", "id"),
 )
 
 # What a rule remembers of one device, as JSON.
@@ -472,6 +473,56 @@ tags = Table(
     Column("watched", Text, ForeignKey("watched.id"), nullable=False, index=True),
     Column("enrolled_us", BigInteger, nullable=False),
     Column("enrolled_by", Text, nullable=False),
+    Column("stopped_us", BigInteger),  # somebody reported it: what is heard of it is dropped until an officer decides
+)
+
+# On whose word somebody is watched over. The newest that was not revoked holds.
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("watched", Text, ForeignKey("watched.id"), nullable=False, index=True),
+    Column("basis", Text, nullable=False),  # self, representative; missing: entered before consents were asked for
+    Column("given_by", Text, nullable=False),  # the name of who agreed
+    Column("relation", Text, nullable=False),  # of a representative: daughter, guardian
+    Column("entitled", Text, nullable=False),  # of a representative: their right to it, and what shows it
+    Column("given_us", BigInteger, nullable=False),
+    Column("entered_us", BigInteger, nullable=False),
+    Column("entered_by", Text, nullable=False),
+    Column("confirm_by_us", BigInteger, nullable=False),  # when it must have been said again
+    Column("asked_us", BigInteger),  # when the family was asked last
+    Column("told_us", BigInteger),  # when family and office were told that the watch will stand still
+    Column("lapsed_us", BigInteger),  # nobody confirmed: the watch stands still
+    Column("revoked_us", BigInteger),
+    Column("revoked_by", Text),
+    sqlite_autoincrement=True,
+)
+
+# What is written on a tag, by which a finder asks whether it is ours.
+labels = Table(
+    "labels",
+    metadata,
+    Column("label", Text, primary_key=True),  # without separators, with its check character
+    Column("tag", Text, nullable=False, index=True),
+    Column("made_us", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("ended_us", BigInteger),  # its tag is nobody's any more
+)
+
+# What finders reported. `words` and `reach` are theirs, and go with the retention of sightings.
+label_reports = Table(
+    "label_reports",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("label", Text, nullable=False, index=True),
+    Column("what", Text, nullable=False),  # found, misuse
+    Column("at_us", BigInteger, nullable=False),
+    Column("words", Text, nullable=False),
+    Column("reach", Text, nullable=False),  # how they can be reached, if they said so
+    Column("state", Text, nullable=False),  # open, resumed, revoked, done
+    Column("settled_us", BigInteger),
+    Column("settled_by", Text),
+    sqlite_autoincrement=True,
 )
 
 search_cases = Table(
@@ -554,6 +605,150 @@ town_modes = Table(
     Column("who", Text, nullable=False),
     Column("why", Text, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# What was published of an area's day, as gateway.open_data.OpenDay: made once, so that nobody can subtract two versions.
+open_days = Table(
+    "open_days",
+    metadata,
+    Column("area", Text, primary_key=True),
+    Column("day", Text, primary_key=True),  # local, 2026-06-03
+    Column("body", Text, nullable=False),
+    Column("published_us", BigInteger, nullable=False),
+)
+
+# --- Who may come in: gateway.accounts ----------------------------------------------------------------
+
+# Staff, and everybody of the contacts who ever signed in. What they may do: gateway.policy.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),  # 16 hex digits
+    Column("name", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # comma between; those of their groups come on top
+    Column("contact", Text, ForeignKey("contacts.id"), unique=True),  # NULL: nobody who is told things
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("disabled_us", BigInteger),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the credential's id, base64url
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", BigInteger, nullable=False),
+    Column("transports", Text, nullable=False),  # comma between
+    Column("name", Text, nullable=False),  # what its owner calls it
+    Column("created_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger),
+)
+
+# A challenge that a browser has been given, until it answers: once, and soon.
+ceremonies = Table(
+    "ceremonies",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # of what the browser brings back
+    Column("purpose", Text, nullable=False),  # register, login
+    Column("account", Text, ForeignKey("accounts.id")),  # NULL: the passkey says who
+    Column("challenge", LargeBinary, nullable=False),
+    Column("expires_us", BigInteger, nullable=False, index=True),
+)
+
+# A link that opens a session once.
+login_links = Table(
+    "login_links",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("via", Text, nullable=False),  # line, mail, hand (handed over by the office)
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # of the cookie
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("how", Text, nullable=False),  # passkey, line, mail, hand
+    Column("browser", Text, nullable=False),  # as its owner would know it: Android, Chrome
+    Column("opened_us", BigInteger, nullable=False),
+    Column("used_us", BigInteger, nullable=False),  # to the minute
+    Column("expires_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+)
+
+# An installer's job: these nodes, from when until when.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),  # 16 hex digits
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("label", Text, nullable=False),  # what its people call it
+    Column("from_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("ended_us", BigInteger),
+)
+
+job_nodes = Table(
+    "job_nodes",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id"), primary_key=True),
+    Column("node", Text, primary_key=True, index=True),
+)
+
+# --- Who did what: gateway.audit ----------------------------------------------------------------------
+
+# Append-only. Each entry's hash is over the one before, its own number and time, and the salted digest of its details.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),  # 1, 2, 3, ... without a gap
+    Column("at_us", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),  # hex
+    Column("hash", Text, nullable=False),  # hex
+)
+
+# What an entry says. Erased, the chain still holds: without the salt the digest tells nothing.
+audit_details = Table(
+    "audit_details",
+    metadata,
+    Column("id", _Id, ForeignKey("audit.id"), primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary, nullable=False),  # 16 bytes
+    Column("who", Text, nullable=False),  # an account, an actor of the tokens file, `contact:<id>`, or a part of the gateway
+    Column("action", Text, nullable=False),  # as in gateway.policy, or `login`, `look`, ...
+    Column("thing", Text, nullable=False),  # `watched/<id>`, `alert/<id>`, ...; empty: the gateway
+    Column("why", Text, nullable=False),
+    Column("more", Text, nullable=False),  # JSON
+    Index("audit_details_thing", "thing", "id"),
+    Index("audit_details_who", "who", "id"),
+)
+
+# What was erased, so that it can be done again after a restore. Names nobody: the id of what is gone.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("kind", Text, nullable=False),  # watched, contact, tag
+    Column("thing", Text, nullable=False),  # its id; of a tag the SHA-256 of its name
+    Column("asked_us", BigInteger, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("done_us", BigInteger),
+)
+
+# How much of what was forgotten, each day: by its retention, or because it was past it when it came. Numbers only.
+removals = Table(
+    "removals",
+    metadata,
+    Column("kind", Text, primary_key=True),  # as in gateway.keeping.kinds
+    Column("node", Text, primary_key=True),  # which sent what came too late; empty: it was here
+    Column("day_us", BigInteger, primary_key=True, autoincrement=False),  # where the UTC day began
+    Column("count", Integer, nullable=False),
 )
 
 # --- The nodes' identities and their remote care: gateway.nodes --------------------------------------

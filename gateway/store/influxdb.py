@@ -11,16 +11,16 @@ This store only writes. Reading comes with a later release; until then its class
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import urllib3
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.rest import ApiException
-from influxdb_client.service.write_service import WriteService
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.store.series import Key, Point, check_finite
+
+if TYPE_CHECKING:
+    from influxdb_client.rest import ApiException
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -45,6 +45,10 @@ class InfluxdbStore:
 
     def __init__(self, config: InfluxdbStoreConfig) -> None:
         """ConfigError when the token can't be used."""
+        # Here, not above: it brings numpy and reactivex, which no other store, and no command, should wait for.
+        from influxdb_client.client.influxdb_client import InfluxDBClient
+        from influxdb_client.service.write_service import WriteService
+
         self._config = config
         self._client = InfluxDBClient(config.url, token=_read_token(config.token_file), org=config.org)
         # The generated service below WriteApi: WriteApi hides the status, and a 200 is not InfluxDB's "written".
@@ -69,6 +73,8 @@ class InfluxdbStore:
         self._client.close()  # type: ignore[no-untyped-call]
 
     def _post(self, body: bytes, timeout_s: float) -> None:
+        from influxdb_client.rest import ApiException
+
         where = f"InfluxDB at {self._config.url}"
         try:
             answer: tuple[Any, int, Any] = self._service.post_write_with_http_info(  # type: ignore[no-untyped-call]
@@ -116,7 +122,7 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _verdict(where: str, config: InfluxdbStoreConfig, error: ApiException) -> StoreDown | StoreRefused:
+def _verdict(where: str, config: InfluxdbStoreConfig, error: "ApiException") -> StoreDown | StoreRefused:
     """What a refused request means for the caller: later, or never."""
     status, said = error.status, _one_line(error.message if error.status else error.reason)
     if status in (401, 403):

@@ -6,7 +6,7 @@ the moment of an alert. A new sentence is an id in each of `locale/*/messages.po
 
 from gateway.words.alert import about_tag, alert_words
 from gateway.words.answers import acknowledged, button, buttons_for, keypad, not_taken, spoken
-from gateway.words.catalogue import LANGUAGES, has, text
+from gateway.words.catalogue import LANGUAGES, call_office, has, text
 from gateway.words.moments import Words, over, special, words
 from gateway.words.times import clock, lasting, moment, span
 
@@ -18,6 +18,7 @@ __all__ = [
     "alert_words",
     "button",
     "buttons_for",
+    "call_office",
     "clock",
     "has",
     "keypad",

@@ -33,6 +33,7 @@ DANGEROUS = ("bear",)
 """Species that people are warned of where the rule doesn't say which are dangerous."""
 
 _OWN = {
+    "audit": "alert.audit",
     "broker": "alert.broker_down",
     "canary": "alert.canary_unanswered",
     "canary_lost": "alert.canary_lost",

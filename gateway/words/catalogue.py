@@ -1,7 +1,8 @@
 """The catalogues: every sentence in every language, read once from `locale/*/messages.po`. Nothing here knows what is said.
 
 Their ids are symbols (`alert.trap_sprung.title`), so a sentence may change in one language without the others noticing.
-`{where}` stands for a fact, `{when:clock}` for one written by `gateway.words.times`, `{late?}` for one that may be absent.
+`{where}` stands for a fact, `{when:clock}` for one written by `gateway.words.times`, `{late?}` for one that may be absent. The
+one fact that nobody has to give is `{office}`: what the town calls its office.
 An entry with plural forms chooses by the fact `n`.
 """
 
@@ -68,6 +69,22 @@ def ids() -> frozenset[str]:
     return frozenset(_CATALOGUES["ja"])
 
 
+_OFFICES = ("city", "town", "village", "ward")
+_office = {"name": ""}
+"""What the office is called here: one for the process, as the catalogues are. Every page and message may speak of it."""
+
+
+def call_office(name: str) -> None:
+    """From now on `{office}` is this. One of 市役所, 町役場, 村役場 and 区役所 is said in each language; another as it is."""
+    _office["name"] = name
+
+
+def _office_in(language: Language) -> str:
+    name = _office["name"]
+    known = {text("ja", f"office.{one}"): text(language, f"office.{one}") for one in _OFFICES}
+    return known.get(name, name) or text(language, "office.city")
+
+
 def text(language: Language, id_: str, /, zone: ZoneInfo | None = None, **facts: object) -> str:
     """The sentence with its facts. LookupError names the id and what is missing; `zone` is needed where a time is written."""
     entry = _CATALOGUES[language].get(id_)
@@ -82,6 +99,8 @@ def text(language: Language, id_: str, /, zone: ZoneInfo | None = None, **facts:
 
     def written(found: re.Match[str]) -> str:
         fact = facts.get(found["fact"])
+        if fact is None and found["fact"] == "office":
+            fact = _office_in(language)
         if fact is None:
             if found["optional"]:
                 return ""
@@ -96,7 +115,8 @@ def text(language: Language, id_: str, /, zone: ZoneInfo | None = None, **facts:
             raise LookupError(f"{id_}: {found['fact']}: {error}") from error
 
     said = PLACEHOLDER.sub(written, form)
-    return _tidy(language, said, id_.rpartition(".")[2])
+    is_heard = language == "ja-easy" and id_.startswith("voice.")  # what stands in it may have its reading in brackets
+    return _tidy(language, said, "spoken" if is_heard else id_.rpartition(".")[2])
 
 
 def _tidy(language: Language, said: str, part: str) -> str:

@@ -3,6 +3,7 @@
 drain      broker -> Ingest -> Pipeline -> acks, beside a bare consumer of the same messages
 store      readings into the series store and through the pipeline, beside raw SQLite
 latency    from a pin that moves to the webhook, while many nodes talk
+hostile    batch to ack of 20 nodes, with and without one that floods
 alerts     from an event at the edge to LINE on a phone, at 100 events/s, while a thousand nodes talk
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulators.bench import alerts, drain, latency, store
+from simulators.bench import alerts, drain, hostile, latency, store
 from simulators.bench.figures import Figure, machine, print_table, write_json
 from simulators.broker import BrokerError, mosquitto, nats
 
@@ -23,7 +24,7 @@ _VERSIONS = (
 )
 
 
-PARTS = ("drain", "store", "latency", "alerts")
+PARTS = ("drain", "store", "latency", "hostile", "alerts")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +62,11 @@ def main(argv: list[str] | None = None) -> int:
             if "latency" in only:
                 progress.print(f"latency: {arguments.rings} rings at {arguments.rate:g} batches/s, about a minute and a half")
                 figures += latency.measure(folder / "latency", arguments.rate, arguments.rings)
+            if "hostile" in only:
+                progress.print(
+                    f"hostile: {arguments.rounds} rounds of {hostile.FOR_S:g} s with and without a flood, about a minute"
+                )
+                figures += hostile.measure(nats, folder / "hostile", hostile.FOR_S, arguments.rounds)
             if "alerts" in only:
                 progress.print(f"alerts: {arguments.alarms:g} alarms/s for {alerts.FOR_S:g} s, about a minute")
                 figures += alerts.measure(folder / "alerts", arguments.alarms, alerts.FOR_S)

@@ -26,7 +26,7 @@ from simulators.bench.figures import Figure
 from simulators.broker import mosquitto
 from simulators.escalation_storm import PeopleTown, Providers, Traps, Ways
 from simulators.fleet import FleetNode, Said
-from simulators.town import free_port
+from simulators.ports import free_port
 
 EDGES, TRAPS = 2, 10
 ALARM_NODES = 40

@@ -20,6 +20,7 @@ from gateway.api.tokens import read_tokens
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
 from gateway.feed import Feed
+from gateway.keeping.late import Keeps
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import Enrolled
 from gateway.own import Probe
@@ -34,6 +35,7 @@ from simulators.scenario.wire import PluggedStore, Wire
 
 PUBLIC_URL = "https://gateway.example.jp"
 DESK = "token-of-the-officer-at-the-desk"
+NODES = "token-of-the-nodes-for-their-pictures"
 
 
 class Web:
@@ -75,14 +77,18 @@ class Gateway:
         self.state = open_state(config.state.url)
         self.store = PluggedStore(config.store)  # type: ignore[arg-type]
         enrolled = Enrolled()
-        with self.state.read() as connection:
-            enrolled.read(connection)
+
+        def learn() -> None:
+            with self.state.read() as connection:
+                enrolled.read(connection)
+
+        learn()
         town = Surroundings(deployments, zone, config.area, enrolled, pictures_told=config.tells_pictures)
         rules = [
             WatchedRule(name, rule.severity, build_rule(rule, town), rule.kind, rule.mode) for name, rule in config.rule.items()
         ]
         probes = {"broker": Probe(lambda: None if wire.running else "the broker is away", 60)} if config.people else {}
-        outside = Outside(probes, self._publish, dict, say)
+        outside = Outside(probes, self._publish, dict, say, learn=learn)
         self.reach = reach = open_reach(config, self.state, deployments, telemetry, now_us, random.Random(1), outside)
         muting = muting_of(config.inhibit, config.maintenance, config.flapping, zone)
         watch = Watch(self.state, [*rules, *reach.rules], deployments, telemetry, say, reach.paging, muting)
@@ -92,7 +98,7 @@ class Gateway:
             watch,
             telemetry,
             say,
-            is_ours=lambda tag: enrolled.whose(tag) is not None,
+            keeps=Keeps(lambda tag: enrolled.whose(tag) is not None),
             paging=reach.paging,
         )
         media = MediaShelf(config.media.folder, self.state, now_us, config.media.max_mib * 1024 * 1024)
@@ -101,9 +107,11 @@ class Gateway:
             Deps(
                 state=self.state, store=None, feed=Feed(), media=media, tokens=read_tokens(config.api.tokens_file),
                 telemetry=telemetry, now_us=now_us, health=dict, moved=reach.paging.moved, paging=reach.paging,
+                mode_to=config.people.hear_mode if config.people else (),
                 answer_page=reach.answer_page, desk=reach.desk, inbox=reach.inbox, line_secret=reach.line_secret,
                 push=reach.push, twilio=reach.twilio, deployments=deployments, areas=config.area, rules=config.rule,
-                enrolled=enrolled, search=reach.search, ring_deliveries=reach.deliverer.ring,
+                enrolled=enrolled, search=reach.search, consents=reach.consents, labels=reach.labels,
+                ring_deliveries=reach.deliverer.ring,
             )
         )  # fmt: skip
         self.web = Web(app, self._pool)
@@ -114,6 +122,14 @@ class Gateway:
         if said.status_code >= 400:
             raise LookupError(f"{method} {path}: {said.status_code} {said.text}")
         return said.json() if said.content else None
+
+    def upload(self, sha256: str, content: bytes) -> None:
+        """What a node does with a picture. LookupError when it is refused."""
+        headers = {"Authorization": f"Bearer {NODES}", "Upload-Offset": "0", "Upload-Length": str(len(content)),
+                   "Content-Type": "image/jpeg"}  # fmt: skip
+        said = self.web.request("PATCH", f"/api/v1/media/{sha256}", content=content, headers=headers)
+        if said.status_code >= 400:
+            raise LookupError(f"PATCH /media: {said.status_code} {said.text}")
 
     def pass_time(self) -> None:
         """What its threads do each second."""
@@ -177,7 +193,7 @@ def configuration(script: Mapping[str, Any], home: Path, **more: Any) -> Gateway
     """The gateway.toml of a story: whatever of its tables the script has, and where things are."""
     tokens = home / "tokens"
     tokens.touch(mode=0o600)
-    tokens.write_text(f"desk operator {DESK}\n", encoding="ascii")
+    tokens.write_text(f"desk operator,officer {DESK}\nnodes node {NODES}\n", encoding="ascii")
     document = {
         "broker": {"url": "mqtt://127.0.0.1:1883"},
         "state": {"url": f"sqlite:///{home / 'state.db'}"},

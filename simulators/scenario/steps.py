@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from edge.contract.events import MediaCaptured, TagBattery, TagEntered, TagLeft
 from edge.contract.names import is_name
 from edge.contract.topics import Channel, Topic, topic_for
 from edge.records import Happened, Reading
+from gateway.mimamori import labels
 from gateway.pipeline import Message
 from gateway.rules.duration import parse_duration
 from gateway.state.tables import events
@@ -33,6 +35,7 @@ class Steps:
 
     def __init__(self, story: "Story") -> None:
         self._story = story
+        self._pictures: dict[str, bytes] = {}  # what each camera has seen last
 
     def do(self, step: dict[str, Any]) -> None:
         """Does one, by its name and what it takes. ScenarioError for what is no step, or can't be done."""
@@ -79,11 +82,17 @@ class Steps:
     def _do_see(self, node: str, device: str, species: str, burst: str) -> None:
         """The camera's model names an animal in one more picture of this burst (16 hex digits)."""
         one = self._story.nodes[node]
-        media = hashlib.sha256(f"{device} {self._story.now_us()}".encode()).hexdigest()
-        seen = {"device": device, "type": "media_captured", "class": "evidence", "media": media, "size": 1000,
+        self._pictures[device] = content = f"{device} {self._story.now_us()}".encode()
+        media = hashlib.sha256(content).hexdigest()
+        seen = {"device": device, "type": "media_captured", "class": "evidence", "media": media, "size": len(content),
                 "content_type": "image/jpeg", "burst": burst, "content": "animal", "confidence": 0.9, "species": species,
                 "seq": 1, "dt": 0}  # fmt: skip
         one.outbox.put([Happened(one.clock.now(), MediaCaptured.model_validate(seen))], "sync")
+
+    def _do_upload(self, device: str) -> None:
+        """The bytes of what this camera has seen last have come over its thin link."""
+        content = self._pictures[device]
+        self._gateway.upload(hashlib.sha256(content).hexdigest(), content)
 
     def _do_set_clock(self, node: str, off: str) -> None:
         """Somebody, or NTP, sets the node's clock: wrong by so much from now on. It goes on saying that it is right."""
@@ -229,9 +238,37 @@ class Steps:
             if said.status_code != 200:
                 self._story.line("page", to=person, status=said.status_code)
 
+    def _do_consent(self, person: str, act: str) -> None:
+        """Opens the newest question about consent in their LINE, and chooses on its page: `go_on`, or `really` to stop."""
+        urls = [action.value for shown in self._story.phones.line.phone(person).messages for action in shown.actions]
+        link = next((url for url in reversed(urls) if "/c/" in url), None)
+        if link is None:
+            raise ScenarioError(f"{person} has no question about consent")
+        answer = self._gateway.web.post(link, data={"act": act})
+        self._story.line("page", to=person, status=answer.status_code)
+
+    def _do_find(self, tag: str, what: str, words: str = "") -> None:
+        """Somebody finds a tag, scans its label, and reports `found` or `misuse`; notes what the page says then."""
+        with self._gateway.state.write() as connection:
+            label = labels.shown(labels.make(connection, tag, "desk", self._story.now_us()))
+        said = self._gateway.web.post(f"/f/{label}", data={"what": what, "words": words})
+        title = re.search(r"<h1>(.*?)</h1>", said.text)
+        self._story.line("finder", status=said.status_code, reads=title[1] if title else "")
+
+    def _do_show_watched(self, name: str) -> None:
+        """Notes how the officer's list shows somebody: `state`, and how it stands with their consent."""
+        [one] = [one for one in self._gateway.desk("GET", "/watched?places=false")["watched"] if one["name"] == name]
+        self._story.line("watched", state=one["state"], consent=one["consent"]["state"])
+
+    def _do_settle(self, how: str) -> None:
+        """The officer decides on the oldest report of a tag that is open: `resume`, `revoke`, `stop` or `done`."""
+        found = self._gateway.desk("GET", "/label-reports")["reports"]
+        oldest = [one for one in found if one["state"] == "open"][-1]
+        self._gateway.desk("POST", f"/label-reports/{oldest['id']}/settle", {"how": how})
+
     def _do_search(self, name: str, reason: str) -> None:
         """The officer opens a search for somebody who is watched over."""
-        [one] = [one for one in self._gateway.desk("GET", "/watched")["watched"] if one["name"] == name]
+        [one] = [one for one in self._gateway.desk("GET", "/watched?places=false")["watched"] if one["name"] == name]
         self._gateway.desk("POST", f"/watched/{one['id']}/search", {"reason": reason})
 
     def _do_follow(self, person: str) -> None:
@@ -258,6 +295,10 @@ class Steps:
     def _do_visit(self, node: str, device: str, result: str) -> None:
         """Enters a visit that was made just now: set, capture, empty, moved or removed."""
         self._gateway.desk("POST", "/visits", {"id": str(uuid.uuid4()), "node": node, "device": device, "result": result})
+
+    def _do_switch_mode(self, mode: str, why: str) -> None:
+        """Switches the town to disaster mode, or back to normal."""
+        self._gateway.desk("POST", "/town/mode", {"mode": mode, "why": why})
 
     def _do_silence(self, match: dict[str, str], lasts: str, why: str) -> None:
         """Silences what fits for so long."""

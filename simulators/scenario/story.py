@@ -26,6 +26,8 @@ from edge.outbox import Outbox
 from edge.records import Site
 from edge.timekeeper import Timekeeper
 from gateway.mimamori import enrolment
+from gateway.mimamori.config import MimamoriConfig
+from gateway.mimamori.consent import Given
 from gateway.rules.duration import parse_duration
 from gateway.state import open_state
 from gateway.state.tables import events, losses, notifications, quarantine
@@ -245,7 +247,12 @@ class Story:
                 self.phones.enrol(connection, self.start_us - 3_600_000_000)
                 for one in self.script.get("watched", []):
                     who = enrolment.add(
-                        connection, enrolment.Entry(one["name"], one["family"], one["homes"]), "desk", self.start_us
+                        connection,
+                        enrolment.Entry(one["name"], one["family"], one["homes"]),
+                        Given("self", one["name"]),
+                        "desk",
+                        self.start_us,
+                        MimamoriConfig.model_validate(self.script.get("mimamori", {})),
                     )
                     enrolment.give_tag(connection, who, one["tag"], "desk", self.start_us)
         finally:

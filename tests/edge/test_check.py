@@ -32,10 +32,11 @@ from edge.records import Reading, Record
 from edge.screen import COLUMNS, LINES, Finding, Text, _width
 from edge.timekeeper import Timekeeper
 from simulators.broker import Broker, BrokerMissingError, nats
+from simulators.ports import free_port
 from tests.edge.authority import DAY, Authority
 from tests.edge.test_edge_cli import ROOT, written
 from tests.edge.test_uplink import Gateway
-from tests.services import REQUIRE, free_port
+from tests.services import REQUIRE
 
 READING = Reading(Instant(1, 1), "trap-11", "heartbeat", 1)
 NODE = "kitayama-03"

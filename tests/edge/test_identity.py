@@ -47,8 +47,8 @@ from edge.twin import Document, Memory, Twin
 from edge.uplink import make_client
 from gateway.nodes.signing import Signer
 from simulators.clock import VirtualClock
+from simulators.ports import free_port
 from tests.edge.authority import DAY, Authority
-from tests.services import free_port
 
 CODE = "7K3M-9QWX-2B4D-HT6V"
 NODE = "kitayama-03"

@@ -30,7 +30,8 @@ from edge.outbox import Outbox
 from edge.records import Happened, Record
 from edge.uplink import LinkWords, MqttLink
 from simulators.broker import Broker, BrokerMissingError, mosquitto, nats
-from tests.services import REQUIRE, free_port
+from simulators.ports import free_port
+from tests.services import REQUIRE
 
 WAIT_S = 20
 NODE = "kitayama-03"

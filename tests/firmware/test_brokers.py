@@ -26,7 +26,8 @@ from gateway.nodes import authority
 from gateway.nodes.authority import ACCOUNT as GATEWAY
 from gateway.nodes.authority import Authority, Revoked
 from gateway.nodes.brokers import nats_nodes
-from tests.services import free_port, listening, require_binary, running
+from simulators.ports import free_port
+from tests.services import listening, require_binary, running
 
 FOLDER = Path(__file__).parents[2] / "firmware_configs" / "gateway"
 BROKER_FILES = "/etc/satomori-broker"
@@ -348,7 +349,10 @@ with context.wrap_socket(plain, server_hostname="localhost") as tls:
 
 # --- Who hears and says what ------------------------------------------------------------------------
 
-TEMPTING = ("#", "+/#", "satomori/v1/+/+/up/#", "satomori/v1/+/+/down/#", DOWN, LIVE, "$MQTT/#", "$MQTT/sub/#", "$JS/#", "$SYS/#")
+TEMPTING = (
+    "#", "+/#", "satomori/v1/+/+/up/#", "satomori/v1/+/+/down/#", DOWN, LIVE, "$MQTT/#", "$MQTT/sub/#", "$JS/#", "$SYS/#",
+    "$share/g/satomori/v1/+/+/up/#", f"$share/g/{ACK}", f"$share/g/{DESIRED}", f"{ACK}/#", "+/+/+/+/down/ack", "satomori/v1/#",
+)  # fmt: skip
 
 
 def test_a_node_hears_nothing_of_another(box: Box) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from edge.contract.broker import parse_url
 from gateway.config import load
+from simulators.ports import free_port
 from tests.firmware.test_pi import machine_with, verified
 from tests.services import require_binary, running
 
@@ -93,12 +94,6 @@ def ask(port: int) -> Answer | None:
             return None
 
 
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def conf(home: Path, port: int) -> Path:
     """Ours, as chrony reads it, and what keeps a test from the machine: its own port and files, loopback only."""
     own = f"port {port}\nbindaddress 127.0.0.1\ncmdport 0\npidfile {home}/chronyd.pid\nbindcmdaddress /\nallow 127.0.0.1\n"
@@ -124,7 +119,7 @@ def test_chrony_understands_every_line() -> None:
 @pytest.mark.services
 def test_a_gateway_without_internet_tells_its_nodes_the_time(tmp_path: Path) -> None:
     """-x: this chronyd may not touch the machine's clock; -U: nor does it need to be root."""
-    port = free_udp_port()
+    port = free_port(socket.SOCK_DGRAM)
     user = ["-u", "root"] if os.geteuid() == 0 else []
     argv: list[str | Path] = [require_binary("chronyd"), "-d", "-x", "-U", *user, "-f", conf(tmp_path, port)]
     with running(argv, lambda: ask(port) is not None):

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from gateway.cli import main
+from gateway.contacts.proof import heard
+from gateway.state import open_state
+from gateway.state.tables import addresses
 from simulators.broker import Broker, nats
-from tests.services import free_port
+from simulators.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +30,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 def written(folder: Path, broker_url: str, more: str = 'route = [{ to = ["office"] }]') -> Path:
     tokens = folder / "tokens"
-    tokens.write_text("tanaka operator invented-operator-token\n")
+    tokens.write_text("tanaka operator,officer invented-operator-token\n")
     tokens.chmod(0o600)
     path = folder / "gateway.toml"
     path.write_text(
@@ -80,6 +84,66 @@ def test_check_says_that_a_channel_could_not_even_begin(
     said = json.loads(capsys.readouterr().out)
     assert list(said["faults"]) == ["channel"]
     assert str(secret) in said["faults"]["channel"]
+
+
+@pytest.fixture
+def quiet_town(broker: Broker, tmp_path: Path) -> Path:
+    """A town in which nobody has joined yet."""
+    return written(
+        tmp_path, broker.url,
+        f"""
+people = {{ public_url = "https://a.example", folder = "{tmp_path}/people", office = "desk" }}
+group = {{ desk = {{ label = "役場" }}, farmers = {{ label = "わな番" }}, spare = {{ label = "予備" }} }}
+canary = {{ to = "desk" }}
+channel = {{ mail = {{ host = "mail.a.example", from = "satomori@a.example" }} }}
+route = [
+  {{ name = "traps", match = {{ kind = "trap" }}, steps = [{{ to = "farmers" }}, {{ after = "5m", to = "desk", by = "mail" }}] }},
+  {{ name = "rest", to = ["office"] }},
+  {{ name = "never", match = {{ kind = "camera" }}, to = ["office"] }},
+]
+""",
+    )  # fmt: skip
+
+
+def warned(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert main(["check", str(path), "--json"]) == 0, "people join a gateway that runs"
+    said: list[str] = json.loads(capsys.readouterr().out)["warnings"]
+    return said
+
+
+def test_check_says_where_nobody_would_hear_an_alert(quiet_town: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = warned(quiet_town, capsys)
+    assert [one.partition(":")[0] for one in said] == [
+        "people.office", "route.0.steps.0", "route.0.steps.1", "route.0", "route.2", "group.spare", "canary.to", "heartbeat",
+    ]  # fmt: skip
+    assert "invite add ... farmers" in said[1]
+    assert "over mail" in said[2]
+    assert "contact add --group desk --mail" in said[2]
+    assert "it would go unheard" in said[3]
+    assert "route.1 before it fits every alert" in said[4]
+    assert main(["check", str(quiet_town)]) == 0
+    assert capsys.readouterr().out.count("\n!!  ") == len(said)
+
+
+def test_check_is_content_where_somebody_answered(quiet_town: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = []
+    for group in ("desk", "farmers", "spare"):
+        words = ["--name", "田中", "--group", group, "--mail", f"{group}@example.jp", "--json"]
+        assert main(["contact", "add", str(quiet_town), *words]) == 0
+        ids.append(json.loads(capsys.readouterr().out)["contact"]["id"])
+    state = open_state(f"sqlite:///{quiet_town.parent}/state.db")
+    with state.write() as connection:
+        for address in connection.scalars(select(addresses.c.id)).all():
+            heard(connection, address, 1)
+    state.close()
+    said = warned(quiet_town, capsys)
+    assert [one.partition(":")[0] for one in said] == [
+        "route.2",
+        "heartbeat",
+        f"contacts {' and '.join(ids)} are called the same",
+    ]
+    assert "田中" not in str(said)
 
 
 def test_a_state_database_that_does_not_open_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,23 @@
 
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
+from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+import gateway.config
 from gateway.config import GatewayConfig, load
+from gateway.deployments import Deployments, Position
 from gateway.errors import ConfigError
+from gateway.mimamori.enrolled import Enrolled
+from gateway.rules import Surroundings, build_rule
+from gateway.rules.duration import parse_time_of_day, parse_time_or_never
 
 GOOD = """
 broker = { url = "mqtt://127.0.0.1:1883" }
@@ -86,6 +95,23 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('route = [{ match = { kind = "trap" }, to = ["farmers"] }, { to = ["office"] }]', "", "route: none is without a match"),
         ("route =", 'time_zone = "Asia/Kitayama"\nroute =', "time_zone: "),
         ("route =", "rout =", "rout: there is no such setting; did you mean `route`?"),
+        ('canary = { to = "office" }', 'canary = { to = "office", at = "7時" }',
+         "canary.at: '7時' is no time of day; write it as 07:30"),
+        ('canary = { to = "office" }', 'canary = { to = "office", at = 07:30:00 }',
+         'canary.at: 07:30:00 is without quotes; write it as "07:30"'),
+        ('from = "02:00"', 'from = "2:00"', "maintenance.0.from: '2:00' is no time of day; write it as 02:00"),
+        ('to = "03:00"', 'to = "24:00"', "maintenance.0.to: '24:00' is no time of day; write it as 07:30"),
+        ('label = "猟友会" }', 'label = "猟友会", quiet = [{ from = "21:00", to = "6" }] }',
+         "group.hunters.quiet.0.to: '6' is no time of day; write it as 07:30"),
+        ('label = "朝市広場",', 'label = "x", empty_at = "3",',
+         "area.hiroba.empty_at: '3' is no time of day; write it as 07:30, or"),
+        ('to = ["farmers"] }', 'to = ["farmers"], digest = "7am" }', "route.0.digest: '7am' is no time of day; write it as"),
+        ('place = "北尾根"', 'place = "x"\nat = [140.0846, 36.1046]',
+         "deployment.0.at: [140.085, 36.1046] has no latitude from -90 to 90 first; is it [36.1046, 140.085]?"),
+        ('place = "北尾根"', 'place = "x"\nat = "36.1, 140.1"', "deployment.0.at: '36.1, 140.1' is no position; write"),
+        ('place = "北尾根"', 'place = "x"\nat = [36.1]', "deployment.0.at: '[36.1]' is no position; write latitude and"),
+        ('place = "北尾根"', 'place = "x"\nat = [nan, 140.1]', "deployment.0.at: [nan, 140.1] is no place on earth"),
+        ("https://watcher.example", "http://watcher.example", "heartbeat.url: http to watcher.example is open to be read"),
         ("route =", "route ==", "is no TOML"),
     ],
 )  # fmt: skip
@@ -94,6 +120,38 @@ def test_a_fault_names_its_setting(wrong: str, right: str, setting: str, tmp_pat
     with pytest.raises(ConfigError) as caught:
         loaded(GOOD.replace(wrong, right, 1), tmp_path)
     assert f"{tmp_path / 'gateway.toml'}{' ' if setting == 'is no TOML' else ': '}{setting}" in str(caught.value)
+
+
+@given(st.one_of(st.text(max_size=8), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.floats(), max_size=3)))
+def test_whatever_stands_where_a_time_or_a_position_should_is_taken_as_meant_or_refused_in_words(value: object) -> None:
+    for read in (parse_time_of_day, parse_time_or_never):
+        with suppress(ValueError):
+            assert read(value) == value
+    try:
+        taken = TypeAdapter(Position).validate_python(value)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+    else:
+        assert list(taken) == value
+        return
+    assert any(words in why for words in ("is no position", "no latitude", "no place on earth"))
+
+
+def test_the_small_town_of_the_readme_is_a_configuration(tmp_path: Path) -> None:
+    readme = (Path(gateway.config.__file__).parent / "README.md").read_text(encoding="utf-8")
+    text = readme.partition("### A whole one: ")[2].partition("```toml\n")[2].partition("```")[0]
+    config = loaded(text, tmp_path)
+    kinds = {rule.type for rule in config.rule.values()}
+    assert {"trap", "presence", "crowd"} <= kinds
+    assert config.channel.line is not None
+    assert any(step.by == "voice" for route in config.route for step in route.steps)
+    assert config.group["office"].quiet
+    assert config.canary is not None
+    assert config.heartbeat is not None
+    deployments = Deployments(config.deployment)
+    around = Surroundings(deployments, ZoneInfo(config.time_zone), config.area, Enrolled())
+    for rule in config.rule.values():
+        build_rule(rule, around)
 
 
 def test_without_rules_no_route_is_needed(tmp_path: Path) -> None:

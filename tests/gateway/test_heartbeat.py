@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.heartbeat import Heartbeat, HeartbeatConfig
 from gateway.state import State, open_state
@@ -130,6 +131,20 @@ def test_an_ill_gateway_says_so_once_in_its_log_and_names_the_part(
 
 
 def test_it_goes_nowhere_that_the_guard_forbids(state: State, watcher: Watcher) -> None:
-    with heart(state, watcher, {"ingest": True}, url="http://169.254.169.254/latest") as heartbeat:
+    with heart(state, watcher, {"ingest": True}, url="https://169.254.169.254/latest") as heartbeat:
         heartbeat.run(NOW_US)
     assert watcher.asked == []
+
+
+@pytest.mark.parametrize("setting", ["url", "fail_url"])
+@pytest.mark.parametrize("host", ["watcher.example", "192.0.2.7", "127.0.0.1.example", "[2001:db8::1]"])
+def test_an_address_that_can_be_read_on_its_way_is_refused(setting: str, host: str) -> None:
+    urls = {"url": "https://watcher.example/ping", setting: f"http://{host}/ping/9d2f"}
+    with pytest.raises(ValidationError, match="write https://") as caught:
+        HeartbeatConfig.model_validate(urls)
+    assert "9d2f" not in str(caught.value.errors()[0]["msg"])
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://localhost/x", "http://[::1]:9/x", "https://watcher.example/x"])
+def test_one_on_this_machine_or_by_https_is_not(url: str) -> None:
+    assert str(HeartbeatConfig.model_validate({"url": url}).url) == url

@@ -143,9 +143,12 @@ class Town:
         self.taken: list[tuple[str, Answer]] = []
         self.result: Answered | NotTaken = Answered("going", False, Standing("p-1", "trap", "asking", ("田中",), 1))
         self.strangers: list[Message] = []
+        self.without: set[str] = set()
+        """Contacts who have nothing to sign in for."""
         talk = LineTalk(
             self.book, self.joining, self.answer_to, TOKYO, self.reply, office="office",
             help_links=lambda contact, _language, _now_us: [Link(label="市役所に電話する", url=f"tel:05000000{len(contact):03}")],
+            login_link=lambda _connection, contact, _now_us: None if contact in self.without else f"https://x.jp/{contact}",
         )  # fmt: skip
         self.inbox = Inbox(state, {"line": talk}, Telemetry())
         self.line = LinePlatform(self.take, now_us=lambda: self.now_us)
@@ -480,3 +483,22 @@ def test_what_asks_nothing_of_us_is_done_without_a_word(town: Town, event: dict[
     assert town.inbox.step(town.now_us) == 1
     assert town.rows() == []
     assert town.told_strangers() == []
+
+
+def test_who_writes_login_gets_a_link_if_there_is_anything_for_them(town: Town) -> None:
+    contact = town.joins("tanaka")
+    for said in ("ログイン", "ろぐいん", " ﾛｸﾞｲﾝ ", "Sign in"):
+        town.line.write("tanaka", said)
+        message = town.last_said("tanaka")
+        assert (message.title, [one.label for one in message.links]) == ("【ログイン】", ["ログインする"]), said
+        assert message.links[0].url == f"https://x.jp/{contact}?openExternalBrowser=1"
+    town.without.add(contact)
+    town.line.write("tanaka", "ログイン")
+    last = town.last_said("tanaka")
+    assert (last.links, last.title) == ((), "【ログイン】")
+
+
+def test_a_stranger_who_writes_login_gets_no_link(town: Town) -> None:
+    town.line.write("nobody", "ログイン")
+    assert town.told_strangers() == [ja("contact.help_stranger")]
+    assert town.rows() == []

@@ -20,8 +20,8 @@ from gateway.nodes.authority import init
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
 from simulators.broker import Broker, BrokerMissingError, mosquitto, nats
+from simulators.ports import free_port
 from tests.gateway.town import NODE, NOW_US, SECOND_US, locked
-from tests.services import free_port
 
 UP = topic_for(Topic(NODE, Channel.LIVE))
 DOWN = topic_for(Topic(NODE, Channel.ACK))

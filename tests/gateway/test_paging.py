@@ -406,15 +406,15 @@ def test_what_a_reader_may_know_of_an_alert_never_takes_the_place_of_who_goes(tm
 def test_alerts_of_one_group_are_one_page_and_those_that_join_are_told_in_one_update(tmp_path: Path) -> None:
     route = {"to": "farmers", "group_by": ["rule", "place"], "group_wait": "30s", "group_interval": "5m", "needed": 1}
     with Paged(tmp_path, route) as paged:
-        paged.fire("trap-1")
+        paged.fire("trap-1", **BATTERY)
         paged.later(29 * SECOND_US)
-        paged.fire("trap-2")
+        paged.fire("trap-2", **BATTERY)
         assert paged.new() == []
         paged.later(SECOND_US)
         assert paged.new() == FARMERS
         assert "ほか1件" in paged.last("tanaka").title
-        paged.fire("trap-3")
-        paged.fire("trap-4")
+        paged.fire("trap-3", **BATTERY)
+        paged.fire("trap-4", **BATTERY)
         paged.later(5 * MINUTE_US - SECOND_US)
         assert paged.new() == []
         paged.later(SECOND_US)
@@ -498,6 +498,27 @@ def test_over_before_it_was_told_wakes_nobody_unless_it_is_critical(tmp_path: Pa
         paged.tick()
         assert paged.new() == FARMERS
         assert asked(paged.last("tanaka")) == []
+
+
+def test_what_is_critical_waits_neither_for_its_group_nor_for_a_cooldown(tmp_path: Path) -> None:
+    route = {"to": "farmers", "group_by": ["rule", "place"], "group_wait": "10m", "cooldown": "1h"}
+    with Paged(tmp_path, route) as paged:
+        first = paged.fire("trap-1")
+        assert paged.new() == FARMERS, "in the transaction of its alert"
+        paged.sent()
+        paged.becomes(first, "resolved")
+        paged.tick()
+        paged.fire("trap-2")
+        assert paged.new() == FARMERS
+
+
+def test_a_page_that_waits_for_its_group_begins_when_something_critical_joins_it(tmp_path: Path) -> None:
+    with Paged(tmp_path, {"to": "farmers", "group_by": ["place"], "group_wait": "10m"}) as paged:
+        paged.fire("trap-1", **BATTERY)
+        paged.tick()
+        assert paged.new() == []
+        paged.fire("trap-2")
+        assert paged.new() == FARMERS
 
 
 # ---- what can wait --------------------------------------------------------------------------------------
@@ -675,3 +696,19 @@ def test_a_removed_contact_is_asked_no_more(paged: Paged) -> None:
     paged.new()
     paged.later(2 * HOUR_US)
     assert "tanaka" not in {who for who, _ in paged.new()}
+
+
+def test_who_has_checked_a_trap_already_is_not_said_to_be_on_the_way(tmp_path: Path) -> None:
+    with Paged(tmp_path, {**TRAP, "needed": 1}) as paged:
+        paged.fire()
+        paged.answer("tanaka", "done")
+        assert paged.last("sato").body == "tanakaさんが確認しました（午前6時12分）。"
+
+
+def test_where_one_has_checked_and_one_more_must_go_the_others_are_asked(paged: Paged) -> None:
+    paged.fire()
+    paged.answer("tanaka", "done")
+    assert paged.last("sato").body == "tanakaさんが確認しました（午前6時12分）。あと1人必要です。"
+    assert asked(paged.last("sato")) == ["going", "cannot"]
+    paged.answer("sato", "going")
+    assert "satoさんも行きます" in paged.last("tanaka").body

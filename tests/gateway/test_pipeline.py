@@ -754,6 +754,7 @@ def test_ten_thousand_names_of_one_node_leave_room_for_the_others(town: Town) ->
 
 def test_thousands_of_epochs_are_kept_on_disk_and_not_in_memory(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "_REMEMBERED", 100)
+    monkeypatch.setattr(intake, "NEW_EPOCHS", 5000)
     for start in range(0, 2000, 200):
         town.process(
             *(batch([reading(1, i)], epoch=f"{i:016x}", boot=f"{i:016x}", clock="unsync") for i in range(start, start + 200))

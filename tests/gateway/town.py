@@ -22,6 +22,7 @@ from gateway.alerting.route import RouteConfig
 from gateway.contacts.book import Book
 from gateway.deployments import Deployment, Deployments
 from gateway.errors import StoreDown, StoreRefused
+from gateway.keeping.late import Keeps
 from gateway.nodes.outgoing import Down, Outgoing
 from gateway.nodes.signing import Signer
 from gateway.paging import Paging
@@ -141,7 +142,7 @@ class Town:
         self.watch = Watch(self.state, watched, deployments, self.telemetry, self._say, self.paging, self._muting)
         self.outgoing = Outgoing(self.state, SIGNER)
         self.pipeline = Pipeline(
-            self.state, self.store, self.watch, self.telemetry, self._say, self.outgoing, self.is_ours, self.paging
+            self.state, self.store, self.watch, self.telemetry, self._say, self.outgoing, self.paging, Keeps(self.is_ours)
         )
 
     def is_ours(self, tag: str) -> bool:

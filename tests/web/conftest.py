@@ -19,9 +19,9 @@ from tests.wire import Wire, in_thread
 __all__ = ["gateway"]
 
 SCREENSHOTS = Path("build/screenshots")
-OPERATOR = next(token for token, actor in TOKENS.items() if actor.role == "operator")
-VIEWER = next(token for token, actor in TOKENS.items() if actor.role == "viewer")
-NODE = next(token for token, actor in TOKENS.items() if actor.role == "node")
+OPERATOR = next(token for token, actor in TOKENS.items() if "operator" in actor.roles)
+VIEWER = next(token for token, actor in TOKENS.items() if "viewer" in actor.roles)
+NODE = next(token for token, actor in TOKENS.items() if "node" in actor.roles)
 
 HOUR_US = 60 * MINUTE_US
 PLACES = [

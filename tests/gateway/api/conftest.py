@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Table, insert
 
 from gateway.api import Deps, Tokens, create_app
-from gateway.api.authorize import Actor
 from gateway.deployments import Deployment, Deployments
 from gateway.feed import Feed
 from gateway.media import MediaShelf
+from gateway.mimamori.enrolled import Enrolled
+from gateway.policy import Actor
+from gateway.relations import Relations
 from gateway.state import State, open_state
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.telemetry import Telemetry
@@ -22,12 +25,19 @@ NOW_US = 1_780_434_720_000_000  # 2026-06-02T21:12:00Z, 3 June 06:12 in Japan
 MINUTE_US = 60_000_000
 
 TOKENS = {
-    "operator-token-for-tests": Actor("tanaka", "operator"),
-    "viewer-token-for-tests-1": Actor("board", "viewer"),
-    "node-token-for-tests-123": Actor("kitayama-03", "node"),
-    "nobody-token-for-tests-1": Actor("nobody", "role-without-rights"),
+    "operator-token-for-tests": Actor("tanaka", frozenset({"operator", "officer"})),
+    "viewer-token-for-tests-1": Actor("board", frozenset({"viewer"})),
+    "node-token-for-tests-123": Actor("kitayama-03", frozenset({"node"})),
+    "nobody-token-for-tests-1": Actor("nobody", frozenset({"role-without-rights"})),
 }
-BEARER = {actor.role: {"Authorization": f"Bearer {token}"} for token, actor in TOKENS.items()}
+BEARER = {
+    role: {"Authorization": f"Bearer {token}"}
+    for role, token in {
+        "operator": "operator-token-for-tests", "viewer": "viewer-token-for-tests-1",
+        "node": "node-token-for-tests-123", "role-without-rights": "nobody-token-for-tests-1",
+    }.items()
+}  # fmt: skip
+"""In a small town one person is operator and officer; `operator` here is such a person."""
 
 
 @dataclass
@@ -38,10 +48,16 @@ class Gateway:
     state: State
     store: SqliteStore
     now_us: int = NOW_US
+    _app: tuple[Deps, FastAPI] | None = None
 
     def client(self, role: str | None = "operator", **changed: Any) -> TestClient:
-        """A client with that role's token; `changed` replaces fields of the deps."""
-        app = create_app(replace(self.deps, **changed))
+        """A client with that role's token; `changed` replaces fields of the deps. One app serves all who change nothing."""
+        if changed:
+            app = create_app(replace(self.deps, **changed))
+        else:
+            if self._app is None or self._app[0] is not self.deps:
+                self._app = (self.deps, create_app(self.deps))
+            app = self._app[1]
         return TestClient(app, headers=BEARER[role] if role else {}, raise_server_exceptions=False)
 
     def insert(self, table: Table, **values: Any) -> None:
@@ -94,6 +110,8 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     state = open_state(f"sqlite:///{tmp_path / 'state.db'}")
     store = SqliteStore(SqliteStoreConfig(type="sqlite", path=tmp_path / "series.db"))
     try:
+        deployments = Deployments([Deployment(node="kitayama-03", device="trap-11", kind="trap", place="北尾根", label="3番")])
+        enrolled = Enrolled()
         deps = Deps(
             state=state,
             store=store,
@@ -103,7 +121,9 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
             telemetry=Telemetry(),
             now_us=lambda: made.now_us,
             health=lambda: {"broker": True, "store": True},
-            deployments=Deployments([Deployment(node="kitayama-03", device="trap-11", kind="trap", place="北尾根", label="3番")]),
+            deployments=deployments,
+            enrolled=enrolled,
+            world=Relations(state, deployments, enrolled, lambda: made.now_us),
             stale_after_s=600,
         )
         made = Gateway(deps, state, store)

@@ -36,7 +36,9 @@ def test_that_somebodys_tag_left_home_is_not_for_the_board_in_the_hall(gateway: 
     viewer, operator = gateway.client("viewer"), gateway.client()
     assert [one["id"] for one in viewer.get("/api/v1/alerts").json()["alerts"]] == ["trap"]
     assert len(operator.get("/api/v1/alerts").json()["alerts"]) == 2
-    assert (viewer.get("/api/v1/alerts/tag").status_code, operator.get("/api/v1/alerts/tag").status_code) == (404, 200)
+    assert operator.get("/api/v1/alerts/tag").status_code == 200
+    tag, unknown = viewer.get("/api/v1/alerts/tag"), viewer.get("/api/v1/alerts/none")
+    assert (tag.status_code, tag.json()) == (unknown.status_code, unknown.json()) == (403, tag.json())
 
 
 def test_one_alert_with_its_history_and_messages(gateway: Gateway) -> None:

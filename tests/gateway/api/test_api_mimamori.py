@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from gateway.deployments import Deployment, Deployments
 from gateway.mimamori.enrolled import Enrolled
@@ -13,7 +13,8 @@ from gateway.state import tables
 from gateway.state.tables import rule_states
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
 
-HANA = {"name": "ハナさん", "family": "family-hana", "homes": ["tsubaki/tags"]}
+WORD = {"basis": "representative", "given_by": "はるか", "relation": "長女", "entitled_by": "後見人"}
+HANA = {"name": "ハナさん", "family": "family-hana", "homes": ["tsubaki/tags"], "consent": WORD}
 TAG = "ibeacon:0f0e:1:2"
 PLACES = Deployments([Deployment(node="kominkan", device="tags", kind="tags", place="中央公民館")])
 
@@ -50,7 +51,7 @@ def test_who_is_entered_is_known_to_the_rules_at_once(desk: TestClient, enrolled
 
 def test_a_tag_never_heard_is_never_and_not_away(desk: TestClient) -> None:
     enter(desk)
-    [one] = desk.get("/api/v1/watched").json()["watched"]
+    [one] = desk.get("/api/v1/watched?why=巡回").json()["watched"]
     assert (one["state"], one["place"], one["seen_us"], one["age_s"]) == ("never", None, None, None)
 
 
@@ -58,7 +59,7 @@ def test_where_it_was_heard_last_comes_with_its_age(gateway: Gateway, desk: Test
     id_ = enter(desk)
     remember(gateway, id_, "not-seen", seen_us=NOW_US - 60 * MINUTE_US, seen_at="tsubaki/tags")
     remember(gateway, id_, "night-exit", seen_us=NOW_US - 12 * MINUTE_US, seen_at="kominkan/tags", alive={"tsubaki/tags": NOW_US})
-    [one] = desk.get("/api/v1/watched").json()["watched"]
+    [one] = desk.get("/api/v1/watched?why=巡回").json()["watched"]
     assert (one["place"], one["age_s"], one["state"]) == ("中央公民館", 720.0, "away")
 
 
@@ -66,7 +67,7 @@ def test_a_silent_receiver_is_no_coverage(gateway: Gateway, desk: TestClient) ->
     id_ = enter(desk)
     remember(gateway, id_, "night-exit", seen_us=NOW_US - 60 * MINUTE_US, seen_at="tsubaki/tags",
              alive={"tsubaki/tags": NOW_US - 16 * MINUTE_US})  # fmt: skip
-    [one] = desk.get("/api/v1/watched").json()["watched"]
+    [one] = desk.get("/api/v1/watched?why=巡回").json()["watched"]
     assert one["state"] == "no_coverage"
 
 
@@ -121,7 +122,7 @@ def test_what_was_entered_wrongly_can_be_changed(desk: TestClient, enrolled: Enr
 )
 def test_what_can_not_be_entered_says_why_and_enters_nothing(desk: TestClient, wrong: dict[str, Any]) -> None:
     assert desk.post("/api/v1/watched", json=HANA | wrong).status_code == 422
-    assert desk.get("/api/v1/watched").json()["watched"] == []
+    assert desk.get("/api/v1/watched?why=巡回").json()["watched"] == []
 
 
 def test_nobody_but_an_operator_learns_anything(gateway: Gateway, desk: TestClient) -> None:
@@ -131,3 +132,62 @@ def test_nobody_but_an_operator_learns_anything(gateway: Gateway, desk: TestClie
         assert client.get("/api/v1/watched").status_code == 403
         assert client.post("/api/v1/watched", json=HANA).status_code == 403
         assert client.delete(f"/api/v1/watched/{id_}").status_code == 403
+
+
+# --- On whose word --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"consent": None},
+        {"consent": {}},
+        {"consent": {"basis": "missing", "given_by": "はるか"}},
+        {"consent": {"basis": "representative", "given_by": "はるか"}},
+        {"consent": WORD | {"given_us": NOW_US + 1}},
+    ],
+)
+def test_without_a_word_of_somebody_who_may_give_it_nobody_is_entered(desk: TestClient, wrong: dict[str, Any]) -> None:
+    answer = desk.post("/api/v1/watched", json=HANA | wrong)
+    assert answer.status_code == 422
+    assert "consent" in answer.json()["detail"]
+    assert desk.get("/api/v1/watched?places=false").json()["watched"] == []
+
+
+def test_the_word_is_shown_with_who_gave_and_who_entered_it(desk: TestClient) -> None:
+    enter(desk)
+    [one] = desk.get("/api/v1/watched?places=false").json()["watched"]
+    said = one["consent"]
+    assert (said["state"], said["given_by"], said["entitled_by"], said["entered_by"]) == ("held", "はるか", "後見人", "tanaka")
+
+
+def test_another_word_is_put_on_top_and_said_again_by_the_office(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    answer = desk.post(f"/api/v1/watched/{id_}/consent", json={"basis": "self", "given_by": "ハナ"})
+    assert answer.json()["consent"]["basis"] == "self"
+    assert desk.post(f"/api/v1/watched/{id_}/consent/confirm").status_code == 200
+    with gateway.state.read() as connection:
+        assert [row.basis for row in connection.execute(select(tables.consents))] == ["representative", "self", "self"]
+    assert desk.post(f"/api/v1/watched/{'0' * 16}/consent", json=WORD).status_code == 404
+
+
+def test_revoking_erases_and_is_not_had_twice(desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    assert desk.post(f"/api/v1/watched/{id_}/consent/revoke", json={"why": "本人の希望"}).status_code == 204
+    assert (enrolled.whose(TAG), enrolled.of(id_)) == (None, None)
+    assert desk.post(f"/api/v1/watched/{id_}/consent/revoke", json={}).status_code == 404
+
+
+def test_a_stopped_tag_and_a_lapsed_consent_are_shown_as_such(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    with gateway.state.write() as connection:
+        connection.execute(update(tables.tags).values(stopped_us=NOW_US))
+    [one] = desk.get("/api/v1/watched?places=false").json()["watched"]
+    assert (one["state"], one["stopped"]) == ("stopped", [TAG])
+    with gateway.state.write() as connection:
+        connection.execute(update(tables.consents).values(lapsed_us=NOW_US))
+    [one] = desk.get("/api/v1/watched?places=false").json()["watched"]
+    assert (one["state"], one["consent"]["state"]) == ("lapsed", "lapsed")
+    assert desk.put(f"/api/v1/watched/{id_}/tags/ibeacon:0f0e:1:3").status_code == 409

@@ -17,8 +17,8 @@ from gateway.api import create_app, serve
 from gateway.api.stream import sse
 from gateway.errors import ConfigError
 from gateway.feed import Feed, Listener, Said
+from simulators.ports import free_port
 from tests.gateway.api.conftest import BEARER, DEFAULTS, NOW_US, Gateway
-from tests.services import free_port
 
 PATIENCE_S = 10
 

@@ -11,7 +11,7 @@ from gateway.state import tables
 from tests.gateway.api.conftest import NOW_US, Gateway
 from tests.gateway.town import NODE, Killed, Town, batch, event
 
-PICTURE = b"\xff\xd8 a picture \xff\xd9"
+PICTURE = b"\xff\xd8\xff\xda\0\2 a picture \xff\xd9"
 SHA = hashlib.sha256(PICTURE).hexdigest()
 PATH = f"/api/v1/media/{SHA}"
 CLEAR = f"{PATH}/clear"
@@ -93,13 +93,24 @@ def test_a_viewer_does_not_learn_whether_a_closed_picture_is_here(gateway: Gatew
     assert {status for status, _ in before} == {403}
 
 
-@pytest.mark.parametrize("content_type", ["video/mp4", "video/quicktime", "video/x-msvideo", "application/gzip"])
-def test_videos_and_diagnostics_come_in_and_are_only_for_download(gateway: Gateway, content_type: str) -> None:
-    assert upload(gateway, content_type) == 200
-    answer = gateway.client().get(PATH)
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("video/mp4", b"\0\0\0\x0cftypmp42"),
+        ("video/quicktime", b"\0\0\0\x0cftypqt  "),
+        ("video/x-msvideo", b"RIFF\4\0\0\0AVI "),
+        ("application/gzip", b"\x1f\x8b"),
+    ],
+)
+def test_videos_and_diagnostics_come_in_and_are_only_for_download(gateway: Gateway, content_type: str, content: bytes) -> None:
+    path = f"/api/v1/media/{hashlib.sha256(content).hexdigest()}"
+    headers = {"Upload-Offset": "0", "Upload-Length": str(len(content)), "Content-Type": content_type}
+    assert gateway.client("node").patch(path, content=content, headers=headers).status_code == 200
+    answer = gateway.client().get(path)
+    assert answer.content == content
     assert answer.headers["Content-Type"] == content_type
     assert answer.headers["Content-Disposition"].startswith("attachment")
-    assert gateway.client("viewer").get(PATH).status_code == 403
+    assert gateway.client("viewer").get(path).status_code == 403
 
 
 # --- What the events say ----------------------------------------------------------------------------
@@ -179,3 +190,52 @@ def test_a_person_said_to_be_in_a_cleared_picture_closes_it(gateway: Gateway) ->
     gateway.now_us += 1
     gateway.client("operator").post(f"{PATH}/confirm", json={"content": "person_or_vehicle"})
     assert not opens(gateway.client("viewer"))
+
+
+def test_a_picture_leaves_without_where_it_was_taken_as_a_whole_or_a_part(gateway: Gateway) -> None:
+    where = b"\xff\xe1\0\x14Exif\0\0 36.1, 140.0"
+    content = PICTURE[:2] + where + PICTURE[2:] + b"36.1, 140.0"
+    sha = hashlib.sha256(content).hexdigest()
+    gateway.deps.media.keep(sha, content, "image/jpeg")
+    gateway.insert(tables.pictures, sha256=sha, content="animal")
+    client, path = gateway.client("viewer"), f"/api/v1/media/{sha}"
+
+    whole = client.get(path)
+    assert (whole.content, whole.headers["content-length"]) == (PICTURE, str(len(PICTURE)))
+    etag = whole.headers["etag"]
+    assert etag != f'"{sha}"', "the name is that of the original, and these are other bytes"
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 304
+
+    part = client.get(path, headers={"Range": "bytes=4-9"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, PICTURE[4:10], f"bytes 4-9/{len(PICTURE)}")
+    assert client.get(path, headers={"Range": "bytes=-5"}).content == PICTURE[-5:]
+    assert client.get(path, headers={"Range": "bytes=7-"}).content == PICTURE[7:]
+    beyond = client.get(path, headers={"Range": f"bytes={len(content) - 1}-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(PICTURE)}")
+    assert client.get(path, headers={"Range": "bytes=0-3", "If-Range": '"another"'}).content == PICTURE
+
+
+def test_the_original_is_for_officers_who_say_why_and_that_is_kept(gateway: Gateway) -> None:
+    where = b"\xff\xe1\0\x14Exif\0\0 36.1, 140.0"
+    content = PICTURE[:2] + where + PICTURE[2:]
+    sha = hashlib.sha256(content).hexdigest()
+    gateway.deps.media.keep(sha, content, "image/jpeg")
+    gateway.insert(tables.pictures, sha256=sha, content="animal")
+    path = f"/api/v1/media/{sha}/original"
+
+    assert gateway.client("viewer").get(path, params={"why": "x"}).status_code == 403
+    assert gateway.client().get(path).status_code == 422
+    got = gateway.client().get(path, params={"why": "the prefecture asks for the camera's own time"})
+    assert (got.status_code, got.content) == (200, content)
+    entries = gateway.client().get("/api/v1/audit", params={"action": "media.original"}).json()["entries"]
+    assert [(one["who"], one["thing"]) for one in entries] == [("token:tanaka", f"media/{sha}")]
+    assert "the prefecture asks" in str(entries[0])
+
+
+def test_what_is_no_picture_is_not_given_out_as_one(gateway: Gateway) -> None:
+    content = b"PK\3\4 36.1, 140.0"
+    sha = hashlib.sha256(content).hexdigest()
+    gateway.deps.media.keep(sha, content, "image/jpeg")
+    answer = gateway.client().get(f"/api/v1/media/{sha}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert "damaged" in answer.text

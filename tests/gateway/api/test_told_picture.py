@@ -21,7 +21,7 @@ from gateway.telling import About, Teller
 from tests.gateway.api.conftest import BEARER, MINUTE_US, NOW_US, Gateway
 
 LINKS = Links("https://gateway.example", b"k" * 32)
-BYTES = b"\xff\xd8 a boar \xff\xd9"
+BYTES = b"\xff\xd8\xff\xda\0\2 a boar \xff\xd9"
 SHA = hashlib.sha256(BYTES).hexdigest()
 ID = "7d2f3c1e-0000-4000-8000-000000000001"
 PAGE = LINKS.answer_url(ID, NOW_US + 60 * MINUTE_US).removeprefix("https://gateway.example")

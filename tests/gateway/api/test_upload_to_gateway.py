@@ -18,12 +18,12 @@ from edge.errors import ConfigError
 from edge.media import MediaFolder
 from edge.upload import CHUNK_BYTES, Uploader
 from gateway.api import create_app, serve
+from simulators.ports import free_port
 from tests.gateway.api.conftest import TOKENS, Gateway
-from tests.services import free_port
 from tests.wire import Wire
 
-TOKEN = next(token for token, actor in TOKENS.items() if actor.role == "node")
-PICTURE = random.Random(1).randbytes(CHUNK_BYTES * 2 + 1000)
+TOKEN = next(token for token, actor in TOKENS.items() if "node" in actor.roles)
+PICTURE = b"\xff\xd8\xff\xda\0\2" + random.Random(1).randbytes(CHUNK_BYTES * 2 + 1000).replace(b"\xff", b"\0") + b"\xff\xd9"
 SHA = hashlib.sha256(PICTURE).hexdigest()
 
 

@@ -19,7 +19,7 @@ Say = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "tokens").write_text("tanaka operator invented-operator-token\n")
+    (tmp_path / "tokens").write_text("tanaka operator,officer invented-operator-token\n")
     (tmp_path / "tokens").chmod(0o600)
     path = tmp_path / "gateway.toml"
     path.write_text(
@@ -30,6 +30,9 @@ store = {{ type = "sqlite", path = "{tmp_path}/series.db" }}
 api = {{ tokens_file = "{tmp_path}/tokens" }}
 media = {{ folder = "{tmp_path}/media" }}
 people = {{ public_url = "https://gateway.example", folder = "{tmp_path}/people", office = "office" }}
+[channel]
+mail = {{ host = "mail.example.jp", from = "satomori@example.jp" }}
+twilio = {{ account_sid = "AC{"0" * 32}", auth_token_file = "{tmp_path}/token", from = "+815000000009" }}
 [group]
 farmers = {{ label = "北山のわな番" }}
 office = {{ label = "役場" }}
@@ -107,6 +110,32 @@ def test_what_cannot_be_is_refused_whole(config: Path, capsys: Say) -> None:
         assert told(capsys, config, "contact", *words, code=2)["error"]
     assert [one["name"] for one in told(capsys, config, "contact", "list")["contacts"]] == ["田中"]
     assert told(capsys, config, "contact", "test", made["id"], code=1)["error"].startswith("they have no address")
+
+
+@pytest.mark.parametrize(
+    ("option", "section"), [("--mail", "channel.mail"), ("--sms", "channel.twilio"), ("--voice", "channel.twilio")]
+)
+def test_an_address_over_which_nothing_could_be_sent_is_refused_and_nobody_is_entered(
+    config: Path, capsys: Say, option: str, section: str
+) -> None:
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if not line.startswith(("mail", "twilio"))))
+    to = "tanaka@example.jp" if option == "--mail" else "050-0000-0001"
+    said = told(capsys, config, "contact", "add", "--name", "田中", "--group", "farmers", option, to, code=2)["error"]
+    assert f"[{section}]" in said
+    assert told(capsys, config, "contact", "list")["contacts"] == []
+
+
+def test_who_may_be_there_already_is_said(config: Path, capsys: Say) -> None:
+    first = entered(capsys, config, "--sms", "050-0000-0001")
+    words = ("contact", "add", "--name", "田　中", "--group", "office", "--voice", "050-0000-0001")
+    second = told(capsys, config, *words)
+    assert [first["id"] in one for one in second["warnings"]] == [True, True]
+    assert "is called the same" in second["warnings"][0]
+    assert "has the same telephone number" in second["warnings"][1]
+    third = told(capsys, config, "contact", "add", "--name", "鈴木", "--group", "office")
+    assert third["warnings"] == []
+    told(capsys, config, "contact", "remove", second["contact"]["id"])
+    assert told(capsys, config, "contact", "change", first["id"], "--language", "en")["warnings"] == []
 
 
 def test_somebody_is_away_with_a_deputy_and_back(config: Path, capsys: Say) -> None:

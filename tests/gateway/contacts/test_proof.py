@@ -1,5 +1,6 @@
 """Whether a message would arrive: tests, what their silence means, and who hears of it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -229,18 +230,65 @@ def test_the_office_hears_of_who_cannot_be_reached_and_of_their_return(village: 
     village.lose(id_, "mail", "bounced")
     look(village)
     office(village.told[-1], village.now_us)
-    level, facts, opening = said.parts[f"contact-{id_}"]
-    assert (level, facts["why"], facts["contact"]) == ("firing", "unfollowed", id_)
+    level, facts, opening = said.parts["contact"]
+    assert (level, facts["why"], facts["contacts"]) == ("firing", "unfollowed", [id_])
     assert "田中" not in str(facts)
     look(village, 1)
     office(village.told[-1], village.now_us)
-    assert said.parts[f"contact-{id_}"][2] == opening, "one alert, however often it is said"
+    assert said.parts["contact"][2] == opening, "one alert, however often it is said"
 
     with village.open() as connection:
         proof.heard(connection, village.address(id_, "mail").id, village.now_us)
     look(village)
     office(village.told[-1], village.now_us)
-    assert said.parts[f"contact-{id_}"][0] == "ok"
+    assert said.parts["contact"][0] == "ok"
+
+
+def test_thirty_who_leave_at_once_are_one_thing_to_know_and_one_more_is_another(village: Village) -> None:
+    said = Said()
+    office = Office(village.state, said)
+    ids = [village.add(f"田中{n}", "farmers", line=f"U{n:032x}") for n in range(30)]
+    for id_ in ids[:29]:
+        village.lose(id_, "line")
+    look(village)
+    office(village.told[-1], village.now_us)
+    assert list(said.parts) == ["contact"]
+    _, facts, opening = said.parts["contact"]
+    assert (facts["n"], set(facts["contacts"])) == (29, set(ids[:29]))
+
+    with village.open() as connection:
+        proof.heard(connection, village.address(ids[0], "line").id, village.now_us)
+    look(village, 1)
+    office(village.told[-1], village.now_us)
+    level, facts, same = said.parts["contact"]
+    assert (level, facts["n"], same) == ("firing", 28, opening), "that somebody came back wakes nobody"
+
+    village.lose(ids[29], "line")
+    look(village, 1)
+    office(village.told[-1], village.now_us)
+    _, facts, other = said.parts["contact"]
+    assert (facts["n"], facts["contacts"][0]) == (29, ids[29]), "who is new is named first"
+    assert other != opening
+
+
+def test_who_was_said_before_a_start_is_not_said_again(village: Village) -> None:
+    id_ = village.add("田中", "farmers", line=LINE)
+    village.lose(id_, "line")
+    look(village)
+    with village.open() as connection:
+        connection.execute(
+            insert(alerts).values(
+                id="a-1", rule="gateway", kind="gateway", severity="warning", node="gateway", device="contact", opening="17",
+                state="acknowledged", since_us=1, late=False, summary="contact_unreachable", version=1,
+                facts=json.dumps({"contacts": [id_]}),
+            )
+        )  # fmt: skip
+    said = Said()
+    office = Office(village.state, said)
+    office(village.told[-1], village.now_us)
+    assert said.parts["contact"][2] == "17"
+    office([], village.now_us)
+    assert said.parts["contact"][0] == "ok"
 
 
 def test_who_came_back_while_the_gateway_was_down_is_well_again(village: Village) -> None:

@@ -11,20 +11,21 @@ from sqlalchemy import insert, select, update
 from gateway.alerting.lifecycle import Alert, Move
 from gateway.api import Deps, Tokens, create_app
 from gateway.api.answer import AnswerPage, taking
-from gateway.api.authorize import Actor
 from gateway.contacts.book import Book
 from gateway.contacts.config import GroupConfig
 from gateway.deployments import Deployment, Deployments
 from gateway.feed import Feed
+from gateway.keeping.config import KeepConfig
+from gateway.keeping.retention import Retention
 from gateway.media import MediaShelf
 from gateway.mimamori.config import MimamoriConfig, SearchConfig
 from gateway.mimamori.enrolled import WATCHED
 from gateway.mimamori.knowing import Knowing
-from gateway.mimamori.retention import Retention
 from gateway.mimamori.search import Search
 from gateway.notify.links import Links
 from gateway.notify.message import Answer, Message
 from gateway.paging import Answered, NotTaken, Paging
+from gateway.policy import Actor
 from gateway.state import open_state, tables
 from gateway.telemetry import Telemetry
 from gateway.telling import Teller
@@ -42,7 +43,10 @@ ROUTES: list[Mapping[str, Any]] = [
     {"to": ["office"]},
 ]
 LINKS = Links("https://gateway.example", bytes(range(32)))
-TOKENS = {"operator-token-for-tests": Actor("tanaka", "operator"), "viewer-token-for-tests-1": Actor("board", "viewer")}
+TOKENS = {
+    "operator-token-for-tests": Actor("tanaka", frozenset({"operator", "officer"})),
+    "viewer-token-for-tests-1": Actor("board", frozenset({"viewer"})),
+}
 
 
 class Searching(Paged):
@@ -79,7 +83,7 @@ class Searching(Paged):
             self.state, self.routes, self.deployments, self.book, teller, office="office",
             say=lambda kind, body: self.said.append((kind, body)), on_answer=self.search.on_answer, more=knowing.more,
         )  # fmt: skip
-        self.retention = Retention(self.state, 14 * 86_400)
+        self.retention = Retention(self.state, KeepConfig())
 
     # What happens
 
@@ -177,7 +181,7 @@ class Searching(Paged):
             tokens=Tokens(TOKENS), telemetry=Telemetry(), now_us=lambda: self.now_us, health=dict,
             deployments=self.deployments, paging=self.paging, answer_page=answers, search=self.search, **changed,
         )  # fmt: skip
-        bearer = [token for token, actor in TOKENS.items() if actor.role == role]
+        bearer = [token for token, actor in TOKENS.items() if role in actor.roles]
         headers = {"Authorization": f"Bearer {bearer[0]}"} if bearer else {}
         self.app = create_app(deps)
         return TestClient(self.app, headers=headers, raise_server_exceptions=False, follow_redirects=True)

@@ -15,7 +15,7 @@ import edge.identity
 from edge.contract.remote import RenewAnswer, claim_id
 from edge.signature import believed
 from gateway.api import server
-from gateway.nodes import claims
+from gateway.nodes import claims, picture_quota
 from gateway.state import tables
 from tests.gateway.nodes.boxes import DAY_US, HOUR_US, Answer, Box, Town, ask, at_work, json_of, town
 
@@ -165,7 +165,11 @@ def hung_up(connection: ssl.SSLSocket) -> bool:
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"GET /api/v1/time HT", b"POST /api/v1/renewals HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"],
+    [
+        b"",
+        b"GET /api/v1/time HT",
+        b"POST /api/v1/renewals HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    ],
     ids=["nothing", "half a head", "half a body"],
 )
 def test_who_connects_and_falls_silent_is_hung_up_on(here: Town, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,3 +241,28 @@ def test_what_another_process_revokes_reaches_the_brokers_files_by_itself(here: 
         while (here.folder / "crl.pem").read_bytes() == before and time.monotonic() < deadline:
             pass
         assert len(x509.load_pem_x509_crl((here.folder / "crl.pem").read_bytes())) == 1
+
+
+def test_the_token_of_a_node_whose_certificate_ran_out_opens_nothing_until_it_is_renewed(here: Town, port: int) -> None:
+    box = Box()
+    identity = box.claimed_over(port, here.code())
+    ca = here.folder / "ca.pem"
+    here.now_us += (here.config.certificate_days + 1) * DAY_US
+    assert upload(port, identity.token, ca).status == 401
+    box.renewed(here, identity)
+    assert upload(port, identity.token, ca).status == 200
+
+
+def test_a_node_sends_its_allowance_of_pictures_and_then_waits_while_others_do_not(
+    here: Town, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_quota, "DAY_BYTES", len(PICTURE))
+    greedy = Box().claimed_over(port, here.code()).token
+    other = Box().claimed_over(port, here.code("minamisawa")).token
+    ca = here.folder / "ca.pem"
+    assert upload(port, greedy, ca).status == 200
+    refused = upload(port, greedy, ca)
+    assert (refused.status, int(refused.headers["Retry-After"]) >= 60) == (429, True)
+    assert upload(port, other, ca).status == 200
+    here.now_us += DAY_US
+    assert upload(port, greedy, ca).status == 200

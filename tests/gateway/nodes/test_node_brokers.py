@@ -20,11 +20,14 @@ from edge.contract.remote import Identity
 from edge.contract.topics import Channel, Topic, topic_for, up_filters
 from gateway.ingest import GatewayBrokerConfig
 from gateway.nodes import claims
+from gateway.nodes import ended as ended_module
 from gateway.nodes.brokers import Brokers, nats_nodes
+from gateway.nodes.ended import Ended
 from gateway.nodes.listener import open_care
 from gateway.service import broker_of
+from simulators.ports import free_port
 from tests.gateway.nodes.boxes import HOUR_US, Box, Town, node_tls, town
-from tests.services import free_port, listening, require_binary, running
+from tests.services import listening, require_binary, running
 
 WAIT_S = 20
 NODE, OTHER = "kitayama-03", "minamisawa"
@@ -344,3 +347,47 @@ def test_the_file_for_nats_names_a_certificate_and_its_nodes_own_topics() -> Non
         ).split()
     )
     assert "$MQTT" not in "".join(lines)
+
+
+def test_a_node_that_is_connected_is_put_out_when_it_is_revoked_and_stays_out(broker: Running, tmp_path: Path) -> None:
+    """NATS does so by itself; Mosquitto would keep the connection for as long as it lasts."""
+    _, _, gone_files = claimed(broker, NODE, tmp_path)
+    _, _, stays_files = claimed(broker, OTHER, tmp_path)
+    folder = broker.town.folder
+    ends = Ended(
+        broker.town.state,
+        GatewayBrokerConfig(
+            url=f"mqtts://localhost:{broker.port}", ca_file=folder / "ca.pem",
+            certificate_file=folder / "gateway.pem", key_file=folder / "gateway-key.pem",
+        ),
+    )  # fmt: skip
+    with until_accepted(broker, stays_files, OTHER) as stays, until_accepted(broker, gone_files, NODE) as gone:
+        assert gone.accepted
+        ends.run(broker.town.now_us)
+        assert gone.gone.empty(), "a good node is left alone"
+        claims.revoke(broker.town.state, NODE, "stolen", broker.town.now_us)
+        assert broker.brokers.tell() is None
+        deadline = time.monotonic() + WAIT_S
+        while gone.gone.empty() and time.monotonic() < deadline:
+            broker.town.now_us += 5_000_000
+            ends.run(broker.town.now_us)
+        assert not gone.gone.empty()
+        with until_accepted(broker, gone_files, NODE, accepted=False) as back:
+            assert not back.accepted
+        assert stays.gone.empty()
+
+
+def test_who_was_put_out_and_came_back_before_the_broker_had_read_is_put_out_again(
+    here: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_out: list[str] = []
+    monkeypatch.setattr(ended_module, "put_out", lambda _broker, node: put_out.append(node))
+    Box().claimed(here, here.code())
+    ends = Ended(here.state, GatewayBrokerConfig(url="mqtts://localhost:1"))
+    claims.revoke(here.state, NODE, "stolen", here.now_us)
+    for second in range(0, 1000, 2):
+        ends.run(here.now_us + second * 1_000_000)
+    assert put_out == [NODE] * len(ended_module.AFTER_S)
+    Box().claimed(here, here.code())
+    ends.run(here.now_us + 1)
+    assert len(put_out) == len(ended_module.AFTER_S), "whoever bears the name now is left alone"

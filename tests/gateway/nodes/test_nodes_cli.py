@@ -23,9 +23,10 @@ from gateway.cli import main
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.state import open_state, tables
+from simulators.ports import free_port
 from tests.gateway.nodes.boxes import Box, node_tls
 from tests.gateway.nodes.test_node_brokers import nats_conf
-from tests.services import free_port, listening, running
+from tests.services import listening, running
 
 WAIT_S = 30
 
@@ -37,7 +38,7 @@ def written(folder: Path, more: str = "", broker: str = 'url = "mqtt://127.0.0.1
         "folder": str(folder / "authority"), "host": "127.0.0.1", "public_url": "https://gateway.example:8443",
         "broker_url": "mqtts://gateway.example:8883",
     } | changed  # fmt: skip
-    (folder / "tokens").write_text("tanaka operator invented-operator-token\n")
+    (folder / "tokens").write_text("tanaka operator,officer invented-operator-token\n")
     (folder / "tokens").chmod(0o600)
     path = folder / "gateway.toml"
     path.write_text(

@@ -60,7 +60,7 @@ class Asked(Provider):
         self._found = found
         self.asked: list[tuple[str, str, int]] = []
 
-    def find(self, id_: str, to: str, _said: Message, intent_us: int) -> Delivered | None:
+    def find(self, id_: str, to: str, _said: Message, intent_us: int, _taken: Callable[[str], bool]) -> Delivered | None:
         self.asked.append((id_, to, intent_us))
         return self._found()
 

@@ -327,7 +327,7 @@ class Door:
     """A gateway's web side as it is wired, a trap's page that asks somebody over each channel, and who answers."""
 
     def __init__(self, folder: Path, providers: Providers, clock: Clock) -> None:
-        (folder / "tokens").write_text("desk operator operator-token-for-tests\n")
+        (folder / "tokens").write_text("desk operator,officer operator-token-for-tests\n")
         (folder / "tokens").chmod(0o600)
         config = GatewayConfig.model_validate(gateway_config(folder, *settings(folder, providers)))
         (folder / "state.db").write_bytes(_empty())

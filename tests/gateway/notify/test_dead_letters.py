@@ -14,15 +14,15 @@ from gateway import service
 from gateway.config import GatewayConfig
 from gateway.service import running
 from gateway.state import open_state, tables
+from simulators.ports import free_port
 from tests.gateway.town import NOW_US
-from tests.services import free_port
 
 PATIENCE_S = 10
 
 
 def configured(folder: Path) -> GatewayConfig:
     tokens = folder / "tokens"
-    tokens.write_text("tanaka operator invented-operator-token\n")
+    tokens.write_text("tanaka operator,officer invented-operator-token\n")
     tokens.chmod(0o600)
     return GatewayConfig.model_validate(
         {

@@ -17,6 +17,7 @@ from simulators.twilio import TwilioService, read_twiml
 SID = "AC" + "0" * 31 + "1"
 TOKEN = "token-for-tests"
 NOW_US = 1_780_434_720_000_000
+NONE: frozenset[str] = frozenset()
 ID = "6f0c1d3e-5a0e-5c3b-9c5d-2f6f5a746f6d"
 OURS, THEIRS = "+815000000001", "+815000000002"
 PUBLIC = "https://gateway.example.jp"
@@ -96,21 +97,25 @@ def test_the_sender_may_be_a_name(service: TwilioService, tmp_path: Path) -> Non
 
 def test_what_was_sent_before_a_crash_is_found_and_nothing_else_is(service: TwilioService, account: Account) -> None:
     sms = Sms(account)
-    assert sms.find(ID, THEIRS, sprung(), NOW_US) is None
+    assert sms.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) is None
     sms.send("other", THEIRS, sprung(answer_url=f"{PUBLIC}/a/other"))
-    assert sms.find(ID, THEIRS, sprung(), NOW_US) is None
+    assert sms.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) is None
     service.drop()
     assert isinstance(sms.send(ID, THEIRS, sprung()), Unknown)
-    assert sms.find(ID, THEIRS, sprung(), NOW_US) == Delivered(service.messages[1].sid)
-    assert sms.find(ID, "+815000000009", sprung(), NOW_US) is None
-    assert sms.find(ID, THEIRS, sprung(), NOW_US + 3600 * 1_000_000) is None, "of an earlier attempt, an hour ago"
+    assert sms.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) == Delivered(service.messages[1].sid)
+    known = {service.messages[1].sid}
+    assert sms.find(ID, THEIRS, sprung(), NOW_US, known.__contains__) is None, "the same words, of another notification"
+    assert sms.find(ID, "+815000000009", sprung(), NOW_US, NONE.__contains__) is None
+    assert sms.find(ID, THEIRS, sprung(), NOW_US + 3600 * 1_000_000, NONE.__contains__) is None, (
+        "of an earlier attempt, an hour ago"
+    )
 
 
 def test_a_message_that_failed_at_twilio_is_not_one_that_was_sent(service: TwilioService, account: Account) -> None:
     sms = Sms(account)
     sms.send(ID, THEIRS, sprung())
     service.messages[0].status = "failed"
-    assert sms.find(ID, THEIRS, sprung(), NOW_US) is None
+    assert sms.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) is None
 
 
 # --- Calls ------------------------------------------------------------------------------------------
@@ -161,26 +166,26 @@ def test_any_message_is_a_call_that_twilio_takes(said: str, title: str, buttons:
 
 def test_the_call_that_was_begun_before_a_crash_is_found(service: TwilioService, account: Account) -> None:
     voice = Voice(account, "")
-    assert voice.find(ID, THEIRS, sprung(), NOW_US) is None
+    assert voice.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) is None
     service.garbage()
     assert isinstance(voice.send(ID, THEIRS, sprung()), Unknown)
-    assert voice.find(ID, THEIRS, sprung(), NOW_US) == Delivered(service.calls[0].sid)
+    assert voice.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) == Delivered(service.calls[0].sid)
 
 
 def test_a_call_about_something_else_is_not_taken_for_this_one(service: TwilioService, account: Account) -> None:
     voice = Voice(account, "")
     voice.send("other", THEIRS, sprung())
     service.calls[0].asked.append(f"{PUBLIC}/hooks/twilio/status/other")
-    assert voice.find(ID, THEIRS, sprung(), NOW_US) is None
+    assert voice.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) is None
     service.calls[0].asked.append(f"{KEYPAD_URL}?round=1")
-    assert voice.find(ID, THEIRS, sprung(), NOW_US) == Delivered(service.calls[0].sid)
+    assert voice.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__) == Delivered(service.calls[0].sid)
 
 
 def test_a_provider_that_can_not_be_asked_is_no_no(service: TwilioService, account: Account) -> None:
     service.refuse()
     for channel in (Sms(account), Voice(account, "")):
         with pytest.raises(Exception, match="refused"):
-            channel.find(ID, THEIRS, sprung(), NOW_US)
+            channel.find(ID, THEIRS, sprung(), NOW_US, NONE.__contains__)
 
 
 # --- What goes wrong --------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 import pytest
 
 from gateway.store import InfluxdbStoreConfig, Key, SeriesWriter, SqliteStoreConfig, open_store, readable
-from tests.services import free_port, require_binary, running
+from simulators.ports import free_port
+from tests.services import require_binary, running
 
 
 class Shelf(NamedTuple):

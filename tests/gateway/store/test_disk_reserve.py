@@ -10,7 +10,7 @@ import pytest
 from gateway import service
 from gateway.config import GatewayConfig
 from gateway.service import running
-from tests.services import free_port
+from simulators.ports import free_port
 
 
 def health(port: int) -> dict[str, str]:
@@ -30,7 +30,7 @@ def test_health_says_whether_the_disk_has_room(
 ) -> None:
     monkeypatch.setattr(service, "calm_collector", lambda: None)  # it is for a whole process, and this one has other tests
     tokens = tmp_path / "tokens"
-    tokens.write_text("tanaka operator invented-operator-token\n")
+    tokens.write_text("tanaka operator,officer invented-operator-token\n")
     tokens.chmod(0o600)
     config = GatewayConfig.model_validate(
         {

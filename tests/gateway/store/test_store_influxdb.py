@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.store import InfluxdbStore, InfluxdbStoreConfig, Key, open_store, readable
 from gateway.store.influxdb import line_head
+from simulators.ports import free_port
 from tests.gateway.store.conftest import MakeInfluxdbConfig
-from tests.services import free_port
 
 TRAP = ("kita-01", "trap-11", "trap_closed")
 WRITTEN = b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: v2.7\r\n\r\n"

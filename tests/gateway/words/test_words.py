@@ -6,7 +6,20 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.notify.message import Answer, Kind, Language
-from gateway.words import LANGUAGES, acknowledged, buttons_for, keypad, lasting, not_taken, over, span, spoken, text, words
+from gateway.words import (
+    LANGUAGES,
+    acknowledged,
+    buttons_for,
+    call_office,
+    keypad,
+    lasting,
+    not_taken,
+    over,
+    span,
+    spoken,
+    text,
+    words,
+)
 from gateway.words.catalogue import PLACEHOLDER, ids, read_catalogue
 from tests.gateway.town import HOUR_US, MINUTE_US, NOW_US
 
@@ -136,3 +149,23 @@ def test_every_sentence_can_be_said_with_and_without_what_may_be_absent(language
             assert not re.search(r"[{}]", said), id_
             if language == "en" and id_.endswith((".title", ".body", ".spoken")):
                 assert not re.search(r"  | \.|^ | $", said), (id_, said)
+
+
+@pytest.mark.parametrize(
+    ("name", "ja", "easy", "en"),
+    [
+        ("", "市役所", "市役所（しやくしょ）", "the town office"),
+        ("町役場", "町役場", "町役場（まちやくば）", "the town office"),
+        ("村役場", "村役場", "村役場（むらやくば）", "the village office"),
+        ("霧沢センター", "霧沢センター", "霧沢センター", "霧沢センター"),
+    ],
+)
+def test_the_office_is_called_as_the_town_calls_it(name: str, ja: str, easy: str, en: str) -> None:
+    call_office(name)
+    try:
+        assert words("ja", "page.nobody", where="北尾根").body == f"北尾根：連絡のつく人がいません。{ja}に引き継ぎました。"
+        assert easy in words("ja-easy", "page.nobody", where="北尾根").body
+        assert words("en", "page.nobody", where="Kitaone").body == f"Kitaone: nobody can be reached. It was handed to {en}."
+        assert "（" not in text("ja-easy", "voice.not_kept"), "a voice would say the reading twice"
+    finally:
+        call_office("")

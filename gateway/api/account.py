@@ -1,0 +1,276 @@
+"""My account: the page /account and its forms, and what a browser asks that makes a passkey."""
+
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Form, Header, Path, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from gateway import audit
+from gateway.accounts import passkeys
+from gateway.accounts.account import Account
+from gateway.accounts.desk import Accounts
+from gateway.accounts.passkeys import Refused
+from gateway.accounts.sessions import ID_LENGTH, Entered, browser_of, end, end_all, open_sessions
+from gateway.api.cookie import take_cookie
+from gateway.api.deps import Deps, permitted
+from gateway.api.login import Agent, BegunJson, CameInJson, Ceremony, known, limited, page
+from gateway.api.problems import Problem
+from gateway.contacts.address import clean_name
+from gateway.notify.message import Language
+from gateway.policy import Actor, has
+from gateway.words import LANGUAGES
+
+NOT_HERE = "A token has no account: come in at /login."
+Owner = Annotated[Actor, Depends(permitted("account.own"))]
+PasskeyPath = Annotated[str, Path(max_length=1400)]
+SessionPath = Annotated[str, Path(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
+Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
+
+
+class PasskeyJson(TypedDict):
+    """One passkey. `used_us` null: never."""
+
+    id: str
+    name: str
+    created_us: int
+    used_us: int | None
+
+
+class SessionJson(TypedDict):
+    """One session that goes on. `here`: the one that asks."""
+
+    id: str
+    how: str
+    browser: str
+    opened_us: int
+    used_us: int
+    ends_us: int
+    here: bool
+
+
+class MeJson(TypedDict):
+    """Who asks, as what they came in, and what is theirs."""
+
+    account: str
+    name: str
+    roles: list[str]
+    groups: list[str]
+    passkeys: list[PasskeyJson]
+    sessions: list[SessionJson]
+
+
+class Rename(BaseModel):
+    """What a passkey is called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=200)]
+
+
+def routes(deps: Deps) -> APIRouter:
+    """GET /account; POST /account/passkeys/begin, /account/passkeys; PATCH, DELETE of a passkey; DELETE of sessions."""
+    router = APIRouter()
+
+    @router.get("/account")
+    def me(request: Request, actor: Owner) -> MeJson:
+        """What is mine."""
+        accounts, now_us = known(deps), deps.now_us()
+        with deps.state.read() as connection:
+            account = _mine(accounts, connection, actor)
+            return {
+                "account": account.id,
+                "name": account.name,
+                "roles": sorted(actor.roles),
+                "groups": sorted(actor.groups),
+                "passkeys": passkeys_json(connection, account.id),
+                "sessions": sessions_json(connection, account.id, now_us, _session(request)),
+            }
+
+    @router.post("/account/passkeys/begin")
+    def begin(request: Request, actor: Owner) -> BegunJson:
+        """A challenge for a new passkey. 403 for who came in by a link, and would have more by a passkey."""
+        accounts = known(deps)
+        limited(accounts, request, "begin")
+        with deps.state.write() as connection:
+            account = _mine(accounts, connection, actor)
+            _may_add(accounts, account, request)
+            try:
+                begun = accounts.begin_register(connection, account, deps.now_us())
+            except Refused as error:
+                raise Problem(409, f"An account has at most {passkeys.MOST_PASSKEYS} passkeys. Remove one first.") from error
+        return {"ticket": begun.ticket, "options": begun.options}
+
+    @router.post("/account/passkeys", status_code=201)
+    def add(request: Request, actor: Owner, said: Ceremony, agent: Agent) -> CameInJson:
+        """Keeps the passkey. 422 for what proves none."""
+        accounts = known(deps)
+        limited(accounts, request, "finish")
+        with deps.state.read() as connection:
+            account = _mine(accounts, connection, actor)
+            _may_add(accounts, account, request)
+        if accounts.register(account.id, said.ticket, said.credential, browser_of(agent)) is None:
+            raise Problem(422, "This is no passkey made for this page, or the page was open for too long. Try again.")
+        return {"next": "/account"}
+
+    @router.patch("/account/passkeys/{id}")
+    def rename(actor: Owner, id: PasskeyPath, wanted: Rename) -> PasskeyJson:  # noqa: A002 - the word of the path
+        """Another name."""
+        name = clean_name(wanted.name)
+        if name is None:
+            raise Problem(422, "name: one line of 1 to 40 characters")
+        with deps.state.write() as connection:
+            account = _mine(known(deps), connection, actor)
+            if not passkeys.rename(connection, account.id, id, name):
+                raise Problem(404, "You have no such passkey.")
+            return next(one for one in passkeys_json(connection, account.id) if one["id"] == id)
+
+    @router.delete("/account/passkeys/{id}", status_code=204, response_class=Response)
+    def remove(actor: Owner, id: PasskeyPath) -> Response:  # noqa: A002 - the word of the path
+        """Nobody comes in by it any more."""
+        with deps.state.write() as connection:
+            account = _mine(known(deps), connection, actor)
+            if not _remove(connection, account.id, id, deps.now_us()):
+                raise Problem(404, "You have no such passkey.")
+        return Response(status_code=204)
+
+    @router.delete("/account/sessions/{id}", status_code=204, response_class=Response)
+    def end_one(actor: Owner, id: SessionPath) -> Response:  # noqa: A002 - the word of the path
+        """Ends one of my sessions, this one too."""
+        with deps.state.write() as connection:
+            account = _mine(known(deps), connection, actor)
+            if not end(connection, account.id, id, deps.now_us()):
+                raise Problem(404, "You have no such session.")
+        return Response(status_code=204)
+
+    return router
+
+
+def pages(deps: Deps, accounts: Accounts, zone: ZoneInfo) -> APIRouter:
+    """GET /account, and the POSTs of its forms. Who has no session is led to /login."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/account", methods=["GET", "HEAD"])
+    def mine(request: Request) -> Response:
+        """My passkeys, my sessions, the way out."""
+        entered = _entered(request)
+        if entered is None:
+            return _to("/login")
+        now_us = deps.now_us()
+        with deps.state.read() as connection:
+            account = accounts.account_of(connection, entered.actor)
+            if account is None:
+                return _to("/login")
+            language: Language = next((one for one in LANGUAGES if one == account.language), "ja")
+            return page(
+                "account.html",
+                language,
+                zone,
+                name=account.name,
+                sees_town=has(entered.actor, "stream.read"),
+                weak=not accounts.may_add_passkey(account, entered.how),
+                passkeys=passkeys.of_account(connection, account.id),
+                sessions=open_sessions(connection, account.id, now_us),
+                here=entered.session[:ID_LENGTH],
+            )
+
+    @router.post("/account/passkeys/{id}/rename")
+    def rename(
+        request: Request,
+        id: PasskeyPath,  # noqa: A002 - the word of the path
+        name: Annotated[str, Form(max_length=200)] = "",
+    ) -> Response:
+        """Another name; one that is none changes nothing."""
+        called = clean_name(name)
+        return _done(request, lambda connection, account: called and passkeys.rename(connection, account, id, called))
+
+    @router.post("/account/passkeys/{id}/remove")
+    def remove(request: Request, id: PasskeyPath) -> Response:  # noqa: A002 - the word of the path
+        """Nobody comes in by it any more."""
+        return _done(request, lambda connection, account: _remove(connection, account, id, deps.now_us()))
+
+    @router.post("/account/sessions/{id}/end")
+    def end_one(request: Request, id: SessionPath) -> Response:  # noqa: A002 - the word of the path
+        """Out, over there."""
+        return _done(request, lambda connection, account: end(connection, account, id, deps.now_us()))
+
+    @router.post("/account/sign-out")
+    def sign_out(request: Request) -> Response:
+        """Out, here."""
+        entered = _entered(request)
+        here = entered.session if entered is not None else ""
+        return _out(request, lambda connection, account: end(connection, account, here, deps.now_us()))
+
+    @router.post("/account/sign-out-everywhere")
+    def sign_out_everywhere(request: Request) -> Response:
+        """Out, everywhere."""
+        return _out(request, lambda connection, account: end_all(connection, account, deps.now_us()))
+
+    def _done(request: Request, change: Any) -> Response:
+        entered = _entered(request)
+        if entered is None or entered.actor.account is None:
+            return _to("/login")
+        with deps.state.write() as connection:
+            change(connection, entered.actor.account)
+        return _to("/account")
+
+    def _out(request: Request, change: Any) -> Response:
+        _done(request, change)
+        answer = _to("/login")
+        take_cookie(answer, accounts.https)
+        return answer
+
+    return router
+
+
+def passkeys_json(connection: Connection, account: str) -> list[PasskeyJson]:
+    """The account's, the oldest first."""
+    return [
+        {"id": one.id, "name": one.name, "created_us": one.created_us, "used_us": one.used_us}
+        for one in passkeys.of_account(connection, account)
+    ]
+
+
+def sessions_json(connection: Connection, account: str, now_us: int, here: str | None = None) -> list[SessionJson]:
+    """Those of the account that go on. `here`: the SHA-256 of the one that asks."""
+    return [
+        {**one._asdict(), "here": here is not None and here.startswith(one.id)}  # type: ignore[typeddict-item]
+        for one in open_sessions(connection, account, now_us)
+    ]
+
+
+def _remove(connection: Connection, account: str, id_: str, now_us: int) -> bool:
+    if not passkeys.remove(connection, account, id_):
+        return False
+    audit.record(connection, f"account:{account}", "passkey.remove", f"account/{account}", now_us)
+    return True
+
+
+def _mine(accounts: Accounts, connection: Connection, actor: Actor) -> Account:
+    account = accounts.account_of(connection, actor)
+    if account is None:
+        raise Problem(409, NOT_HERE)
+    return account
+
+
+def _may_add(accounts: Accounts, account: Account, request: Request) -> None:
+    entered = _entered(request)
+    if entered is None or not accounts.may_add_passkey(account, entered.how):
+        raise Problem(403, "Your work for the office needs a passkey, and a link by mail or LINE can't make one. Ask an officer.")
+
+
+def _entered(request: Request) -> Entered | None:
+    entered: Entered | None = getattr(request.state, "entered", None)
+    return entered
+
+
+def _session(request: Request) -> str | None:
+    entered = _entered(request)
+    return None if entered is None else entered.session
+
+
+def _to(where: str) -> Response:
+    return RedirectResponse(where, 303, {"Cache-Control": "no-store"})

@@ -1,0 +1,115 @@
+"""The chores that forget: what is too old, and what was erased elsewhere.
+
+Each kind's pieces go one after the other, each in a transaction of its own, so that others can write. What was
+forgotten is said in `satomori_removed_total`, and in the rows of `removals` that `satomori-gateway keep report` reads.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from gateway.keeping import late, ledger, pictures
+from gateway.keeping.config import KeepConfig
+from gateway.keeping.erase import redo
+from gateway.keeping.kinds import KINDS, Kind
+from gateway.keeping.places import AT_ONCE, Piece
+from gateway.state import State
+from gateway.state.tables import erasures
+from gateway.telemetry import Telemetry
+
+MOST_PIECES = 200
+"""Of one piece in one run: a chore must not keep the others waiting; the next hour goes on."""
+
+
+class Retention:
+    """`run` is the chore."""
+
+    def __init__(
+        self, state: State, keep: KeepConfig, media_folder: Path | None = None, telemetry: Telemetry | None = None
+    ) -> None:
+        """`media_folder` None: no pictures are kept here."""
+        self._state, self._keep, self._folder, self._telemetry = state, keep, media_folder, telemetry
+
+    def run(self, now_us: int) -> dict[str, int]:
+        """Forgets what is too old; how much of each kind."""
+        removed = {}
+        for kind in KINDS:
+            if kind.setting is not None and (number := self._kind(kind, now_us)):
+                removed[kind.name] = number
+        if self._folder is not None:
+            pictures.sweep(self._state, self._folder, now_us)
+        if removed:
+            self._state.empty_log()
+        return removed
+
+    def _kind(self, kind: Kind, now_us: int) -> int:
+        before_us = now_us - getattr(self._keep, str(kind.setting)) * 1_000_000
+        done = 0
+        for piece in kind.pieces:
+            done += self._again(kind.name, now_us, partial(_done, piece, before_us, now_us))
+        if kind.files is not None and self._folder is not None:
+            done += self._again(kind.name, now_us, partial(_files, kind.files, before_us))
+        return done
+
+    def _again(self, kind: str, now_us: int, piece: Callable[[Connection], int | list[str]]) -> int:
+        done = 0
+        for _ in range(MOST_PIECES):
+            with self._state.write() as connection:
+                found = piece(connection)
+                number = len(found) if isinstance(found, list) else found
+                late.count(connection, kind, number, now_us)
+            if isinstance(found, list) and self._folder is not None:
+                # After the rows: a file without a row is swept some day, a row without its file would be asked for.
+                pictures.remove(self._folder, found)
+            if self._telemetry is not None and number:
+                self._telemetry.removed.labels(kind).inc(number)
+            done += number
+            if number < AT_ONCE:
+                break
+        return done
+
+
+def _done(piece: Piece, before_us: int, now_us: int, connection: Connection) -> int:
+    return piece(connection, before_us, now_us)
+
+
+def _files(piece: Callable[[Connection, int], list[str]], before_us: int, connection: Connection) -> list[str]:
+    return piece(connection, before_us)
+
+
+class Erasures:
+    """`run` is the chore: what another process erased is no longer known here either, and its bytes leave SQLite's log."""
+
+    def __init__(self, state: State, learn: Callable[[Connection], Any]) -> None:
+        """`learn(connection)` reads anew what is held in memory of people."""
+        self._state, self._learn = state, learn
+        self._known: int | None = None
+        self._to_empty = True
+
+    def run(self, _now_us: int = 0) -> None:
+        """Looks whether something was erased since the last look. A reader may keep the log for a while: then again."""
+        with self._state.read() as connection:
+            known = connection.scalar(select(func.count()).select_from(erasures)) or 0
+            if known != self._known:
+                self._learn(connection)
+                self._to_empty, self._known = True, known
+        if self._to_empty:
+            self._to_empty = not self._state.empty_log()
+
+
+def replay(state: State, now_us: int) -> int:
+    """Erases again what an older database, put back, has brought back; how many erasures were done. Before anything else runs."""
+    done = 0
+    with state.write() as connection:
+        lines = ledger.missing(connection)
+    for line in lines:
+        with state.write() as connection:
+            redo(connection, line, now_us)
+            ledger.mark(connection, line, now_us)
+        done += 1
+    if done:
+        state.empty_log()
+    return done

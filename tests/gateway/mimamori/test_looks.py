@@ -1,0 +1,261 @@
+"""Every look at where somebody's tag was is written down before it is answered, with who and why; the family reads it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import insert, select, update
+
+from gateway.mimamori.enrolled import Enrolled
+from gateway.mimamori.looks import EVERY_US, log_of, looked
+from gateway.state import tables
+from tests.gateway.mimamori.searching import HANA, IDS, LINKS, Searching
+from tests.gateway.paged import HOUR_US, NOW_US
+
+MINUTE_US = 60_000_000
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Searching]:
+    with Searching(tmp_path) as made:
+        made.remembers(seen_us=made.now_us - 12 * MINUTE_US, seen_at="kominkan/tags", alive={"tsubaki/tags": made.now_us})
+        yield made
+
+
+@pytest.fixture
+def officer(town: Searching) -> TestClient:
+    enrolled = Enrolled()
+    with town.state.read() as connection:
+        enrolled.read(connection)
+    return town.client("officer", enrolled=enrolled)
+
+
+def looks(town: Searching) -> list[tuple[str, str, str]]:
+    """(who, how, why), the oldest first."""
+    details = tables.audit_details
+    with town.state.read() as connection:
+        rows = connection.execute(select(details).where(details.c.action == "look").order_by(details.c.id)).all()
+    assert all(row.thing == f"watched/{HANA}" for row in rows)
+    return [(row.who, json.loads(row.more)["what"], row.why) for row in rows]
+
+
+def page(who: str = "haruka", more: str = "") -> str:
+    return LINKS.family_url(HANA, IDS[who], NOW_US + 24 * HOUR_US).removeprefix("https://gateway.example") + more
+
+
+def helpers(who: str, case: str) -> str:
+    return LINKS.search_url(case, IDS[who], NOW_US + 24 * HOUR_US).removeprefix("https://gateway.example")
+
+
+def said(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)).split())
+
+
+# --- Staff ------------------------------------------------------------------------------------------------
+
+
+def test_an_officer_says_why_and_that_is_written_down(town: Searching, officer: TestClient) -> None:
+    answer = officer.get("/api/v1/watched")
+    assert (answer.status_code, "?why=" in answer.json()["detail"], "中央公民館" in answer.text) == (400, True, False)
+    assert looks(town) == []
+    answer = officer.get("/api/v1/watched", params={"why": "家族からの電話"})
+    assert answer.json()["watched"][0]["place"] == "中央公民館"
+    assert looks(town) == [("token:tanaka", "place", "家族からの電話")]
+
+
+def test_nobody_can_write_a_search_for_a_reason_that_there_is_not(officer: TestClient) -> None:
+    assert officer.get("/api/v1/watched", params={"why": "search/x"}).status_code == 400
+    assert officer.get("/api/v1/watched", params={"why": "  "}).status_code == 400
+
+
+def test_without_places_there_is_no_place_and_no_look(town: Searching, officer: TestClient) -> None:
+    [one] = officer.get("/api/v1/watched?places=false").json()["watched"]
+    assert [one[name] for name in ("name", "state", "place", "seen_us", "age_s")] == ["ハナさん", None, None, None, None]
+    assert looks(town) == []
+
+
+def test_a_change_answers_without_the_place(officer: TestClient) -> None:
+    told = {"name": "ハナさん", "family": "family-hana", "homes": ["tsubaki/tags"]}
+    answer = officer.put(f"/api/v1/watched/{HANA}", json=told)
+    assert (answer.status_code, answer.json()["place"], answer.json()["state"]) == (200, None, None)
+
+
+def test_a_search_or_an_alert_is_reason_enough(town: Searching, officer: TestClient) -> None:
+    alert = town.misses()
+    assert officer.get("/api/v1/watched").status_code == 200
+    case = town.opened()
+    town.now_us += EVERY_US
+    assert officer.get("/api/v1/watched").status_code == 200
+    assert looks(town) == [("token:tanaka", "place", f"alert/{alert.id}"), ("token:tanaka", "place", f"search/{case}")]
+
+
+def test_looks_in_a_row_are_one_and_another_way_of_looking_another(town: Searching, officer: TestClient) -> None:
+    case = town.opened()
+    for _ in range(3):
+        officer.get(f"/api/v1/searches/{case}")
+        town.now_us += EVERY_US // 4
+    officer.get("/api/v1/watched")
+    assert [what for _, what, _ in looks(town)] == ["search", "place"]
+    town.now_us += EVERY_US
+    officer.get(f"/api/v1/searches/{case}")
+    assert [what for _, what, _ in looks(town)] == ["search", "place", "search"]
+
+
+def test_who_changes_a_search_sees_places_in_the_answer(town: Searching, officer: TestClient) -> None:
+    case = town.opened()
+    officer.post(f"/api/v1/searches/{case}/renew")
+    assert looks(town) == [("token:tanaka", "search", f"search/{case}")]
+
+
+def test_alerts_about_somebody_are_looks(town: Searching, officer: TestClient) -> None:
+    alert = town.misses()
+    officer.get("/api/v1/alerts")
+    officer.get(f"/api/v1/alerts/{alert.id}")
+    assert [look[1:] for look in looks(town)] == [("alerts", f"alert/{alert.id}"), ("alert", f"alert/{alert.id}")]
+
+
+def test_every_sighting_in_its_order_is_shown_in_a_search_only(town: Searching, officer: TestClient) -> None:
+    for place in ("tsubaki", "kominkan", "eki"):
+        town.heard(place)
+    town.heard("eki", tag="ibeacon:0f:9:9")  # nobody's
+
+    def heard() -> list[str]:
+        return [one["node"] for one in officer.get("/api/v1/events").json()["events"]]
+
+    assert heard() == []
+    case = town.opened()
+    assert heard() == ["eki", "kominkan", "tsubaki"]
+    assert looks(town) == [("token:tanaka", "trail", f"search/{case}")]
+    town.does("found", case, "haruka")
+    assert heard() == []
+
+
+def test_what_was_left_out_does_not_end_the_pages(town: Searching, officer: TestClient) -> None:
+    for _ in range(3):
+        town.heard("tsubaki")
+    answer = officer.get("/api/v1/events?limit=2").json()
+    assert (answer["events"], answer["next_before"]) == ([], 2)
+
+
+# --- Family and helpers -----------------------------------------------------------------------------------
+
+
+def test_family_needs_no_reason_and_is_written_down_too(town: Searching) -> None:
+    assert town.client().get(page()).status_code == 200
+    assert looks(town) == [(f"contact:{IDS['haruka']}", "page", "")]
+
+
+def test_office_sees_the_page_in_a_search_or_for_an_alert_only(town: Searching) -> None:
+    phone = town.client()
+    answer = phone.get(page("yakuba"))
+    assert (answer.status_code, "中央公民館" in answer.text) == (403, False)
+    assert "理由を書いてください" in said(answer.text)
+    assert looks(town) == []
+    case = town.opened()
+    assert phone.get(page("yakuba")).status_code == 200
+    assert looks(town) == [(f"contact:{IDS['yakuba']}", "page", f"search/{case}")]
+
+
+def test_who_helps_is_written_down(town: Searching) -> None:
+    case = town.opened()
+    assert town.client().get(helpers("ichi", case)).status_code == 200
+    assert looks(town) == [(f"contact:{IDS['ichi']}", "help", f"search/{case}")]
+
+
+def test_a_refused_look_is_none(town: Searching) -> None:
+    assert town.client().get(page("ichi")).status_code == 403
+    assert looks(town) == []
+
+
+def test_who_opens_a_message_about_somebody_is_written_down(town: Searching) -> None:
+    town.misses()
+    case = town.opened()
+    phone = town.client()
+    for who in ("haruka", "ichi"):
+        link = town.last(who).answer_url
+        assert link is not None
+        assert phone.get(link.removeprefix("https://gateway.example")).status_code == 200
+    assert looks(town) == [(f"contact:{IDS[who]}", "message", f"search/{case}") for who in ("haruka", "ichi")]
+
+
+# --- Who reads of it --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (
+            "ja",
+            [
+                "市役所のyakubaさん 見守りの画面を見ました。理由：捜索",
+                "harukaさん（ご家族）",
+                "（捜索の協力者）",
+                "理由：「家族からの電話」",
+            ],
+        ),
+        ("ja-easy", ["理由（りゆう）：捜索（そうさく）", "家族（かぞく）"]),
+        ("en", ["haruka (family)", "helping in the search", "Reason: a search."]),
+    ],
+)
+def test_the_family_reads_who_looked_and_why_and_no_place(
+    town: Searching, officer: TestClient, language: str, words: list[str]
+) -> None:
+    with town.state.write() as connection:
+        connection.execute(update(tables.contacts).values(language=language))
+    phone = town.client()
+    officer.get("/api/v1/watched", params={"why": "家族からの電話"})
+    phone.get(page())
+    case = town.opened()
+    phone.get(page("yakuba"))
+    phone.get(helpers("ichi", case))
+    assert f'href="{page()}/looks"' in phone.get(page()).text
+    answer = phone.get(page(more="/looks"))
+    text = said(answer.text).replace("　", " ")
+    assert answer.status_code == 200
+    assert [one for one in words if one not in text] == []
+    assert "中央公民館" not in text
+    before = len(looks(town))
+    phone.get(page(more="/looks"))
+    assert len(looks(town)) == before  # to read the log is no look
+
+
+def test_only_family_and_office_read_it(town: Searching) -> None:
+    phone = town.client()
+    assert phone.get(page("ichi", "/looks")).status_code == 403
+    assert phone.get(page()[:-3] + "AAA/looks").status_code == 404
+
+
+def test_a_long_log_is_read_page_by_page(town: Searching) -> None:
+    with town.state.write() as connection:
+        for at in range(60):
+            looked(connection, f"contact:{IDS['yakuba']}", HANA, "page", "<b>x</b>", town.now_us + at * EVERY_US)
+    first = town.client().get(page(more="/looks"))
+    assert (first.text.count("<li>"), "<b>x</b>" in first.text, len(first.content) < 30 * 1024) == (50, False, True)
+    earlier = re.search(r'href="([^"]+before=\d+)"', first.text)
+    assert earlier is not None
+    assert town.client().get(earlier[1]).text.count("<li>") == 10
+
+
+def test_the_log_over_the_api(town: Searching, officer: TestClient) -> None:
+    officer.get("/api/v1/watched", params={"why": "家族からの電話"})
+    answer = officer.get(f"/api/v1/watched/{HANA}/looks").json()
+    [one] = answer["looks"]
+    wanted: dict[str, Any] = {"who": "token:tanaka", "name": "tanaka", "by": "program", "what": "place", "why": "家族からの電話"}
+    assert {name: one[name] for name in wanted} == wanted
+    assert officer.get(f"/api/v1/watched/{'0' * 16}/looks").status_code == 404
+    assert town.client("viewer").get(f"/api/v1/watched/{HANA}/looks").status_code == 403
+
+
+def test_staff_with_an_account_is_called_by_its_name_and_who_was_erased_by_none(town: Searching) -> None:
+    with town.state.write() as connection:
+        connection.execute(insert(tables.accounts).values(
+            id="0123456789abcdef", name="佐藤", roles="officer", created_us=0, created_by="test"))  # fmt: skip
+        looked(connection, "account:0123456789abcdef", HANA, "place", "見回り", town.now_us)
+        looked(connection, "account:ffffffffffffffff", HANA, "place", "見回り", town.now_us)
+        found = log_of(connection, HANA, "family-hana", "office")
+    assert [(one.name, one.by) for one in found] == [(None, "gone"), ("佐藤", "office")]
+    assert "市役所の佐藤さん" in said(town.client().get(page(more="/looks")).text)
