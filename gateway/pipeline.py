@@ -27,8 +27,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from gateway.errors import StoreDown, StoreRefused
 from gateway.flush import EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
 from gateway.intake import LATE_US, Intake
-from gateway.keeping.late import TAKES_ALL, Keeps
-from gateway.keeping.late import count as count_late
+from gateway.keeping.late import TAKES_ALL, Keeps, count_late
 from gateway.nodes.commands import commit_results
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
