@@ -29,7 +29,7 @@ def test_started_by_hand_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch
     ("usec", "pid", "seconds"),
     [
         ("30000000", "", 30.0),
-        ("30000000", str(os.getpid()), 30.0),
+        pytest.param("30000000", str(os.getpid()), 30.0, id="this process"),
         ("30000000", "1", None),
         ("", "", None),
         ("x", "", None),
