@@ -222,7 +222,8 @@ class _Client(mqtt.Client):
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if bufsize > MAX_PACKET:
-            raise OSError(f"the broker announces a packet of {bufsize} bytes, at most {MAX_PACKET}")
+            # Not as OSError, which paho would take for a lost connection and say nothing of.
+            raise ValueError(f"the broker announces a packet of {bufsize} bytes, at most {MAX_PACKET}")
         return super()._sock_recv(bufsize)
 
 

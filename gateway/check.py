@@ -21,9 +21,10 @@ from gateway.ingest import credentials
 from gateway.media import MediaShelf
 from gateway.nodes.authority import BROKER, CRL, GATEWAY, LISTENER, SIGNING_KEY, Authority, ends_us
 from gateway.nodes.brokers import NATS_NODES, running_broker
+from gateway.nodes.ended import NO_IDS, takes_client_ids
 from gateway.nodes.signing import Signer
 from gateway.notify.channels import build_channels
-from gateway.notify.line import LineConfig, read_secret
+from gateway.notify.line import LineConfig, read_word
 from gateway.notify.quota import Quota
 from gateway.own import Own
 from gateway.rules import OWN
@@ -176,7 +177,7 @@ def _channels(config: GatewayConfig) -> None:
         for channel in channels.by_key.values():
             channel.close()
         if config.channel.line is not None:
-            read_secret(config.channel.line.channel_secret_file, "channel_secret_file")
+            read_word(config.channel.line.channel_secret_file, "channel_secret_file")
     finally:
         state.close()
 
@@ -224,3 +225,5 @@ def _broker(config: GatewayConfig) -> None:
         raise ConfigError(f"broker.url: {host}:{port} accepts connections but does not answer in MQTT")
     if answers[0]:
         raise ConfigError(f"broker: {host}:{port} refused: {answers[0]}. Check username, password_file and certificates.")
+    if config.nodes is not None and not takes_client_ids(config.broker):
+        raise ConfigError(NO_IDS)

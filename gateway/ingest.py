@@ -29,6 +29,7 @@ from gateway.buffered import BufferedClient, Published
 from gateway.errors import ConfigError
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
+from gateway.secret_files import read_secret, read_secret_text
 from gateway.shares import ShareConfig, Shares
 from gateway.telemetry import Telemetry
 
@@ -335,8 +336,7 @@ def _tls(config: BrokerConfig) -> ssl.SSLContext:
             setting, path = "certificate_file", config.certificate_file
             config.certificate_file.read_bytes()
             if config.key_file is not None:
-                setting, path = "key_file", config.key_file
-                config.key_file.read_bytes()
+                read_secret(config.key_file, "broker.key_file")
             setting, path = "certificate_file and key_file", config.certificate_file
             # Without a password, a key that has one would make OpenSSL ask for it on the terminal.
             context.load_cert_chain(config.certificate_file, config.key_file, password="")
@@ -350,7 +350,4 @@ def _tls(config: BrokerConfig) -> ssl.SSLContext:
 def _secret(path: Path | None) -> str | None:
     if path is None:
         return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"broker.password_file: {path} can't be read: {error.strerror}") from error
+    return read_secret_text(path, "broker.password_file").strip()

@@ -6,8 +6,9 @@ must still be able to be anything from 0 to 9, and together they must be at leas
 so no subtraction across them leads to a smaller number (`[open_data]` refuses areas that share one). A day is made once, when its
 delay is over, and never again: of two versions of a day one could subtract.
 
-Captures are counted per month, kind and square of the standard grid (JIS X 0410, third order, some 1 km), with no trap, no time
-and nobody's name. Nothing of watch tags is here, nor ever will be.
+Captures are counted per month, kind and square of the standard grid (JIS X 0410, five times the third order, some 5 km: the size
+in which prefectures publish hunting), with no trap, no time and nobody's name. A square with fewer than three traps is not said:
+who looks after the only trap of a valley is known there. Nothing of watch tags is here, nor ever will be.
 """
 
 from bisect import bisect_right
@@ -27,6 +28,8 @@ from gateway.store import SeriesReader
 
 FEWEST = 10
 """People in a cell that is published as a number."""
+FEWEST_TRAPS = 3
+"""Traps in a square that is said."""
 LICENCES = {"CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/"}
 
 SLOT_MS = 300_000
@@ -44,7 +47,7 @@ class OpenDataConfig(BaseModel):
     areas: Annotated[list[Name], Field(max_length=50)] = Field(
         [], description="Areas whose hours are published; no two may share a counter."
     )
-    captures: bool = Field(False, description="Whether captures are published: per month, kind and square of some 1 km.")
+    captures: bool = Field(False, description="Whether captures are published: per month, kind and square of some 5 km.")
     licence: Literal["CC-BY-4.0"] = Field("CC-BY-4.0", description="Under what it may be used.")
     delay_days: Annotated[int, Field(ge=1, le=60)] = Field(
         3, description="Whole days between a day and its publication: what comes later is never in it."
@@ -76,6 +79,14 @@ def hours_of(store: SeriesReader, area: AreaConfig, start_us: int, end_us: int) 
         came, left = (sum(one[0] for one in heard), sum(one[1] for one in heard)) if heard else (None, None)
         found.append(Hour(from_ms * 1000, came, left, coverage))
     return found
+
+
+def heard_since(store: SeriesReader, area: AreaConfig, at_us: int) -> bool:
+    """Whether one of its counters said anything at that time or after it."""
+    said = (
+        store.latest(line.node, line.device, metric) for line in area.line for metric in ("heartbeat", "count_in", "count_out")
+    )
+    return any(newest is not None and newest[0] * 1000 >= at_us for newest in said)
 
 
 class _Counter:
@@ -220,7 +231,7 @@ OTHER = "その他"
 
 
 class OpenCaptures(TypedDict):
-    """Captures of one month, square and kind. `mesh` is null where the trap's place is not entered."""
+    """Captures of one month, square and kind. `mesh` is null where too few traps are, or the trap's place is not entered."""
 
     month: str
     mesh: str | None
@@ -229,32 +240,32 @@ class OpenCaptures(TypedDict):
 
 
 def mesh_of(latitude: float, longitude: float) -> str | None:
-    """The square of the standard grid, third order (JIS X 0410): 8 digits, 30 seconds by 45; None outside of its range."""
+    """The square of the standard grid, 5倍地域メッシュ (JIS X 0410): 7 digits, 150 seconds by 225; None outside of its range.
+
+    Each square of the second order has four: 1 south-west, 2 south-east, 3 north-west, 4 north-east.
+    """
     if not (0 <= latitude < 66.66 and 100 <= longitude < 180):
         return None
-    # In units of the third order: a float of 35.6 degrees times 120 may lie a hair below a whole number.
-    south, west = int(latitude * 120 + 1e-7), int((longitude - 100) * 80 + 1e-7)
-    return f"{south // 80:02}{west // 80:02}{south // 10 % 8}{west // 10 % 8}{south % 10}{west % 10}"
+    # In units of 150 and 225 seconds: a float of 35.6 degrees times 24 may lie a hair below a whole number.
+    south, west = int(latitude * 24 + 1e-7), int((longitude - 100) * 16 + 1e-7)
+    return f"{south // 16:02}{west // 16:02}{south // 2 % 8}{west // 2 % 8}{south % 2 * 2 + west % 2 + 1}"
 
 
-def open_captures(
-    rows: Iterable[tuple[str, str, str | None, int]], deployments: Deployments, before: date, zone: ZoneInfo
-) -> list[OpenCaptures]:
-    """Of complete dossiers as (node, device, species, when): months that were over at `before`, in order."""
-    found: Counter[tuple[str, str, str]] = Counter()
-    for node, device, species, at_us in rows:
-        month = datetime.fromtimestamp(at_us / 1e6, zone).strftime("%Y-%m")
-        if month < before.strftime("%Y-%m"):
-            found[month, _mesh(deployments.of(node, device)) or "", _kind(species)] += 1
-    return [
-        {"month": month, "mesh": mesh or None, "species": species, "captures": count}
-        for (month, mesh, species), count in sorted(found.items())
-    ]
+def said_meshes(deployments: Deployments) -> frozenset[str]:
+    """The squares with so many traps that they may be said."""
+    traps = Counter(_mesh(one) for one in deployments if one.kind == "trap")
+    return frozenset(mesh for mesh, number in traps.items() if mesh is not None and number >= FEWEST_TRAPS)
+
+
+def open_capture(species: str | None, deployment: Deployment, said: frozenset[str]) -> tuple[str, str]:
+    """(square, kind) of one capture as everybody may know it; the square is empty where it is none of `said`."""
+    mesh = _mesh(deployment)
+    return (mesh if mesh in said else "") or "", _kind(species)
 
 
 def _kind(species: str | None) -> str:
-    said = (species or "").strip().lower()
-    return said if said in KINDS.values() else KINDS.get(said, OTHER)
+    known = (species or "").strip().lower()
+    return known if known in KINDS.values() else KINDS.get(known, OTHER)
 
 
 def _mesh(deployment: Deployment) -> str | None:

@@ -91,7 +91,7 @@ POLICY: Mapping[str, Mapping[str, Relation]] = {
     "picture.confirm": {**_STAFF, **_TRAPS},
     # --- people
     "contact.read": _STAFF,  # names, telephone numbers, who is away
-    "contact.manage": _STAFF,
+    "contact.manage": _KEEPS,  # whom a family's or a helper's contact leads to sees where people are: those are an officer's
     "page.read": {**_KEEPS, **_TRAPS},  # who was asked, and what they said
     "page.answer": {**_KEEPS, **_TRAPS},
     "page.answer-for": _KEEPS,  # what somebody who was told said by telephone

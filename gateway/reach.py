@@ -5,6 +5,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -39,7 +40,7 @@ from gateway.mimamori.labels import Labels
 from gateway.mimamori.search import Search
 from gateway.notify.channels import Channels, build_channels
 from gateway.notify.deliver import Deliverer
-from gateway.notify.line import LineConfig, read_secret
+from gateway.notify.line import LineConfig, read_word
 from gateway.notify.links import Links, open_link_key
 from gateway.notify.mail import Bounces
 from gateway.notify.message import Answer, Language, Link
@@ -158,6 +159,7 @@ def open_reach(
         *outside.chores,
         Chore("search", 5, search.tick),
         Chore("consents", 60, consents.tick),
+        Chore("label_reports", 60, partial(labels.remind, state)),
         Chore("keeping", 3600, Retention(state, config.keep, config.media.folder, telemetry).run),
     ]
     if config.canary:
@@ -189,7 +191,7 @@ def open_reach(
         )  # fmt: skip
         chores.append(Chore("accounts", 1, accounts.step))
         if line and channels.line:
-            line_secret = read_secret(line.channel_secret_file, "channel_secret_file")
+            line_secret = read_word(line.channel_secret_file, "channel_secret_file")
             talk = LineTalk(
                 book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office,
                 help_links=_help_links(push_url, phone), login_link=accounts.line_link,

@@ -40,7 +40,7 @@ from gateway.nodes import ended
 from gateway.nodes.conduct import Conduct
 from gateway.nodes.listener import Care, create_node_app, listening, open_care
 from gateway.nodes.outgoing import Outgoing
-from gateway.open_days import OpenDays
+from gateway.open_days import CapturesOpened, OpenDays
 from gateway.own import Probe
 from gateway.pipeline import Pipeline
 from gateway.reach import Outside, open_reach
@@ -142,6 +142,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         chores=[Chore("erasures", 5, Erasures(state, enrolled.read).run),
                 *([Chore("open_data", 600, OpenDays(state, reader, config.open_data, config.area, zone).run)]
                   if config.open_data and (reader := readable(store)) else []),
+                *([Chore("open_captures", 600, CapturesOpened(state, config.open_data, deployments, zone).run)]
+                  if config.open_data and config.open_data.captures else []),
                 Chore("conduct", 5, lambda at_us: conduct.run(at_us)),  # noqa: PLW0108 - likewise
                 *([Chore("ended", ended.EVERY_S, ended.Ended(state, broker_of(config.broker, care)).run)] if care else [])],
     )  # fmt: skip

@@ -18,12 +18,14 @@ Bytes = bytes | mmap.mmap
 Piece = tuple[int, int] | bytes | int
 """From where to where of the file; bytes of our own; so many bytes of zero."""
 
-VERSION = 1
+VERSION = 2
 """Counts up when the same file leaves as other bytes than before: part of its ETag."""
 
 _ZEROS = bytes(64 * 1024)
 _MOST_CHUNKS = 20_000
 """Of one file: what has more was not made by a camera."""
+_MOST_FRAMES = 200_000
+"""Of an AVI's film: half an hour of pictures and sounds. What comes later does not leave."""
 
 
 def plan(content: Bytes, content_type: str) -> list[Piece]:
@@ -190,9 +192,9 @@ _FRAME_KEPT = frozenset((b"VP8 ", b"VP8L", b"ALPH"))
 _EXIF_FLAG, _XMP_FLAG = 0x08, 0x04
 
 
-def _chunks(content: Bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:
+def _chunks(content: Bytes, at: int, stop: int, most: int = _MOST_CHUNKS) -> Iterator[tuple[bytes, int, int, int]]:
     """(kind, where it begins, where its body ends, where the next begins) of each that is whole."""
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(most):
         if at + 8 > stop:
             return
         end = at + 8 + int.from_bytes(content[at + 4 : at + 8], "little")
@@ -244,7 +246,10 @@ _AVI_KEPT: Mapping[bytes, frozenset[bytes]] = {
     b"strl": frozenset((b"strh", b"strf", b"indx", b"vprp")),
     b"odml": frozenset((b"dmlh",)),
 }
-"""Of each list, what stays of it. Lists that are named here are looked into; `movi`, the film itself, stays as it is."""
+"""Of each list, what stays of it. Lists that are named here are looked into."""
+_AVI_FILM = frozenset((b"movi", b"rec "))
+_frame = re.compile(rb"[0-9]{2}(?:d[bc]|wb|pc)|ix[0-9]{2}")
+"""Of the film itself: pictures, sounds, palettes and indexes. Cameras write where they were between them."""
 
 
 def _avi(content: Bytes) -> list[Piece]:
@@ -263,22 +268,26 @@ def _avi(content: Bytes) -> list[Piece]:
 
 def _avi_list(content: Bytes, at: int, end: int, depth: int) -> list[Piece] | None:
     """The same list with what does not stay as zeros, so that nothing moves. None where it has a track of something else."""
-    kept = _AVI_KEPT[content[at + 8 : at + 12]]
+    is_film = content[at + 8 : at + 12] in _AVI_FILM
+    kept = _AVI_KEPT.get(content[at + 8 : at + 12], frozenset())
     pieces: list[Piece] = [(at, at + 12)]
     done = at + 12
-    for kind, start, stop, following in _chunks(content, at + 12, end):
+    for kind, start, stop, following in _chunks(content, at + 12, end, _MOST_FRAMES if is_film else _MOST_CHUNKS):
         if kind == b"\0\0\0\0":
             break
         name = content[start + 8 : start + 12] if kind == b"LIST" else b""
         if kind == b"strh" and name == b"" and content[start + 8 : start + 12] not in (b"vids", b"auds"):
             return None
-        if name in _AVI_KEPT and depth < 4:
+        if (name in _AVI_KEPT or name in _AVI_FILM) and depth < 4:
             inside = _avi_list(content, start, stop, depth + 1)
             if inside is None:
                 return None
             pieces += [*inside, following - stop]
-        elif name == b"movi" or kind in kept:
-            pieces.append((start, following))
+        elif kind in kept or (is_film and _frame.fullmatch(kind)):
+            if done == start and isinstance(pieces[-1], tuple):
+                pieces[-1] = pieces[-1][0], following  # one piece of a thousand frames
+            else:
+                pieces.append((start, following))
         else:
             pieces += [b"JUNK", (start + 4, start + 8), following - start - 8]
         done = following

@@ -48,7 +48,8 @@ from simulators.scenario import Steps
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("edge", "gateway", "simulators", "dashboards", "firmware_configs", "tests")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md", "SECURITY.md", *(f"{name}/README.md" for name in FOLDERS))
+FRONT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md", "SECURITY.md")
+DOCUMENTS = (*FRONT, *(f"{name}/README.md" for name in FOLDERS))
 
 Row = dict[str, str]
 

@@ -103,7 +103,10 @@ def listed(connection: Connection, group_roles: GroupRoles) -> list[Account]:
 
 
 def change(connection: Connection, account: Account, values: Mapping[str, Any], by: frozenset[str] | None) -> None:
-    """Sets what is given of name and roles. `by`: the roles of who does it; None: the command line, which may do all."""
+    """Sets what is given of name and roles. `by`: the roles of who does it; None: the command line, which may do all.
+
+    Who had no role of their own has no passkey and no session after their first: they come in by a link that is handed over.
+    """
     kept: dict[str, Any] = {}
     if "name" in values:
         kept["name"] = values["name"]
@@ -114,8 +117,16 @@ def change(connection: Connection, account: Account, values: Mapping[str, Any], 
         if "officer" in account.own - roles:
             _check_not_last(connection, account)
         kept["roles"] = _written(roles)
+        if roles and not account.own:
+            _come_in_anew(connection, account.id)
     if kept:
         connection.execute(update(accounts).where(accounts.c.id == account.id).values(kept))
+
+
+def _come_in_anew(connection: Connection, id_: str) -> None:
+    """Of who gets their first role of their own: a passkey made after a link by mail may be of whoever read that mail."""
+    for table in (passkeys, ceremonies, login_links, sessions):
+        connection.execute(delete(table).where(table.c.account == id_))
 
 
 def disable(connection: Connection, account: Account, now_us: int) -> None:
@@ -137,17 +148,12 @@ def enable(connection: Connection, account: Account, by: frozenset[str] | None) 
     connection.execute(update(accounts).where(accounts.c.id == account.id).values(disabled_us=None))
 
 
-def forget(connection: Connection, contact: str, now_us: int) -> None:
-    """Of an erased contact: its account can do nothing any more, and nothing by which it came in is left.
-
-    The row stays, without a name, because what was done by it is in the audit trail.
-    """
-    for id_ in list(connection.scalars(select(accounts.c.id).where(accounts.c.contact == contact))):
-        for table in (passkeys, login_links, ceremonies, sessions):
-            connection.execute(delete(table).where(table.c.account == id_))
-        connection.execute(
-            update(accounts).where(accounts.c.id == id_).values(name="", roles="", contact=None, disabled_us=now_us)
-        )
+def check_erasure(connection: Connection, contact: str, by: frozenset[str] | None) -> None:
+    """NotDone where a contact's account, which goes with it, has roles that `by` may not take, or is the last officer."""
+    for row in connection.execute(_ALL.where(accounts.c.contact == contact)).all():
+        account = _made(connection, row, {})
+        may_give(account.own, by)
+        _check_not_last(connection, account)
 
 
 def may_give(roles: Collection[str], by: frozenset[str] | None) -> None:

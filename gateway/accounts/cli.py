@@ -53,8 +53,8 @@ def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         raise ConfigError("a name is one line of 1 to 40 characters")
     with _at_work(config) as (state, desk), state.write() as connection:
         id_ = rows.add(connection, name, arguments.role, who(), now_us, arguments.contact)
-        audit.record(connection, f"shell:{who()}", "account.add", f"account/{id_}", now_us, more={"roles": arguments.role})
-        url = desk.hand_link(connection, id_, f"shell:{who()}", now_us)
+        audit.record(connection, who(), "account.add", f"account/{id_}", now_us, more={"roles": arguments.role})
+        url = desk.hand_link(connection, id_, who(), now_us)
     return _shown_link(config, id_, url, now_us)
 
 
@@ -77,7 +77,7 @@ def _link(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         one = _one(connection, arguments.id, desk.group_roles)
         if one.disabled_us is not None:
             raise NotDone("wrong", "This account is shut; over the API another officer can open it again.")
-        url = desk.hand_link(connection, one.id, f"shell:{who()}", now_us)
+        url = desk.hand_link(connection, one.id, who(), now_us)
     return _shown_link(config, one.id, url, now_us)
 
 
@@ -85,7 +85,7 @@ def _disable(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     now_us = _now_us()
     with _at_work(config) as (state, desk), state.write() as connection:
         rows.disable(connection, _one(connection, arguments.id, desk.group_roles), now_us)
-        audit.record(connection, f"shell:{who()}", "account.disable", f"account/{arguments.id}", now_us)
+        audit.record(connection, who(), "account.disable", f"account/{arguments.id}", now_us)
     return Told(0, {"disabled": arguments.id}, [f"{arguments.id}: shut, and signed out everywhere"])
 
 

@@ -62,7 +62,9 @@ class Accounts:
         ring: Callable[[], None] = lambda: None,
         mails: bool = True,
     ) -> None:
-        """`public_url`: the gateway as phones reach it. `office`: hears of copied passkeys. `ring`: a message was queued.
+        """`public_url`: the gateway as phones reach it. `office`: hears of copied passkeys, and of its own new ones.
+
+        `ring`: a message was queued.
 
         `mails`: this gateway sends mail, so links can be asked for by an address.
         """
@@ -170,7 +172,24 @@ class Accounts:
                 self._refused(connection, error, now_us)
                 return None
             audit.record(connection, f"account:{account}", "passkey.add", f"account/{account}", now_us)
-            return id_
+            self._tell_of_passkey(connection, account, id_, now_us)
+        self._ring()
+        return id_
+
+    def _tell_of_passkey(self, connection: Connection, id_: str, passkey: str, now_us: int) -> None:
+        """Its owner, and of who works for the office the office too: a passkey that a stranger made would last for good."""
+        account = get(connection, id_, self.group_roles)
+        if account is None:
+            return
+        told = self._book.who(connection, self._office, now_us) if account.own and self._office is not None else []
+        owner = self._book.person(connection, account.contact, now_us) if account.contact is not None else None
+        for person in {one.contact: one for one in (*told, *([owner] if owner is not None else []))}.values():
+            said = words(person.language, "contact.passkey_added", name=[account.name])
+            message = Message(
+                id=str(uuid.uuid5(_IDS, f"added/{passkey}/{person.contact}")), kind="office", severity="warning",
+                language=person.language, title=said.title, body=said.body,
+            )  # fmt: skip
+            queue(connection, person, message, now_us, due_us=person.quiet_until_us)
 
     # --- What may come a little later ---------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MovingWindowSupport, Storage
 from limits.strategies import MovingWindowRateLimiter
 
-Try = Literal["ask", "asked", "begin", "passkey", "finish", "link", "open", "label", "label_miss", "report"]
+Try = Literal["ask", "asked", "begin", "passkey", "finish", "link", "open", "label", "label_miss", "report", "token", "change"]
 
 RULES: dict[Try, RateLimitItem] = {
     "ask": parse("10/15 minutes"),  # links asked for, by one asker
@@ -28,6 +28,8 @@ RULES: dict[Try, RateLimitItem] = {
     "label": parse("60/1 hour"),  # labels of tags looked up, by one asker
     "label_miss": parse("300/1 hour"),  # labels that were none of ours, by everybody together
     "report": parse("6/1 hour"),  # reports of tags, by one asker
+    "token": parse("60/5 minutes"),  # wrong bearer tokens, by one asker
+    "change": parse("300/5 minutes"),  # what one account tries to change: each try is in the trail for years
 }
 """What may be tried how often. An asker is an address, of IPv6 a network of 64 bits: a household has as many as it wants."""
 MOST_KEYS = 20_000
@@ -112,6 +114,14 @@ class Limits:
         rule, key = RULES[what], f"{what} {who}"
         if self._limiter.hit(rule, key):
             return 0
+        return self._until_s(rule, key)
+
+    def closed_s(self, what: Try, who: str) -> int:
+        """As `wait_s`, of what counts only once it has failed: looking counts nothing."""
+        rule, key = RULES[what], f"{what} {who}"
+        return 0 if self._limiter.test(rule, key) else self._until_s(rule, key)
+
+    def _until_s(self, rule: RateLimitItem, key: str) -> int:
         ends_s = self._limiter.get_window_stats(rule, key).reset_time
         return max(1, math.ceil(ends_s - self._now_us() / 1e6))
 

@@ -149,8 +149,10 @@ def is_id(text: str) -> bool:
 
 
 def _is_open(row: Any, now_us: int) -> bool:
-    # One that was opened in the future was opened before the clock went back: it is judged when that time has come again.
-    return row.ended_us is None and row.how in get_args(How) and now_us < _ends_us(row)
+    # Opened a little in the future: the clock was set back since. By more than a day it was a wrong clock that opened it, and
+    # the session would last until that day comes.
+    is_of_now = row.opened_us <= now_us + DAY_US
+    return row.ended_us is None and row.how in get_args(How) and is_of_now and now_us < _ends_us(row)
 
 
 def _ends_us(row: Any) -> int:

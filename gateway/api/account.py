@@ -25,7 +25,7 @@ from gateway.policy import Actor, has
 from gateway.words import LANGUAGES
 
 NOT_HERE = "A token has no account: come in at /login."
-Owner = Annotated[Actor, Depends(permitted("account.own"))]
+Owner = Annotated[Actor, Depends(permitted("account.own", enters=True))]
 PasskeyPath = Annotated[str, Path(max_length=1400)]
 SessionPath = Annotated[str, Path(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
 Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]

@@ -25,7 +25,7 @@ from gateway.contacts.address import clean_name
 from gateway.policy import Actor
 
 Reader = Annotated[Actor, Depends(permitted("account.read"))]
-Manager = Annotated[Actor, Depends(permitted("account.manage"))]
+Manager = Annotated[Actor, Depends(permitted("account.manage", enters=True))]
 IdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 SessionPath = Annotated[str, Path(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
 Roles = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)]

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 
-from gateway.alerting.lifecycle import Alert, Move, acknowledge, resolve, shelve, unshelve
+from gateway.alerting.lifecycle import RULE, Alert, Move, acknowledge, resolve, shelve, unshelve
 from gateway.api import sift, things
 from gateway.api.deps import Deps, LimitQuery, permitted, sifted
 from gateway.api.looking import look_for
 from gateway.api.problems import Problem
 from gateway.api.shapes import (
+    SOMEBODY,
     AlertJson,
     AlertsJson,
     AlertWithHistoryJson,
@@ -24,7 +25,7 @@ from gateway.api.shapes import (
 )
 from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
-from gateway.policy import Actor, Thing, extent, may
+from gateway.policy import Actor, Extent, Thing, extent
 from gateway.state import tables
 
 LONGEST_SHELF_US = 31 * 86_400_000_000
@@ -63,8 +64,9 @@ def routes(deps: Deps) -> APIRouter:
     """GET /alerts, GET /alerts/{id}, POST /alerts/{id}/acknowledge, /shelve, /unshelve, /resolve."""
     router = APIRouter()
 
-    def shown(row: Row) -> AlertJson:
-        return alert_json(row, deps.deployments.of(row["node"], row["device"]))
+    def shown(row: Row, answers: Extent) -> AlertJson:
+        names = answers.covers(Thing(row["node"], row["device"]))
+        return alert_json(row, deps.deployments.of(row["node"], row["device"]), names)
 
     @router.get("/alerts")
     def alerts(
@@ -79,7 +81,8 @@ def routes(deps: Deps) -> APIRouter:
             rows = connection.execute(query).mappings().all()
         # The newest alert of a person is why.
         look_for(deps, actor, {row["device"]: f"alert/{row['id']}" for row in reversed(rows) if row["node"] == WATCHED}, "alerts")
-        return {"now_us": deps.now_us(), "alerts": [shown(dict(row)) for row in rows]}
+        answers = extent(actor, "page.read", deps.world)
+        return {"now_us": deps.now_us(), "alerts": [shown(dict(row), answers) for row in rows]}
 
     @router.get("/alerts/{id}")
     def alert(
@@ -92,13 +95,14 @@ def routes(deps: Deps) -> APIRouter:
             row = _row(connection, id)
             steps = connection.execute(select(history).where(history.c.alert == id).order_by(history.c.id)).mappings().all()
             query = select(notifications).where(notifications.c.alert == id).order_by(notifications.c.created_us)
-            told = may(actor, "page.read", Thing(row["node"], row["device"]), deps.world)
+            answers = extent(actor, "page.read", deps.world)
+            told = answers.covers(Thing(row["node"], row["device"]))
             sent = connection.execute(query).mappings().all() if told else []
         if row["node"] == WATCHED:
             look_for(deps, actor, {row["device"]: f"alert/{id}"}, "alert")
         return {
-            **shown(row),
-            "history": [_change_json(dict(step)) for step in steps],
+            **shown(row, answers),
+            "history": [_change_json(dict(step), told) for step in steps],
             "notifications": [_notification_json(dict(one)) for one in sent],
         }
 
@@ -191,13 +195,15 @@ def _nothing() -> Problem:
     return Problem(404, "There is no alert with this id.")
 
 
-def _change_json(row: Row) -> ChangeJson:
+def _change_json(row: Row, names: bool) -> ChangeJson:
+    """`names`: for who may read who answered, and in what words."""
+    is_told = names or row["who"] == RULE
     return {
         "at_us": row["at_us"],
         "before": row["before"],
         "after": row["after"],
-        "who": row["who"],
-        "why": row["why"],
+        "who": row["who"] if is_told else SOMEBODY,
+        "why": row["why"] if is_told else "",
     }
 
 

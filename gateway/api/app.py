@@ -6,6 +6,7 @@ loop stays free for the streams.
 
 from fastapi import APIRouter, FastAPI
 
+from gateway.accounts.limits import Limits
 from gateway.api import (
     account,
     accounts,
@@ -67,7 +68,8 @@ def create_app(deps: Deps) -> FastAPI:
     )
     add_problem_handlers(app)
     app.add_middleware(StrictBodies, is_json=is_json)
-    app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts)
+    limits = deps.accounts.limits if deps.accounts is not None else Limits(deps.now_us)
+    app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts, limits=limits)
     api = APIRouter(prefix="/api/v1")
     for group in (
         login,

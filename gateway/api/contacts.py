@@ -4,16 +4,20 @@ Who is told, and how they come in. Names and addresses are personal data: they a
 in no log and no error's text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sqlalchemy import Connection
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from edge.contract.names import Name
-from gateway.api.deps import Deps, NameQuery, permitted
+from gateway.accounts.account import NotDone as AccountNotDone
+from gateway.accounts.account import check_erasure
+from gateway.api import things
+from gateway.api.deps import Deps, NameQuery, permitted, sifted
 from gateway.api.problems import Problem
 from gateway.audit import who_of
 from gateway.contacts import people
@@ -34,14 +38,16 @@ from gateway.contacts.listed import (
 )
 from gateway.keeping.erase import erase_contact
 from gateway.notify.message import Language
-from gateway.policy import Actor
+from gateway.policy import Actor, extent, refusal
 
 NOT_CONFIGURED = "This gateway knows no people: [people] is not configured in gateway.toml."
 IdPath = Annotated[str, Path(pattern=r"^[0-9a-f-]{1,40}$")]
 _STATUS = {"unknown": 404, "taken": 409, "full": 409, "wrong": 422}
 
 Reader = Annotated[Actor, Depends(permitted("contact.read"))]
-Manager = Annotated[Actor, Depends(permitted("contact.manage"))]
+Manager = Annotated[Actor, Depends(permitted("contact.manage", things.contact))]
+"""Of who is in a family or helps to search: an officer only, as whoever writes an address there may come in by it."""
+Adder = Annotated[Actor, Depends(sifted("contact.manage"))]
 
 
 def _is_a_name(text: str) -> str:
@@ -152,6 +158,8 @@ def _refusing() -> Iterator[None]:
         yield
     except people.NotDone as error:
         raise Problem(_STATUS[error.why], str(error)) from error
+    except AccountNotDone as error:
+        raise Problem(409 if error.why == "last" else 403, str(error)) from error
 
 
 def _contacts(deps: Deps, router: APIRouter) -> None:
@@ -163,12 +171,11 @@ def _contacts(deps: Deps, router: APIRouter) -> None:
             return {"now_us": now_us, "contacts": contacts_json(connection, now_us, group=group, reachable=reachable)}
 
     @router.post("/contacts", status_code=201)
-    def add(actor: Manager, wanted: NewContact) -> ContactJson:
+    def add(actor: Adder, wanted: NewContact) -> ContactJson:
         """Enters somebody; each address gets a test, and is used when that is answered. 409 for an address of somebody else."""
         desk, now_us = _desk(deps), deps.now_us()
         with _refusing(), deps.state.write() as connection:
-            for group in wanted.groups:
-                desk.joining.check_group(connection, group)
+            _check_groups(deps, connection, actor, wanted.groups)
             id_ = people.add(connection, wanted.name, wanted.language, wanted.groups, actor.name, now_us)
             for one in wanted.addresses:
                 desk.add_address(connection, id_, one.channel, one.address, now_us)
@@ -183,16 +190,16 @@ def _one(deps: Deps, router: APIRouter) -> None:
             return require_json(connection, id, deps.now_us())
 
     @router.patch("/contacts/{id}")
-    def change(_: Manager, id: IdPath, wanted: Change) -> ContactJson:  # noqa: A002 - the word of the path
+    def change(actor: Manager, id: IdPath, wanted: Change) -> ContactJson:  # noqa: A002 - the word of the path
         """Changes what is said, and nothing else."""
-        desk, said = _desk(deps), wanted.model_fields_set
+        said = wanted.model_fields_set
         values: dict[str, Any] = {key: getattr(wanted, key) for key in ("name", "language", "deputy", "quiet") if key in said}
         if any(key in said and values[key] is None for key in ("name", "language")):
             raise Problem(422, "name and language can be changed, not taken away.")
         with _refusing(), deps.state.write() as connection:
             people.change(connection, id, values)
             if wanted.groups is not None:
-                _move(connection, desk, id, wanted.groups)
+                _move(deps, connection, actor, id, wanted.groups)
             if wanted.order is not None:
                 people.prefer(connection, id, wanted.order)
             return require_json(connection, id, deps.now_us())
@@ -202,6 +209,7 @@ def _one(deps: Deps, router: APIRouter) -> None:
         """Erases them: name, addresses, groups, account, and what they were told."""
         with _refusing(), deps.state.write() as connection:
             people.require(connection, id)
+            check_erasure(connection, id, actor.roles)
             erase_contact(connection, id, who_of(actor), deps.now_us())
         deps.state.empty_log()
         return Response(status_code=204)
@@ -222,11 +230,21 @@ def _one(deps: Deps, router: APIRouter) -> None:
         return Response(status_code=204)
 
 
-def _move(connection: Any, desk: Desk, contact: str, groups: list[str]) -> None:
+def _check_groups(deps: Deps, connection: Connection, actor: Actor, groups: Sequence[str]) -> None:
+    """That there are these groups, and that `actor` may have somebody in them."""
+    for group in groups:
+        _desk(deps).joining.check_group(connection, group)
+    theirs = extent(actor, "contact.manage", deps.world)
+    if not all(map(theirs.covers, things.groups_things(deps, connection, groups))):
+        raise refusal(actor, "contact.manage")
+
+
+def _move(deps: Deps, connection: Connection, actor: Actor, contact: str, groups: list[str]) -> None:
     """Into these groups and out of all others. Who is in a group that is configured no more may stay there."""
-    now_in = set(desk.book.groups_of(connection, contact))
-    for group in set(groups) - now_in:
-        desk.joining.check_group(connection, group)
+    now_in = set(_desk(deps).book.groups_of(connection, contact))
+    new = sorted(set(groups) - now_in)
+    _check_groups(deps, connection, actor, new)
+    for group in new:
         people.enter(connection, contact, group)
     for group in now_in - set(groups):
         people.leave(connection, contact, group)
@@ -269,9 +287,10 @@ def _invitations(deps: Deps, router: APIRouter) -> None:
             return {"now_us": now_us, "invitations": invitations_json(open_invitations(connection, now_us))}
 
     @router.post("/invitations", status_code=201)
-    def invite(actor: Manager, wanted: NewInvitation) -> CodeJson:
+    def invite(actor: Adder, wanted: NewInvitation) -> CodeJson:
         """Makes a code for a group. It is answered this once and kept as a hash."""
         with _refusing(), deps.state.write() as connection:
+            _check_groups(deps, connection, actor, [wanted.group])
             made = _desk(deps).joining.invite(
                 connection, wanted.group, actor.name, deps.now_us(), uses=wanted.uses, days=wanted.days, name=wanted.name
             )
@@ -285,7 +304,7 @@ def _invitations(deps: Deps, router: APIRouter) -> None:
         }
 
     @router.delete("/invitations/{id}", status_code=204)
-    def end(_: Manager, id: IdPath) -> Response:  # noqa: A002 - the word of the path
+    def end(_: Adder, id: IdPath) -> Response:  # noqa: A002 - the word of the path
         """Nobody comes in by it any more."""
         with _refusing(), deps.state.write() as connection:
             _desk(deps).joining.end(connection, id, deps.now_us())

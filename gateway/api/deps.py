@@ -14,6 +14,7 @@ from gateway.accounts.desk import Accounts
 from gateway.alerting.lifecycle import Move
 from gateway.api.answer import AnswerPage
 from gateway.api.hooks_twilio import TwilioHooks
+from gateway.api.problems import Problem
 from gateway.api.push import PushDoor
 from gateway.api.tokens import Tokens
 from gateway.audit import noted
@@ -114,11 +115,13 @@ Of = Callable[["Deps", Mapping[str, str]], Sequence[Thing]]
 """What a route is about, by its parameters as they came in; empty where there is nothing of the kind. See gateway.api.things."""
 
 
-def permitted(action: str, of: Of | None = None) -> Callable[[Request], Actor]:
+def permitted(action: str, of: Of | None = None, *, enters: bool = False) -> Callable[[Request], Actor]:
     """The dependency that every route but the open ones has: the actor, once the policy has agreed.
 
     `of` says what the route is about, and of several things one that is theirs will do; without it, only who may do it to all
-    there is gets in. The check's `action` and `of` are its attributes: gateway.api.described writes them into the document.
+    there is gets in. `enters`: the route itself enters in the audit trail what it does, in its transaction.
+
+    The check's `action` and `of` are its attributes: gateway.api.described writes them into the document.
     """
 
     def check(request: Request) -> Actor:
@@ -133,6 +136,8 @@ def permitted(action: str, of: Of | None = None) -> Callable[[Request], Actor]:
         if not theirs.everything and not any(map(theirs.covers, about)):
             raise refusal(actor, action)
         if changes:
+            _limit(deps, actor)
+        if changes and not enters:
             _note(deps, request, actor, action, about)
         return actor
 
@@ -151,11 +156,20 @@ def sifted(action: str) -> Callable[[Request], Actor]:
         if not has(actor, action):
             raise refusal(actor, action)
         if request.method not in SAFE:
+            _limit(request.app.state.deps, actor)
             _note(request.app.state.deps, request, actor, action, ())
         return actor
 
     check.action, check.of = action, SIFTED  # type: ignore[attr-defined]
     return check
+
+
+def _limit(deps: Deps, actor: Actor) -> None:
+    """429 for an account that changes more than anybody can: what it tries is kept for years."""
+    if deps.accounts is None or actor.account is None:
+        return
+    if wait_s := deps.accounts.limits.wait_s("change", actor.account):
+        raise Problem(429, "Too many changes. Wait, and try again.", headers={"Retry-After": str(wait_s)})
 
 
 def _note(deps: Deps, request: Request, actor: Actor, action: str, about: Sequence[Thing]) -> None:

@@ -18,7 +18,7 @@ from gateway.api.problems import Problem
 from gateway.csvs import MEDIA_TYPE, Cell, table
 from gateway.mimamori.enrolled import WATCHED
 from gateway.open_data import Hour, hours_of
-from gateway.policy import Actor, extent
+from gateway.policy import Actor, Thing, extent
 from gateway.state.tables import alerts, captures, visits
 
 MOST_ROWS = 50_000
@@ -82,11 +82,13 @@ def routes(deps: Deps) -> APIRouter:
         query = select(alerts).where(theirs, alerts.c.node != WATCHED)
         query = query.where(alerts.c.since_us >= from_us, alerts.c.since_us < end_of(until_us))
         rows = rows_of(query.order_by(alerts.c.since_us, alerts.c.id))
+        answers = extent(actor, "page.read", deps.world)
         columns = ("id", "since", "rule", "kind", "severity", "place", "label", "node", "device", "summary", "state", "count",
                    "fired", "acknowledged", "acknowledged_by", "resolved")  # fmt: skip
         return _file("alerts", columns, [
             (row.id, _time(row.since_us), row.rule, row.kind, row.severity, *_where(deps, row), row.node, row.device,
-             row.summary, row.state, row.count, _time(row.fired_us), _time(row.acknowledged_us), row.acknowledged_by,
+             row.summary, row.state, row.count, _time(row.fired_us), _time(row.acknowledged_us),
+             row.acknowledged_by if answers.covers(Thing(row.node, row.device)) else None,
              _time(row.resolved_us))
             for row in rows
         ])  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Form, Header, Path, Response
+from fastapi import APIRouter, Form, Header, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import OperationalError
@@ -78,10 +78,10 @@ def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
     pages = _Pages(deps, links, zone)
 
     @router.api_route("/m/{token}", methods=["GET", "HEAD"])
-    def family(token: TokenPath, accept_language: Accepts = None) -> Response:
+    def family(request: Request, token: TokenPath, accept_language: Accepts = None) -> Response:
         """How it is now, as far as the tag says."""
         try:
-            return pages.family(token, accept_language)
+            return pages.family(token, accept_language, shows=request.method != "HEAD")
         except _RefusedError as why:
             return pages.refused(why, accept_language)
 
@@ -105,10 +105,10 @@ def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
             return pages.refused(_RefusedError("screen.busy", 503), accept_language)
 
     @router.api_route("/s/{token}", methods=["GET", "HEAD"])
-    def helper(token: TokenPath, accept_language: Accepts = None) -> Response:
+    def helper(request: Request, token: TokenPath, accept_language: Accepts = None) -> Response:
         """The search, for who was asked to help, while it is open."""
         try:
-            return pages.helper(token, accept_language)
+            return pages.helper(token, accept_language, shows=request.method != "HEAD")
         except _RefusedError as why:
             return pages.refused(why, accept_language)
 
@@ -121,7 +121,10 @@ class _Pages:
     def __init__(self, deps: Deps, links: Links, zone: ZoneInfo) -> None:
         self._deps, self._links, self._zone = deps, links, zone
 
-    def family(self, token: str, accepts: str | None, *, note: str | None = None, status: int = 200) -> Response:
+    def family(
+        self, token: str, accepts: str | None, *, note: str | None = None, status: int = 200, shows: bool = True
+    ) -> Response:
+        """`shows`: false of HEAD, whose answer has no page: programs that try links in mails ask so, and it is no look."""
         now_us = self._deps.now_us()
         id_, contact = self._opened(self._links.read_family(token, now_us))
         with self._deps.state.read() as connection:
@@ -135,7 +138,8 @@ class _Pages:
             why = reasons(connection, [id_]).get(id_) or (f"search/{ended.id}" if ended else "")
             if not why and not self._search.is_family(connection, id_, contact, now_us):
                 raise _RefusedError("screen.no_reason", 403)
-        self._look(contact, id_, "page", why, now_us)
+        if shows:
+            self._look(contact, id_, "page", why, now_us)
         return render(
             "family.html", language, self._zone, status=status, who=person.name, sentence=sentence, case=case, ended=ended,
             note=note, now_us=now_us, here=f"/m/{token}", held=held,
@@ -186,7 +190,7 @@ class _Pages:
             return self._search.renew(connection, row.id, contact, now_us)
         return self._search.found(connection, row.id, contact, now_us)
 
-    def helper(self, token: str, accepts: str | None) -> Response:
+    def helper(self, token: str, accepts: str | None, *, shows: bool = True) -> Response:
         now_us = self._deps.now_us()
         id_, contact = self._opened(self._links.read_search(token, now_us))
         with self._deps.state.read() as connection:
@@ -204,7 +208,8 @@ class _Pages:
             language = _language(connection, contact, accepts)
             sentence = self._sentence(connection, person, now_us)
             case = self._case(connection, row)
-        self._look(contact, row.watched, "help", f"search/{id_}", now_us)
+        if shows:
+            self._look(contact, row.watched, "help", f"search/{id_}", now_us)
         return render(
             "helping.html", language, self._zone, who=person.name, sentence=sentence, case=case, now_us=now_us,
         )  # fmt: skip

@@ -5,7 +5,9 @@ A cookie goes with whatever another site has a browser ask. So who has only a co
 Plain ASGI, so that a body is not read, and a stream not buffered, for anybody who may not come in.
 """
 
+import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
@@ -14,10 +16,12 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.accounts.desk import Accounts
+from gateway.accounts.limits import Limits, asker
 from gateway.accounts.sessions import Entered
 from gateway.api.cookie import cookie_name
 from gateway.api.problems import HSTS, SECURITY_HEADERS, problem
 from gateway.api.tokens import Tokens
+from gateway.policy import Actor
 
 MAX_BODY_BYTES = 64 * 1024
 MEDIA = "/api/v1/media/"
@@ -29,7 +33,7 @@ PHOTOS = "/v/"
 PHOTO_BYTES = 16 * 1024 * 1024
 """Below `PHOTOS` a form may bring one photo, which goes to a file while it is read."""
 
-OPEN = frozenset({"/", "/f", "/page.js", "/page.css", "/icon.svg", "/api/v1/health", "/hooks/line"}) | {
+OPEN = frozenset({"/", "/f", "/open", "/page.js", "/page.css", "/icon.svg", "/api/v1/health", "/hooks/line"}) | {
     "/push.js",
     "/push-worker.js",
     "/api/v1/push/key",
@@ -58,6 +62,8 @@ COMING_IN_BELOW = ("/login/", "/account/", "/api/v1/login/")
 """Where people come in, and where they see to their account by forms: who has no session is led to the first by the others."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+MOST_KNOWN = 1000
+"""Tokens that opened, remembered as hashes with the address they came from."""
 LOOK_AGAIN_S = 2.0
 """An answer that goes on and on is looked after so often: who is out hears no more."""
 
@@ -80,8 +86,14 @@ class Gate:
         tokens: Tokens,
         is_open: Callable[[str], bool] = needs_no_token,
         accounts: Accounts | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """`is_open`: which paths need no token. `accounts`: whose cookies open what tokens do; None: nobody's."""
+        """`is_open`: which paths need no token. `accounts`: whose cookies open what tokens do; None: nobody's.
+
+        `limits`: how many wrong tokens may come from one address; None: any number.
+        """
+        self._limits = limits
+        self._known: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._app, self._tokens, self._is_open, self._accounts = app, tokens, is_open, accounts
         self._headers = {**SECURITY_HEADERS, **(HSTS if accounts is not None and accounts.https else {})}
 
@@ -108,7 +120,12 @@ class Gate:
             actor = entered.actor if entered is not None else None
             scheme, _, token = headers.get("Authorization", "").partition(" ")
             if actor is None and not is_open:
-                actor = await run_in_threadpool(self._tokens.actor, token.strip()) if scheme.lower() == "bearer" else None
+                found = await self._by_token(token.strip(), scope) if scheme.lower() == "bearer" else None
+                if isinstance(found, int):
+                    said, wait = "Too many wrong tokens came from there. Wait, and try again.", {"Retry-After": str(found)}
+                    await problem(429, said, wait)(scope, receive, send_with_headers)
+                    return
+                actor = found
             if actor is None and not is_open:
                 said = "This token is not known." if token else "Say `Authorization: Bearer <token>`, or come in at /login."
                 await problem(401, said, {"WWW-Authenticate": "Bearer"})(scope, receive, send_with_headers)
@@ -147,6 +164,29 @@ class Gate:
             if not is_out:
                 raise
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _by_token(self, token: str, scope: Scope) -> Actor | int | None:
+        """Who has it; None: nobody; a number: too many wrong ones came from there, so for so many seconds no other is tried.
+
+        A token that opened from there goes on: of machines behind one address one with an old token must not shut out the others.
+        """
+        if self._limits is None:
+            return await run_in_threadpool(self._tokens.actor, token)
+        client = scope.get("client")
+        who = asker(client[0] if client else None)
+        known = (who, hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+        if known not in self._known and (wait_s := self._limits.closed_s("token", who)):
+            return wait_s
+        actor = await run_in_threadpool(self._tokens.actor, token)
+        if actor is None:
+            self._known.pop(known, None)
+            self._limits.wait_s("token", who)
+            return None
+        self._known[known] = None
+        self._known.move_to_end(known)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return actor
 
     def _entered(self, scope: Scope) -> Entered | None:
         if self._accounts is None:

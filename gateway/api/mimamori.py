@@ -181,13 +181,15 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.delete("/watched/{id}/tags/{tag}", status_code=204, response_class=Response)
     def take(
-        _: Annotated[Actor, Depends(permitted("mimamori.manage"))],
+        actor: Annotated[Actor, Depends(permitted("mimamori.manage"))],
         id: IdPath,  # noqa: A002 - the word of the path
         tag: TagPath,
     ) -> Response:
-        """The tag is nobody's from now on."""
-        with deps.state.write() as connection:
-            known = enrolment.take_tag(connection, id, tag, deps.now_us())
+        """The tag is nobody's from now on; where it was is erased, and its key destroyed. 409 in a search."""
+        with _or_problem(409), deps.state.write() as connection:
+            known = enrolment.take_tag(connection, id, tag, actor.name, deps.now_us())
+        if known:
+            deps.state.empty_log()
         _learn(deps)
         if not known:
             raise Problem(404, "They have no such tag.")
@@ -259,7 +261,8 @@ def _shown(
     how = state(memory, who.homes, now_us, SILENT_AFTER_S)
     if is_over or (stopped and len(stopped) == len(theirs)):
         how = "lapsed" if is_over else "stopped"
-    if (stopped and not sees_all) or not places:
+    places = places and (sees_all or not stopped)
+    if not places:
         seen_at, seen_us = "", None
     return {
         "id": who.id,

@@ -15,17 +15,16 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from sqlalchemy import select
+from fastapi.responses import RedirectResponse
 
 from gateway.accounts.limits import Limits, asker
 from gateway.api.deps import Deps
 from gateway.api.problems import Problem
 from gateway.csvs import MEDIA_TYPE, Cell, whole
-from gateway.open_data import LICENCES, OpenDataConfig, OpenDay, Sum, newest_day, open_captures
+from gateway.open_data import LICENCES, OpenDataConfig, OpenDay, Sum
 from gateway.open_data import Cell as OpenCell
-from gateway.open_days import published
+from gateway.open_days import newest_published, published, published_captures
 from gateway.pages import language_of, render
-from gateway.state.tables import captures
 from gateway.words import text
 
 EVERYBODYS = {"x-open": "open data: numbers that tell of nobody"}
@@ -50,6 +49,7 @@ def routes(deps: Deps) -> APIRouter:
     router = APIRouter(prefix="/open", dependencies=[Depends(light)])
     config = deps.open_data
     if config is not None:
+        router.add_api_route("", lambda: RedirectResponse("/open/", 308), include_in_schema=False)
         _add_tables(router, deps, config)
         _add_about(router, deps, config)
     return router
@@ -77,12 +77,8 @@ def _add_tables(router: APIRouter, deps: Deps, config: OpenDataConfig) -> None:
         @router.get("/captures.csv", openapi_extra=EVERYBODYS, response_class=Response)
         def captures_csv(request: Request) -> Response:
             """What was caught: complete dossiers of months that are over."""
-            query = select(captures).where(captures.c.completed_us.is_not(None))
             with deps.state.read() as connection:
-                rows = connection.execute(query).all()
-            caught = ((row.node, row.device, row.species, row.sprung_us or row.opened_us) for row in rows)
-            until = newest_day(deps.now_us(), config.delay_days, deps.zone)
-            found = open_captures(caught, deps.deployments, until, deps.zone)
+                found = published_captures(connection)
             table = whole(_CAPTURES, ((one["month"], one["mesh"], one["species"], one["captures"]) for one in found))
             return _given(request, table, MEDIA_TYPE)
 
@@ -97,12 +93,12 @@ def _add_about(router: APIRouter, deps: Deps, config: OpenDataConfig) -> None:
     def page(request: Request, accept_language: Accepts = None) -> Response:
         """What there is, in words."""
         with deps.state.read() as connection:
-            last = published(connection, config.areas, None)[-1:]
+            newest = newest_published(connection, config.areas)
         made = render(
             "open_data.html", language_of(accept_language), deps.zone,
             publisher=config.publisher, licence=config.licence, licence_url=LICENCES[config.licence],
             areas=[deps.areas[name].label for name in config.areas if name in deps.areas],
-            captures=config.captures, delay_days=config.delay_days, newest=last[0]["day"] if last else None,
+            captures=config.captures, delay_days=config.delay_days, newest=newest,
         )  # fmt: skip
         del made.headers["X-Robots-Tag"]  # this one is to be found
         answer = _given(request, bytes(made.body), "text/html; charset=utf-8")

@@ -4,8 +4,11 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
 
 import h11
 import uvicorn
@@ -20,6 +23,10 @@ from gateway.words import text
 STOP_WITHIN_S = 5
 MAX_CONNECTIONS = 500
 """At once, of one server. Each is a file, and without files left neither database nor broker could be opened."""
+SHAKING_HANDS = 100
+"""Connections beside these that are not through with TLS yet: each costs a quarter of a megabyte before anybody knows of it."""
+MOST_OF_ONE = 100
+"""Connections of one address, where no proxy stands before us: one stolen node must not take them all from the others."""
 IDLE_S = 30.0
 """Who has begun nothing, or not ended what was begun, and says nothing for so long, is hung up on."""
 LOOK_S = 30.0
@@ -103,6 +110,45 @@ class _Patient(H11Protocol):
         self._look = self.loop.call_later(LOOK_S, self._look_at_pace)
 
 
+class _Door(socket.socket):
+    """A listening socket that lets in so many at once; whoever comes beyond that is hung up on before it costs anything."""
+
+    most_of_one = MAX_CONNECTIONS + SHAKING_HANDS
+
+    def __init__(self, family: int, kind: int, protocol: int) -> None:
+        super().__init__(family, kind, protocol)
+        self._open: Counter[str] = Counter()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """ConnectionAbortedError, which asyncio passes over, for who is not let in."""
+        connection, address = super().accept()
+        who = str(address[0])
+        if self._open.total() >= MAX_CONNECTIONS + SHAKING_HANDS or self._open[who] >= self.most_of_one:
+            connection.close()
+            raise ConnectionAbortedError("too many connections")
+        self._open[who] += 1
+        return _Guest(connection, partial(self._gone, who)), address
+
+    def _gone(self, who: str) -> None:
+        self._open[who] -= 1
+        if not self._open[who]:
+            del self._open[who]
+
+
+class _Guest(socket.socket):
+    """A connection whose end is told to the door."""
+
+    def __init__(self, connection: socket.socket, gone: Callable[[], None]) -> None:
+        super().__init__(fileno=connection.detach())
+        self._when_gone: Callable[[], None] | None = gone
+
+    def close(self) -> None:
+        super().close()
+        gone, self._when_gone = self._when_gone, None
+        if gone is not None:
+            gone()
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -126,6 +172,8 @@ async def serve(
     ends the streams and waits, at most 5 s, for answers under way. ConfigError, about `setting`, when the address can't be had.
     """
     listener = _listen(host, port, setting)
+    if tls is not None:  # else a proxy's one address may stand for everybody's
+        listener.most_of_one = MOST_OF_ONE
     config = uvicorn.Config(
         app,
         http=_Patient,
@@ -150,10 +198,10 @@ async def serve(
         listener.close()
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
+def _listen(host: str, port: int, setting: str) -> _Door:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
+        listener = _Door(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)

@@ -129,14 +129,14 @@ class AlertJson(TypedDict):
 
 
 class AlertsJson(TypedDict):
-    """Alerts, newest first."""
+    """Alerts, newest first. `acknowledged_by` `contact:` and no more: somebody, to who may not read who."""
 
     now_us: int
     alerts: list[AlertJson]
 
 
 class ChangeJson(TypedDict):
-    """One step in an alert's life."""
+    """One step in an alert's life. `who` `contact:` and no more: somebody, to who may not read who, and in what words."""
 
     at_us: int
     before: str | None
@@ -427,8 +427,12 @@ def command_json(row: Row) -> CommandJson:
     }
 
 
-def alert_json(row: Row, deployment: Deployment) -> AlertJson:
-    """Of a row of `alerts`."""
+SOMEBODY = "contact:"
+"""Who it was, to who may not see who: a member, without which."""
+
+
+def alert_json(row: Row, deployment: Deployment, names: bool = True) -> AlertJson:
+    """Of a row of `alerts`. `names`: for who may read who answered (`page.read`)."""
     return {
         "id": row["id"],
         "rule": row["rule"],
@@ -444,7 +448,7 @@ def alert_json(row: Row, deployment: Deployment) -> AlertJson:
         "summary": row["summary"],
         "fired_us": row["fired_us"],
         "acknowledged_us": row["acknowledged_us"],
-        "acknowledged_by": row["acknowledged_by"],
+        "acknowledged_by": row["acknowledged_by"] if names or row["acknowledged_by"] is None else SOMEBODY,
         "shelved_until_us": row["shelved_until_us"],
         "suppressed_by": row["suppressed_by"],
         "resolved_us": row["resolved_us"],

@@ -11,8 +11,8 @@ from gateway import silences
 from gateway.alerting.route import Match
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
-from gateway.api.shapes import Row
-from gateway.policy import Actor
+from gateway.api.shapes import SOMEBODY, Row
+from gateway.policy import Actor, has
 
 MAX_US = 2**53
 TimeUs = Annotated[int, Field(ge=1, lt=MAX_US)]
@@ -58,7 +58,7 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/silences")
     def listed(
-        _: Annotated[Actor, Depends(permitted("silence.read"))],
+        actor: Annotated[Actor, Depends(permitted("silence.read"))],
         over: AllQuery = False,
         limit: LimitQuery = 200,
     ) -> SilencesJson:
@@ -66,7 +66,7 @@ def routes(deps: Deps) -> APIRouter:
         now_us = deps.now_us()
         with deps.state.read() as connection:
             rows = silences.listed(connection, now_us, over=over, limit=limit)
-        return {"now_us": now_us, "silences": [silence_json(row) for row in rows]}
+        return {"now_us": now_us, "silences": [silence_json(row, names=has(actor, "page.read")) for row in rows]}
 
     @router.post("/silences", status_code=201)
     def add(actor: Annotated[Actor, Depends(permitted("silence.set"))], new: Annotated[NewSilence, Body()]) -> SilenceJson:
@@ -94,8 +94,8 @@ def routes(deps: Deps) -> APIRouter:
     return router
 
 
-def silence_json(row: Row) -> SilenceJson:
-    """Of a row of `silences`."""
+def silence_json(row: Row, names: bool = True) -> SilenceJson:
+    """Of a row of `silences`. `names`: for who may read who did something; to others it was somebody (`contact:`)."""
     return {
         "id": row["id"],
         "match": json.loads(row["match"]),
@@ -103,7 +103,7 @@ def silence_json(row: Row) -> SilenceJson:
         "until_us": row["until_us"],
         "why": row["why"],
         "created_us": row["created_us"],
-        "created_by": row["created_by"],
+        "created_by": row["created_by"] if names else SOMEBODY,
         "ended_us": row["ended_us"],
-        "ended_by": row["ended_by"],
+        "ended_by": row["ended_by"] if names or row["ended_by"] is None else SOMEBODY,
     }

@@ -6,7 +6,9 @@ replay after a reconnect: whoever reads the lists once the first line of the str
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -24,6 +26,8 @@ from gateway.policy import Actor, Extent, Thing, extent
 
 READ_BY = {"latest": "reading.read", "event": "event.read", "alert": "alert.read", "page": "page.read", "mode": "area.read"}
 """kind -> who may read it, as of the lists. A kind that has no line is told to nobody."""
+MOST_OF_ONE = 10
+"""Streams of one account at once: there is an end to all streams, and nobody is to take them from the others."""
 ASK_EVERY_S = 10
 """So often it is asked anew what is theirs: a job ends, a family changes."""
 
@@ -32,20 +36,35 @@ def routes(deps: Deps) -> APIRouter:
     """GET /stream."""
     router = APIRouter()
 
+    mine: Counter[str] = Counter()
+
     @router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
     async def stream(actor: Annotated[Actor, Depends(sifted("stream.read"))]) -> StreamingResponse:
         """The live stream, of what the caller may read. A comment comes every few seconds, so silence means a dead connection."""
         if deps.feed.full:
             raise Problem(503, "Too many streams are open. Try again later.", headers={"Retry-After": "30"})
-        lines = _lines(deps, actor)
+        if actor.account is not None and mine[actor.account] >= MOST_OF_ONE:
+            raise Problem(429, "You have too many pages open. Close some.", headers={"Retry-After": "30"})
+        lines = _lines(deps, actor, mine)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     return router
 
 
-async def _lines(deps: Deps, actor: Actor) -> AsyncIterator[bytes]:
+@contextmanager
+def _counted(mine: Counter[str], account: str | None) -> Iterator[None]:
+    mine[account or ""] += 1
+    try:
+        yield
+    finally:
+        mine[account or ""] -= 1
+        if not mine[account or ""]:
+            del mine[account or ""]
+
+
+async def _lines(deps: Deps, actor: Actor, mine: Counter[str]) -> AsyncIterator[bytes]:
     # Listening begins and ends in here: a generator that is never started must leave nothing behind.
-    with deps.feed.listen() as listener:
+    with deps.feed.listen() as listener, _counted(mine, actor.account):
         clock = asyncio.get_running_loop().time
         theirs, asked = await run_in_threadpool(_extents, deps, actor), clock()
         yield b": here\n\n"
@@ -85,8 +104,9 @@ async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
             # Where a tag is goes to nobody as it happens: a dot that moves is nobody's business, and a search tells places.
             if not theirs.covers(Thing(body["node"], body["device"])) or (said.kind == "event" and concerns_person(body)):
                 return None
-            as_json = event_json if said.kind == "event" else alert_json
-            return as_json(body, deps.deployments.of(body["node"], body["device"]))
+            deployment, thing = deps.deployments.of(body["node"], body["device"]), Thing(body["node"], body["device"])
+            is_event, names = said.kind == "event", extents["page.read"].covers(thing)
+            return event_json(body, deployment) if is_event else alert_json(body, deployment, names)
         case "latest":
             rows = [
                 {**row, "unit": unit_of(row["metric"])}

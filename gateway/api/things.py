@@ -6,16 +6,33 @@ refused like what is somebody else's.
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
 from gateway.api.deps import Deps
 from gateway.mimamori.enrolled import WATCHED
 from gateway.policy import Thing
-from gateway.state.tables import alerts, capture_photos, captures, page_alerts, pages, pictures, search_cases
+from gateway.state.tables import (
+    alerts,
+    capture_photos,
+    captures,
+    contacts,
+    memberships,
+    page_alerts,
+    pages,
+    pictures,
+    search_cases,
+)
+from gateway.state.tables import (
+    watched as watched_people,
+)
 
 Params = Mapping[str, str]
 GATEWAY = Thing("gateway")
 """What concerns no device: a message of the town's mode, a test."""
+PEOPLE = Thing(WATCHED)
+"""What concerns people who are watched over, and no one of them: who is in a family, who helps to search."""
+PERSONAL = frozenset({"family", "volunteer"})
+"""Roles of a group by which somebody sees where people are."""
 LONGEST = 128
 
 
@@ -77,6 +94,25 @@ def page_things(deps: Deps, id_: str) -> Sequence[Thing]:
         found = [Thing(row.node, row.device) for row in connection.execute(told.where(page_alerts.c.page == id_))]
     people += [one for one in found if one.node == WATCHED]
     return people or found or [GATEWAY]
+
+
+def contact(deps: Deps, params: Params) -> Sequence[Thing]:
+    """{id} of a contact: people, where what is written there leads to where somebody is; else the gateway."""
+    id_ = _said(params, "id")
+    mine = select(memberships.c.team).where(memberships.c.contact == id_)
+    with deps.state.read() as connection:
+        if connection.scalar(select(contacts.c.id).where(contacts.c.id == id_)) is None:
+            return []
+        return groups_things(deps, connection, connection.scalars(mine).all())
+
+
+def groups_things(deps: Deps, connection: Connection, groups: Sequence[str]) -> Sequence[Thing]:
+    """What being in these groups leads to."""
+    roles = deps.accounts.group_roles if deps.accounts is not None else {}
+    if any(roles.get(group) in PERSONAL for group in groups):
+        return [PEOPLE]
+    family = select(watched_people.c.id).where(watched_people.c.family.in_(groups)).limit(1)
+    return [GATEWAY] if connection.scalar(family) is None else [PEOPLE]
 
 
 def _said(params: Params, name: str) -> str:

@@ -2,12 +2,12 @@
 
 import hashlib
 import hmac
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from gateway.errors import ConfigError
 from gateway.policy import ROLES, Actor
+from gateway.secret_files import read_secret_text
 
 SHORTEST = 20
 HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -34,16 +34,7 @@ class Tokens:
 
 def read_tokens(path: Path) -> Tokens:
     """Reads `<actor> <roles> <token>` lines; empty lines and `# ...` are left out. ConfigError names file and line."""
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"api.tokens_file: {path} can't be read: {error}") from error
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise ConfigError(
-            f"api.tokens_file: {path} has mode {stat.S_IMODE(mode):04o}, so other users of this machine can get at the "
-            f"tokens. Run: chmod 600 {path} (and make new tokens if others may have read these)."
-        )
+    text = read_secret_text(path, "api.tokens_file")
     actors: dict[str, Actor] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()

@@ -50,7 +50,7 @@ def noting(config: GatewayConfig, arguments: argparse.Namespace) -> None:
     What was typed is not recorded, as it holds names and numbers; but what it is done to is.
     """
     command, what = arguments.command, arguments.what
-    if what in READS:
+    if what in READS or command == "account":  # which enters itself what it does, with the roles that it gave
         return
     thing = ""
     # What is added has no id yet, and its `--name` is a person's.

@@ -69,8 +69,8 @@ class Heads:
 
     def _write(self, path: Path, day: dt.date) -> None:
         lines = read_lines(path)
-        if lines and lines[-1].partition(" ")[0] >= day.isoformat():
-            return
+        if lines and lines[-1].partition(" ")[0] == day.isoformat():
+            return  # a later day is that of a clock that was ahead
         with self._state.read() as connection:
             head, known = last(connection), [head_in(line) for line in lines[-1:]]
             if any(not has(connection, one) for one in known):
@@ -85,7 +85,7 @@ class Heads:
         with self._state.write() as connection:
             told = connection.scalar(select(cursors.c.value).where(cursors.c.name == _TOLD))
             head = last(connection)
-            if head is None or (told is not None and told >= day.toordinal()):
+            if head is None or told == day.toordinal():
                 return
             self._pager.tell(
                 connection, route=HEADS, group_key="heads", kind=HEADS, severity="info", to=[to], moment="alert.audit_head",

@@ -1,7 +1,7 @@
 """What the configuration says of people: groups, the office, quiet hours."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -56,6 +56,9 @@ class GroupConfig(BaseModel):
     )
 
 
+_OFFICE_OF = {"町": "町役場", "村": "村役場", "区": "区役所"}
+
+
 class PeopleConfig(BaseModel):
     """`[people]`: what all messages to people share."""
 
@@ -72,7 +75,7 @@ class PeopleConfig(BaseModel):
         "市役所",
         min_length=1,
         max_length=20,
-        description="What messages call the office: 市役所, 町役場, 村役場, 区役所, or as you like.",
+        description="What messages call the office: 市役所, 町役場, 村役場, 区役所, or as you like; absent: as `town` ends.",
     )
     mode_to: list[Name] = Field([], description="Groups and contacts that hear, with the office, when the town's mode changes.")
     test_every: Duration = Field(30 * 86_400, description="How often each address is proved anew by an answered test.")
@@ -86,6 +89,14 @@ class PeopleConfig(BaseModel):
     def hear_mode(self) -> list[str]:
         """Who is told when the town's mode changes."""
         return [self.office, *self.mode_to]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _office_is_the_towns(cls, data: Any) -> Any:
+        """A town's office is no city's, where nobody says what it is called."""
+        if isinstance(data, dict) and "office_name" not in data and (name := _OFFICE_OF.get(str(data.get("town", ""))[-1:])):
+            return {**data, "office_name": name}
+        return data
 
     @field_validator("public_url")
     @classmethod

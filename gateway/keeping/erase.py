@@ -24,6 +24,7 @@ from gateway.keeping import places
 from gateway.keeping.held import IN_JSON, SIGNED, WRITTEN
 from gateway.keeping.ledger import Kind, Line, note
 from gateway.mimamori.enrolled import WATCHED
+from gateway.nodes.expected import next_revision
 from gateway.state.tables import (
     accounts,
     addresses,
@@ -257,7 +258,8 @@ def _tag_itself(connection: Connection, tag: str, asked_us: int, erased: Erased)
     is_newer = connection.scalar(select(tags.c.tag).where(theirs, tags.c.enrolled_us > asked_us)) is not None
     if not is_newer:
         # Overwritten first: a key is not to be found in what the database has freed.
-        connection.execute(update(rotating_tags).where(rotating_tags.c.tag == tag).values(key=bytes(16)))
+        if connection.execute(update(rotating_tags).where(rotating_tags.c.tag == tag).values(key=bytes(16))).rowcount:
+            next_revision(connection, asked_us)  # nodes are told what to listen for without it
         _delete(connection, erased, rotating_tags, rotating_tags.c.tag == tag)
         _delete(connection, erased, tags, theirs)
     return printed

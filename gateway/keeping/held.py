@@ -79,6 +79,7 @@ HELD: Mapping[str, Held] = {
     "erasures": _held("", "ids that mean nothing any more, and the SHA-256 of tags' names"),
     "removals": _held("", "numbers"),
     "open_days": _held("", "numbers that were published as open data", "counts"),
+    "open_captures": _held("", "month, square and kind: published as open data", "captures"),
     "claims": _held("contact", "a contact's name is taken out of who made it", "orders"),
     "certificates": _held("contact", "a contact's name is taken out of the reason", "orders"),
     "node_tokens": _held("", "hashes of nodes' tokens", "orders"),

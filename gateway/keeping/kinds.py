@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 from gateway.audit import forget as forget_acts
 from gateway.keeping import pictures as of_pictures
 from gateway.keeping import places
-from gateway.keeping.places import AT_ONCE, Piece
+from gateway.keeping.places import AT_ONCE, Events, Piece
 from gateway.mimamori.enrolled import WATCHED
 from gateway.state.tables import (
     alert_history,
@@ -59,19 +59,13 @@ class Kind(NamedTuple):
     """For people, in English."""
     ja: str
     """For people, in Japanese."""
-    pieces: Sequence[Piece] = ()
+    pieces: Sequence[Piece | Events] = ()
     oldest: tuple[Table, Any, ColumnElement[bool] | None] | None = None
     """The table, the column of its time, and which of its rows: what the report counts."""
     why: str = ""
     why_ja: str = ""
     files: Callable[[Connection, int], list[str]] | None = None
     """files(connection, before_us): deletes the rows of pictures, and says whose files are to follow."""
-
-
-def _events(connection: Connection, before_us: int, _now_us: int) -> int:
-    old = select(events.c.id).where(events.c.received_us < before_us, events.c.id <= places.judged(), ~places.of_sighting())
-    ids = connection.scalars(old.order_by(events.c.id).limit(AT_ONCE)).all()
-    return connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
 
 
 def _pages(connection: Connection, before_us: int, _now_us: int) -> int:
@@ -87,8 +81,8 @@ def _pages(connection: Connection, before_us: int, _now_us: int) -> int:
 
 
 def _messages(connection: Connection, before_us: int, _now_us: int) -> int:
-    over = notifications.c.state.not_in(("queued", "dead"))
-    old = select(notifications.c.id).where(notifications.c.page.is_(None), notifications.c.created_us < before_us, over)
+    over = notifications.c.page.is_(None), notifications.c.created_us < before_us, notifications.c.state != "queued"
+    old = select(notifications.c.id).where(*over)
     ids = connection.scalars(old.limit(AT_ONCE)).all()
     connection.execute(delete(digest_pages).where(digest_pages.c.notification.in_(ids)))
     connection.execute(delete(notifications).where(notifications.c.id.in_(ids)))
@@ -176,7 +170,7 @@ KINDS: tuple[Kind, ...] = (
          (of_pictures.never_came,), (media, media.c.received_us, None), files=of_pictures.nobody_in_it),
     Kind("pictures_of_people", "pictures_of_people", "pictures in which somebody may be, and other files of nodes",
          "人が写っている可能性のある画像", files=of_pictures.somebody_in_it),
-    Kind("events", "events", "what devices told beside sightings", "わな・カメラ・機器の記録", (_events,),
+    Kind("events", "events", "what devices told beside sightings", "わな・カメラ・機器の記録", (places.others,),
          (events, events.c.received_us, ~places.of_sighting())),
     Kind("alerts", "alerts", "alerts that are over, who was told, what they said", "通知と応答の記録",
          (_pages, _messages, _alerts), (alerts, alerts.c.since_us, None)),

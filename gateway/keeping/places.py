@@ -7,7 +7,7 @@ it forgot; a piece that was full is followed by another. Repeating it changes no
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, delete, func, or_, select, update
 
@@ -31,6 +31,8 @@ from gateway.state.tables import (
 from gateway.telling import PERSONAL
 
 AT_ONCE = 500
+MOST_PIECES = 200
+"""Of one piece in one run of the chore: it must not keep the others waiting; the next hour goes on."""
 TAGGED = [name for name, model in EVENTS.items() if "tag" in model.model_fields]
 _PLACES = ("place", "state", "seen_us")
 _BLANK = '"title":""'
@@ -38,6 +40,22 @@ _BLANK = '"title":""'
 
 Piece = Callable[[Connection, int, int], int]
 """piece(connection, before_us, now_us) -> how much it forgot; AT_ONCE or more: there is more."""
+
+
+class Events(NamedTuple):
+    """Old events of some sort, that the rules have seen. To find them reads a large table: not while the others wait to write."""
+
+    which: Callable[[], ColumnElement[bool]]
+
+    def found(self, connection: Connection, before_us: int) -> list[int]:
+        """Their ids, of the oldest as many as go in one run."""
+        old = select(events.c.id).where(events.c.received_us < before_us, events.c.id <= judged(), self.which())
+        return list(connection.scalars(old.order_by(events.c.id).limit(AT_ONCE * MOST_PIECES)))
+
+    @staticmethod
+    def forget(connection: Connection, ids: list[int]) -> int:
+        """How many of them were still there."""
+        return connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
 
 
 def judged() -> ScalarSelect[Any]:
@@ -50,11 +68,8 @@ def of_sighting() -> ColumnElement[bool]:
     return or_(events.c.class_ == "sighting", events.c.type.in_(TAGGED) & events.c.body.like('%"tag"%'))
 
 
-def sightings(connection: Connection, before_us: int, _now_us: int) -> int:
-    """Events. Only what the rules have seen."""
-    old = select(events.c.id).where(events.c.received_us < before_us, events.c.id <= judged(), of_sighting())
-    ids = connection.scalars(old.order_by(events.c.id).limit(AT_ONCE)).all()
-    return connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
+sightings = Events(of_sighting)
+others = Events(lambda: ~of_sighting())
 
 
 def in_alerts(connection: Connection, before_us: int, _now_us: int, *, of: str | None = None) -> int:

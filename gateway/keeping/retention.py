@@ -15,13 +15,10 @@ from gateway.keeping import late, ledger, pictures
 from gateway.keeping.config import KeepConfig
 from gateway.keeping.erase import redo
 from gateway.keeping.kinds import KINDS, Kind
-from gateway.keeping.places import AT_ONCE, Piece
+from gateway.keeping.places import AT_ONCE, MOST_PIECES, Events, Piece, parts
 from gateway.state import State
 from gateway.state.tables import erasures
 from gateway.telemetry import Telemetry
-
-MOST_PIECES = 200
-"""Of one piece in one run: a chore must not keep the others waiting; the next hour goes on."""
 
 
 class Retention:
@@ -49,27 +46,39 @@ class Retention:
         before_us = now_us - getattr(self._keep, str(kind.setting)) * 1_000_000
         done = 0
         for piece in kind.pieces:
-            done += self._again(kind.name, now_us, partial(_done, piece, before_us, now_us))
+            if isinstance(piece, Events):
+                done += self._events(kind.name, piece, before_us, now_us)
+            else:
+                done += self._again(kind.name, now_us, partial(_done, piece, before_us, now_us))
         if kind.files is not None and self._folder is not None:
             done += self._again(kind.name, now_us, partial(_files, kind.files, before_us))
         return done
 
+    def _events(self, kind: str, piece: Events, before_us: int, now_us: int) -> int:
+        with self._state.read() as connection:
+            ids = piece.found(connection, before_us)
+        return sum(self._once(kind, now_us, partial(piece.forget, ids=part)) for part in parts(ids))
+
     def _again(self, kind: str, now_us: int, piece: Callable[[Connection], int | list[str]]) -> int:
         done = 0
         for _ in range(MOST_PIECES):
-            with self._state.write() as connection:
-                found = piece(connection)
-                number = len(found) if isinstance(found, list) else found
-                late.count(connection, kind, number, now_us)
-            if isinstance(found, list) and self._folder is not None:
-                # After the rows: a file without a row is swept some day, a row without its file would be asked for.
-                pictures.remove(self._folder, found)
-            if self._telemetry is not None and number:
-                self._telemetry.removed.labels(kind).inc(number)
+            number = self._once(kind, now_us, piece)
             done += number
             if number < AT_ONCE:
                 break
         return done
+
+    def _once(self, kind: str, now_us: int, piece: Callable[[Connection], int | list[str]]) -> int:
+        with self._state.write() as connection:
+            found = piece(connection)
+            number = len(found) if isinstance(found, list) else found
+            late.count(connection, kind, number, now_us)
+        if isinstance(found, list) and self._folder is not None:
+            # After the rows: a file without a row is swept some day, a row without its file would be asked for.
+            pictures.remove(self._folder, found)
+        if self._telemetry is not None and number:
+            self._telemetry.removed.labels(kind).inc(number)
+        return number
 
 
 def _done(piece: Piece, before_us: int, now_us: int, connection: Connection) -> int:

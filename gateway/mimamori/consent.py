@@ -216,7 +216,7 @@ class Consents:
                 select(consents).where(consents.c.watched == id_).order_by(consents.c.id.desc()).limit(1)
             ).first()
             if last is not None:  # revoked where nobody could be told: at the command line
-                if _is_searched_for(connection, id_):
+                if is_searched_for(connection, id_):
                     return False
                 self._finish(connection, person, last.revoked_by or "gateway", now_us)
                 return True
@@ -342,7 +342,7 @@ class Consents:
 
 def mark_revoked(connection: Connection, id_: str, by: str, now_us: int, why: str = "") -> None:
     """Nothing of this person is taken in any more; a gateway that runs erases the rest. NoConsent while they are searched for."""
-    if _is_searched_for(connection, id_):
+    if is_searched_for(connection, id_):
         raise NoConsent("they are searched for: end the search first, as found or closed")
     if connection.scalar(select(consents.c.id).where(consents.c.watched == id_).limit(1)) is None:
         connection.execute(
@@ -364,7 +364,8 @@ def end_labels(connection: Connection, theirs: Sequence[str], now_us: int) -> No
     connection.execute(update(labels).where(mine).values(ended_us=func.coalesce(labels.c.ended_us, now_us), tag=""))
 
 
-def _is_searched_for(connection: Connection, id_: str) -> bool:
+def is_searched_for(connection: Connection, id_: str) -> bool:
+    """Whether a search for this person is open or paused: till it ends nothing of them is erased."""
     unended = select(search_cases.c.id).where(search_cases.c.watched == id_, search_cases.c.state.in_(UNENDED))
     return connection.scalar(unended.limit(1)) is not None
 

@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from edge.contract.names import is_name
+from gateway.keeping.erase import erase_tag
 from gateway.mimamori import consent
 from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.consent import Given
@@ -78,12 +79,19 @@ def give_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -
     connection.execute(upsert(tags), {"tag": tag, "watched": id_, "enrolled_us": now_us, "enrolled_by": by})
 
 
-def take_tag(connection: Connection, id_: str, tag: str, now_us: int) -> bool:
-    """The tag is nobody's from now on, and dropped where it is heard. Whether it was this person's."""
-    done = connection.execute(delete(tags).where(tags.c.tag == tag, tags.c.watched == id_)).rowcount == 1
-    if done:
-        consent.end_labels(connection, [tag], now_us)
-    return done
+def take_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -> bool:
+    """The tag is nobody's from now on, and dropped where it is heard. Whether it was this person's.
+
+    Where it was is erased and its key destroyed: who carries it next must not be shown what was of somebody else. NotEnrolled
+    while they are searched for. Call `State.empty_log` once it is committed.
+    """
+    if connection.scalar(select(tags.c.tag).where(tags.c.tag == tag, tags.c.watched == id_)) is None:
+        return False
+    if consent.is_searched_for(connection, id_):
+        raise NotEnrolled("they are searched for: end the search first, as found or closed")
+    consent.end_labels(connection, [tag], now_us)
+    erase_tag(connection, tag, by, now_us)
+    return True
 
 
 def _check(entry: Entry) -> None:

@@ -11,14 +11,15 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
 
 from gateway.audit import record
 from gateway.keeping.erase import erase_tag
-from gateway.mimamori.consent import end_labels
-from gateway.mimamori.search import UNENDED, Pager
+from gateway.mimamori.consent import end_labels, is_searched_for
+from gateway.mimamori.search import Pager
 from gateway.notify.message import Severity
-from gateway.state.tables import label_reports, labels, pages, search_cases, tags, watched
+from gateway.state import State
+from gateway.state.tables import label_reports, labels, pages, tags, watched
 
 LABEL = "label"
 """The kind, and the route, of its pages."""
@@ -29,9 +30,11 @@ WHOLE = LENGTH + 1
 MOST_PAGES_A_DAY = 3
 """Reports of one label and kind that ring at the office within a day; more are kept, and shown in the list."""
 MOST_REPORTS_A_DAY = 20
-"""Of one label; more are refused: it has been heard."""
+"""Of one label and kind; more are refused: it has been heard. Never a report of misuse that would stop the tag."""
 MOST_WORDS, MOST_REACH = 1000, 100
 DAY_US = 86_400 * 1_000_000
+AGAIN_US = tuple(hours * 3600 * 1_000_000 for hours in (1, 4, 12, 24, 48, 72))
+"""So long after a report of misuse that nobody has settled the office hears of it again: meanwhile nobody knows of that tag."""
 
 What = Literal["found", "misuse"]
 How = Literal["stop", "resume", "revoke", "done"]
@@ -123,19 +126,20 @@ class Labels:
         today = select(label_reports.c.what).where(label_reports.c.label == label, label_reports.c.at_us > now_us - DAY_US)
         before = connection.scalars(today).all()
         tag = connection.execute(select(tags).where(tags.c.tag == row.tag)).first() if row.tag else None
-        if len(before) >= MOST_REPORTS_A_DAY:
+        person = None if tag is None else connection.execute(select(watched).where(watched.c.id == tag.watched)).first()
+        is_searched = person is not None and is_searched_for(connection, person.id)
+        stops = what == "misuse" and tag is not None and tag.stopped_us is None and not is_searched
+        if before.count(what) >= MOST_REPORTS_A_DAY and not stops:
             return None
         said = {"label": label, "what": what, "at_us": now_us, "words": words.strip()[:MOST_WORDS],
                 "reach": reach.strip()[:MOST_REACH], "state": "open"}  # fmt: skip
         report = int(connection.scalar(insert(label_reports).values(said).returning(label_reports.c.id)) or 0)
-        person = None if tag is None else connection.execute(select(watched).where(watched.c.id == tag.watched)).first()
         rings = before.count(what) < MOST_PAGES_A_DAY
         if what == "found":
             if rings:
                 to = [*([person.family] if person is not None else []), *self._the_office()]
                 self._tell(connection, report, person, "label.found", to, now_us, "warning")
             return Outcome(report, is_stopped=tag is None or tag.stopped_us is not None)
-        is_searched = person is not None and _is_searched_for(connection, person.id)
         if is_searched:
             if rings:
                 self._tell(connection, report, person, "label.misuse_in_search", self._the_office(), now_us, "critical")
@@ -161,7 +165,7 @@ class Labels:
         tag = connection.scalar(select(labels.c.tag).where(labels.c.label == row.label)) or ""
         owner = connection.scalar(select(tags.c.watched).where(tags.c.tag == tag))
         person = connection.execute(select(watched).where(watched.c.id == owner)).first()
-        if how == "revoke" and person is not None and _is_searched_for(connection, person.id):
+        if how == "revoke" and person is not None and is_searched_for(connection, person.id):
             raise NotSettled("they are searched for: end the search first, as found or closed")
         if how == "stop":
             self._stop(connection, report, tag, person, by, now_us)
@@ -183,6 +187,32 @@ class Labels:
         for id_ in ids:
             self._close(connection, id_, f"label.{_STATES[how]}", person, by, now_us)
 
+    def remind(self, state: State, now_us: int) -> None:
+        """A chore: has the office hear again of misuse that rang and that nobody has settled. May be repeated."""
+        if self._paging is None or self._office is None:
+            return
+        waits = (label_reports.c.what == "misuse", label_reports.c.state == "open", label_reports.c.at_us <= now_us - AGAIN_US[0])
+        rang = select(pages.c.id).where(pages.c.route == LABEL, pages.c.group_key == "report/" + cast(label_reports.c.id, Text))
+        first = select(func.min(label_reports.c.id)).where(*waits, rang.where(pages.c.state != "closed").exists())
+        with state.read() as connection:
+            ids = connection.scalars(first.group_by(label_reports.c.label)).all()
+        for id_ in ids:
+            with state.write() as connection:
+                self._remind(connection, id_, now_us)
+
+    def _remind(self, connection: Connection, id_: int, now_us: int) -> None:
+        still = label_reports.c.id == id_, label_reports.c.state == "open"
+        row = connection.execute(select(label_reports).where(*still)).first()
+        if row is None:
+            return
+        tag = select(labels.c.tag).where(labels.c.label == row.label).scalar_subquery()
+        mine = select(watched).join(tags, tags.c.watched == watched.c.id).where(tags.c.tag == tag)
+        person = connection.execute(mine).first()
+        is_searched = person is not None and is_searched_for(connection, person.id)
+        moment = "label.misuse_in_search" if is_searched else "label.misuse"
+        passed = sum(now_us >= row.at_us + after_us for after_us in AGAIN_US)
+        self._tell(connection, id_, person, moment, self._the_office(), now_us, "critical", key=f"again/{passed}", when=row.at_us)
+
     # Inside
 
     def _stop(self, connection: Connection, report: int, tag: str, person: Row[Any] | None, by: str, now_us: int) -> None:
@@ -195,14 +225,14 @@ class Labels:
     def _the_office(self) -> list[str]:
         return [self._office] if self._office is not None else []
 
-    def _tell(
+    def _tell(  # noqa: PLR0913 - what is said
         self, connection: Connection, report: int, person: Row[Any] | None, moment: str, to: Sequence[str], now_us: int,
-        severity: Severity, *, group: str | None = None,
+        severity: Severity, *, group: str | None = None, key: str | None = None, **facts: Any,
     ) -> None:  # fmt: skip
         if self._paging is not None and to:
             self._paging().tell(
                 connection, route=LABEL, group_key=group or f"report/{report}", kind=LABEL, severity=severity, to=to,
-                moment=moment, facts=_about(person), now_us=now_us, asks=False,
+                moment=moment, facts={**_about(person), **facts}, now_us=now_us, key=key, asks=False,
             )  # fmt: skip
 
     def _close(self, connection: Connection, report: int, moment: str, person: Row[Any] | None, by: str, now_us: int) -> None:
@@ -217,8 +247,3 @@ class Labels:
 
 def _about(person: Row[Any] | None) -> dict[str, Any]:
     return {} if person is None else {"watched": person.id, "who": person.name}
-
-
-def _is_searched_for(connection: Connection, id_: str) -> bool:
-    unended = select(search_cases.c.id).where(search_cases.c.watched == id_, search_cases.c.state.in_(UNENDED))
-    return connection.scalar(unended.limit(1)) is not None

@@ -59,7 +59,7 @@ def looked(connection: Connection, who: str, watched: str, what: What, why: str,
 
     In a transaction of `State.write`, before anything is shown.
     """
-    if recently(connection, who, [watched], what, now_us - every_us):
+    if recently(connection, who, [watched], what, now_us, every_us):
         return False
     record(connection, who, LOOK, f"{WATCHED}/{watched}", now_us, why=why, more=_more(what))
     return True
@@ -70,19 +70,21 @@ def note(state: State, who: str, why: Mapping[str, str], what: What, now_us: int
     if not why:
         return
     with state.read() as connection:
-        known = recently(connection, who, why, what, now_us - every_us)
+        known = recently(connection, who, why, what, now_us, every_us)
     if not known.issuperset(why):
         with state.write() as connection:
             for id_, reason in why.items():
                 looked(connection, who, id_, what, reason, now_us, every_us)
 
 
-def recently(connection: Connection, who: str, watched: Collection[str], what: What, since_us: int) -> set[str]:
-    """Those of the people whom they looked at, in this way, since then."""
+def recently(connection: Connection, who: str, watched: Collection[str], what: What, now_us: int, every_us: int) -> set[str]:
+    """Those of the people whom they looked at, in this way, so short a time ago. What a clock that was ahead wrote is not."""
     last = select(func.max(audit.c.id)).scalar_subquery()
     query = select(audit_details.c.thing).join(audit, audit.c.id == audit_details.c.id)
     query = query.where(audit_details.c.who == who, audit_details.c.action == LOOK, audit_details.c.more == _said(_more(what)))
-    query = query.where(audit_details.c.id > last - MOST_WITHIN, audit.c.at_us > since_us).distinct()
+    query = query.where(
+        audit_details.c.id > last - MOST_WITHIN, audit.c.at_us > now_us - every_us, audit.c.at_us <= now_us
+    ).distinct()
     return {thing.partition("/")[2] for thing in connection.scalars(query)} & set(watched)
 
 

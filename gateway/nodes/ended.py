@@ -7,6 +7,9 @@ is told by systemd a little later: hence AFTER_S.
 """
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import paho.mqtt.client as mqtt
@@ -14,7 +17,6 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from sqlalchemy import select
 
 from edge.contract.broker import parse_url
-from gateway.errors import ConfigError
 from gateway.ingest import GatewayBrokerConfig, credentials
 from gateway.state import State
 from gateway.state.tables import certificates
@@ -25,6 +27,12 @@ EVERY_S = 2.0
 AFTER_S = (0, 5, 15, 60, 300)
 """Seconds after a node's end at which it is put out, again where it was quicker than the broker's reading."""
 _FOR_US = 2 * AFTER_S[-1] * 1_000_000
+PAUSE_US = 30 * 1_000_000
+"""After a failure."""
+NO_IDS = (
+    "broker.url: this listener gives everybody the client id of their certificate, so the connections of revoked nodes can't be "
+    "ended. Give the gateway a listener without use_username_as_clientid (port 8884 of firmware_configs/gateway/mosquitto.conf)."
+)
 _CONNECT_S = 5.0
 
 
@@ -41,29 +49,39 @@ class Ended:
     def __init__(self, state: State, broker: GatewayBrokerConfig) -> None:
         self._state, self._broker = state, broker
         self._done: dict[End, int] = {}  # how many of AFTER_S
-        self._failing = False
+        self._can: bool | None = None  # whether the broker lets us come under a node's id; None: not asked yet
+        self._failed_us: int | None = None
 
     def run(self, now_us: int) -> None:
-        """Puts out whoever is due. What fails is said once and tried again."""
+        """Puts out whoever is due. What fails is said once and tried again, but not so often that other chores wait."""
+        if self._failed_us is not None and 0 <= now_us - self._failed_us < PAUSE_US:
+            return
+        try:
+            if self._can is None:
+                self._can = takes_client_ids(self._broker)
+                if not self._can:
+                    log.error(NO_IDS)
+            if self._can:
+                self._put_out_who_is_due(now_us)
+        except OSError as error:
+            if self._failed_us is None:
+                log.error("connections of nodes that are none any more can't be ended: %s; trying again", error)
+            self._failed_us = now_us
+        else:
+            if self._failed_us is not None:
+                log.warning("connections of nodes that are none any more can be ended again")
+            self._failed_us = None
+
+    def _put_out_who_is_due(self, now_us: int) -> None:
         due = {end: self._done.get(end, 0) for end in ended(self._state, now_us)}
         self._done = {end: times for end, times in self._done.items() if end in due}
         for end, before in due.items():
             times = before
             while times < len(AFTER_S) and now_us - end.at_us >= AFTER_S[times] * 1_000_000:
                 times += 1
-            if times == before:
-                continue
-            if (fault := put_out(self._broker, end.node)) is not None:
-                if not self._failing:
-                    log.error(
-                        "the connection of %s, which is a node no longer, can't be ended: %s; trying again", end.node, fault
-                    )
-                self._failing = True
-                return
-            if self._failing:
-                log.warning("connections of nodes that are none any more can be ended again")
-            self._failing = False
-            self._done[end] = times
+            if times > before:
+                put_out(self._broker, end.node)
+                self._done[end] = times
 
 
 def ended(state: State, now_us: int) -> list[End]:
@@ -76,24 +94,43 @@ def ended(state: State, now_us: int) -> list[End]:
     return [End(node, at_us) for node, at_us in last.items() if now_us - _FOR_US < at_us <= now_us]
 
 
-def put_out(broker: GatewayBrokerConfig, node: str) -> str | None:
-    """Takes the node's session for a moment, and leaves none. Why it failed, or None. Takes some seconds at most."""
-    answers: list[str | None] = []
+def put_out(broker: GatewayBrokerConfig, node: str) -> None:
+    """Takes the node's session for a moment, and leaves none. OSError saying why it failed. Takes some seconds at most."""
+    with _visit(broker, node):
+        pass
+
+
+def takes_client_ids(broker: GatewayBrokerConfig) -> bool:
+    """Whether who connects is known by the client id they choose. OSError where the broker can't be asked.
+
+    Where it goes by the certificate (Mosquitto's use_username_as_clientid), whatever we connect as is our own session: we would
+    put ourselves out, and no node. Then this asking has done so too, once.
+    """
+    with _visit(broker, f"{broker.client_id[:25]}-one") as one, _visit(broker, f"{broker.client_id[:25]}-two"):
+        return all(one.loop(0.1) == MQTTErrorCode.MQTT_ERR_SUCCESS for _ in range(5))
+
+
+@contextmanager
+def _visit(broker: GatewayBrokerConfig, client_id: str) -> Iterator[mqtt.Client]:
+    """Connected under this id while the block runs; no session stays behind. OSError with the reason where it can't be."""
+    answers: list[str] = []
     host, port, tls = parse_url(broker.url)
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, node, clean_session=True, protocol=MQTTProtocolVersion.MQTTv311)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=True, protocol=MQTTProtocolVersion.MQTTv311)
     client.connect_timeout = _CONNECT_S
-    client.on_connect = lambda _c, _d, _f, code, _p: answers.append(f"the broker refused: {code}" if code.is_failure else None)
+    client.on_connect = lambda _c, _d, _f, code, _p: answers.append(f"the broker refused: {code}" if code.is_failure else "")
     try:
         credentials(client, broker, tls=tls)
         client.connect(host, port)
-        for _ in range(int(_CONNECT_S * 10)):
-            if answers or client.loop(0.1) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                break
+        until = time.monotonic() + _CONNECT_S
+        while not answers and time.monotonic() < until and client.loop(0.1) == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            pass
+        if answers != [""]:
+            raise OSError(answers[0] if answers else "the broker did not answer")
+        yield client
         client.disconnect()
         client.loop(0.1)
-    except (ConfigError, OSError, ValueError) as error:
-        return str(error)
+    except ValueError as error:  # a ConfigError too: a certificate that is just being replaced
+        raise OSError(str(error)) from error
     finally:
         if (left := client.socket()) is not None:
             left.close()
-    return answers[0] if answers else "the broker did not answer"

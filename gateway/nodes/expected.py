@@ -76,7 +76,7 @@ def add_tag(state: State, tag: str, key: bytes, exponent: int, zero_us: int, now
                 f"({MAX_EXPECTED}); let tags change more seldom, or set their clocks anew: the older, the less sure they are"
             )
         connection.execute(upsert(rotating_tags, "key", "exponent", "zero_us"), one._asdict())
-        _next_revision(connection, now_us)
+        next_revision(connection, now_us)
 
 
 def remove_tag(state: State, tag: str, now_us: int) -> bool:
@@ -89,7 +89,7 @@ def remove_tag(state: State, tag: str, now_us: int) -> bool:
         if connection.execute(update(rotating_tags).where(here).values(key=bytes(KEY_BYTES))).rowcount == 0:
             return False
         connection.execute(delete(rotating_tags).where(here))
-        _next_revision(connection, now_us)
+        next_revision(connection, now_us)
     state.empty_log()
     return True
 
@@ -122,7 +122,7 @@ def make(state: State, now_us: int) -> Coming:
     """The coming hours of all tags, under a new revision: as many as fit a message, at most a day."""
     with state.write() as connection:
         tags = _enrolled(connection)
-        revision = _next_revision(connection, now_us)
+        revision = next_revision(connection, now_us)
     hours = next((span for span in SPANS_H if _may_fit(tags, now_us, span)), SPANS_H[-1])
     found = expected_identifiers(tags, now_us, hours)
     fitting = _fitting(found, now_us + _HOUR_US // 2)
@@ -174,8 +174,10 @@ def _fitting(found: list[ExpectedIdentifier], middle_us: int) -> list[ExpectedId
     return sorted(kept, key=lambda one: (one.from_us, one.tag, one.eid))
 
 
-def _next_revision(connection: Connection, now_us: int) -> int:
-    """Grows with the clock too, so that a database put back from a backup does not give a revision out twice."""
+def next_revision(connection: Connection, now_us: int) -> int:
+    """Has nodes told anew, under the number that this returns. Whoever changes `rotating_tags` does it in their transaction.
+
+    Grows with the clock too, so that a database put back from a backup does not give a revision out twice."""
     revision = max((newest(connection) or 0) + 1, now_us // 1_000_000)
     connection.execute(upsert(cursors, "value"), {"name": REVISION, "value": revision})
     return revision

@@ -73,7 +73,7 @@ class Guard:
             scheme, host, port = parts.scheme.lower(), (parts.hostname or ""), parts.port
         except ValueError:
             raise Blocked("it is no URL") from None
-        if scheme not in ("http", "https") or not host or "@" in parts.netloc:
+        if scheme not in ("http", "https") or not host or "@" in parts.netloc or port == 0:
             raise Blocked("it is not https://host/...")
         return self._target(scheme, host, port if port is not None else (443 if scheme == "https" else 80))
 

@@ -18,6 +18,7 @@ from gateway.errors import ConfigError
 from gateway.notify.message import Message
 from gateway.notify.outcome import Delivered, Gone, NoQuota, Outcome, Refused, Retry
 from gateway.notify.quota import Quota
+from gateway.secret_files import read_secret_text
 
 ALT_TEXT, LABEL, POSTBACK, TEXT = 400, 20, 300, 5000
 """The longest that LINE takes, in UTF-16 code units (labels and postback data: in characters)."""
@@ -64,12 +65,9 @@ class LineConfig(BaseModel):
         return url
 
 
-def read_secret(path: Path, setting: str) -> str:
+def read_word(path: Path, setting: str) -> str:
     """The one word in the file. ConfigError naming `setting` otherwise."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"channel.line.{setting}: {path} can't be read: {error}") from error
+    secret = read_secret_text(path, f"channel.line.{setting}").strip()
     if not secret or len(secret.split()) != 1 or not secret.isascii():
         raise ConfigError(f"channel.line.{setting}: {path} must hold one word, as LINE's console shows it, and nothing else")
     return secret
@@ -85,7 +83,7 @@ class Line:
         # Takes a second: only who has an account pays for it.
         from linebot.v3 import messaging
 
-        token = read_secret(config.access_token_file, "access_token_file")
+        token = read_word(config.access_token_file, "access_token_file")
         self._sdk, self._quota, self._now_us, self._timeout_s = messaging, quota, now_us, config.timeout_s
         settings = messaging.Configuration(access_token=token)
         settings.retries = False  # who repeats an attempt, and when, is the deliverer's

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import UUID
 
 from gateway.errors import ConfigError
+from gateway.secret_files import read_secret
 
 KEY_FILE = "link.key"
 _KEY_BYTES, _MAC_BYTES = 32, 12
@@ -141,7 +142,7 @@ def open_link_key(folder: Path) -> bytes:
         if not path.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make(path)
-        key = path.read_bytes()
+        key = read_secret(path, "people.folder")
     except OSError as error:
         raise ConfigError(f"people.folder: {path} can't be read or made: {error.strerror or error}") from error
     if len(key) != _KEY_BYTES:

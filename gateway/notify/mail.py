@@ -42,6 +42,7 @@ from gateway.errors import ConfigError
 from gateway.notify.afterwards import Lost, not_arrived
 from gateway.notify.message import Message
 from gateway.notify.outcome import Delivered, Gone, Outcome, Refused, Retry, Unknown
+from gateway.secret_files import read_secret_text
 from gateway.state import State
 from gateway.state.tables import notifications
 from gateway.words import text
@@ -230,10 +231,7 @@ def _without(to: str, text: str) -> str:
 def _password(config: MailConfig) -> str:
     if config.password_file is None:
         return ""
-    try:
-        return config.password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"channel.mail.password_file: {config.password_file} can't be read: {error}") from error
+    return read_secret_text(config.password_file, "channel.mail.password_file").strip()
 
 
 def _tls(config: MailConfig) -> ssl.SSLContext | None:

@@ -27,6 +27,7 @@ from gateway.errors import ConfigError
 from gateway.notify.guard import Blocked, Guard
 from gateway.notify.message import Message
 from gateway.notify.outcome import Delivered, Gone, Outcome, Refused, Retry, Unknown
+from gateway.secret_files import read_secret
 
 KEY_FILE = "vapid.pem"
 MOST_BYTES = 3993
@@ -170,9 +171,11 @@ def open_vapid(folder: Path, contact: str) -> Vapid:
         if not path.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make(path)
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        pem = read_secret(path, "people.folder")
     except OSError as error:
         raise ConfigError(f"people.folder: {path} can't be read or made: {error.strerror}") from error
+    try:
+        key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"people.folder: {path} is no private key in PEM: restore it, or who subscribed must do so anew"

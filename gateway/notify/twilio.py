@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
 from gateway.errors import ConfigError
 from gateway.notify.message import Language, Message
 from gateway.notify.outcome import Delivered, Gone, Outcome, Refused, Retry, Unknown
+from gateway.secret_files import read_secret_text
 from gateway.words import keypad, spoken
 
 MOST_SMS_UNITS = 670
@@ -80,10 +81,7 @@ def is_number(text: str) -> bool:
 
 def read_auth_token(config: TwilioConfig) -> str:
     """The account's secret. ConfigError when it can't be read."""
-    try:
-        token = config.auth_token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"channel.twilio.auth_token_file: {config.auth_token_file} can't be read: {error}") from error
+    token = read_secret_text(config.auth_token_file, "channel.twilio.auth_token_file").strip()
     if not token.isascii() or len(token.split()) != 1:
         raise ConfigError(f"channel.twilio.auth_token_file: {config.auth_token_file} holds no token")
     return token

@@ -20,6 +20,7 @@ from gateway.errors import ConfigError
 from gateway.notify.guard import Blocked, Guard
 from gateway.notify.message import Message
 from gateway.notify.outcome import Delivered, Outcome, Refused, Retry
+from gateway.secret_files import read_secret
 
 SIGNATURE = "x-satomori-signature"
 SHORTEST_SECRET = 16
@@ -86,10 +87,8 @@ def signature(secret: bytes, body: bytes, at_s: int) -> str:
 
 
 def _secret(contact: str, path: Path) -> bytes:
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"contact.{contact}.secret_file: {path} can't be read: {error.strerror}") from error
+    setting = ".".join(("contact", contact, "secret_file"))
+    secret = read_secret(path, setting).strip()
     if len(secret) < SHORTEST_SECRET:
-        raise ConfigError(f"contact.{contact}.secret_file: {path} holds less than {SHORTEST_SECRET} characters")
+        raise ConfigError(f"{setting}: {path} holds less than {SHORTEST_SECRET} characters")
     return secret

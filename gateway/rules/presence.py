@@ -172,12 +172,16 @@ class Presence:
         for here in [one for one in memory.get("at", {}) if one.partition(" ")[2] not in theirs]:
             del memory["at"][here]
         if not theirs:
-            for name in ("seen_us", "seen_at", "quiet_us"):
+            for name in ("seen_us", "seen_at", "seen_tag", "quiet_us"):
                 memory.pop(name, None)
+        elif memory.get("seen_tag") not in (None, *theirs):
+            # Where a tag was that was taken from them is forgotten; that one of theirs was heard then, and no more, stays.
+            del memory["seen_tag"]
+            memory.pop("seen_at", None)
 
     def _note_place(self, memory: Memory, receiver: str, fact: Fact) -> None:
         if fact.time_us >= memory.get("seen_us", 0):
-            memory["seen_us"], memory["seen_at"] = fact.time_us, receiver
+            memory["seen_us"], memory["seen_at"], memory["seen_tag"] = fact.time_us, receiver, _tag_of(fact.body)
         if not fact.late:
             memory["quiet_us"] = 0
 
@@ -229,6 +233,7 @@ class Presence:
         before_us = now_us - self._keep_us
         if memory.get("seen_us", before_us) < before_us:
             memory.pop("seen_at", None)
+            memory.pop("seen_tag", None)
         for receiver, at in list(memory.get("at", {}).items()):
             if at.get("heard_us", now_us) < before_us:
                 del memory["at"][receiver]

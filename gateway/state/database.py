@@ -78,7 +78,8 @@ class State:
 def open_state(url: str) -> State:
     """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do."""
     try:
-        engine = create_engine(url, max_overflow=MOST_CONNECTIONS)
+        # An error that is logged shows the statement, never what was to be written: that is names, numbers and keys.
+        engine = create_engine(url, max_overflow=MOST_CONNECTIONS, hide_parameters=True)
     except (SQLAlchemyError, ImportError) as error:
         raise ConfigError(f"state.url: {url!r} is no database that can be opened: {error}") from error
     if engine.dialect.name == "sqlite":

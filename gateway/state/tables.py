@@ -617,6 +617,16 @@ open_days = Table(
     Column("published_us", BigInteger, nullable=False),
 )
 
+# A capture as it was published: once, with the square in which its trap stood then. A trap that moves takes none with it.
+open_captures = Table(
+    "open_captures",
+    metadata,
+    Column("capture", Text, ForeignKey("captures.id"), primary_key=True),
+    Column("month", Text, nullable=False),  # local, 2026-06
+    Column("mesh", Text, nullable=False),  # empty: not said
+    Column("species", Text, nullable=False),  # of gateway.open_data.KINDS
+)
+
 # --- Who may come in: gateway.accounts ----------------------------------------------------------------
 
 # Staff, and everybody of the contacts who ever signed in. What they may do: gateway.policy.

@@ -17,6 +17,7 @@ import urllib3
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.secret_files import read_secret_text
 from gateway.store.series import Key, Point, check_finite
 
 if TYPE_CHECKING:
@@ -113,10 +114,7 @@ def line_head(key: Key) -> str:
 
 
 def _read_token(path: Path) -> str:
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"store.token_file {path} can't be read: {_one_line(error)}") from error
+    token = read_secret_text(path, "store.token_file").strip()
     if not re.fullmatch(r"[!-~]+", token):  # what an HTTP header can carry; the text itself is never shown
         raise ConfigError(f"store.token_file {path} must hold one token on one line and nothing else")
     return token

@@ -401,6 +401,12 @@ def speaks_nonsense(connection: socket.socket) -> None:
     packet(connection)
 
 
+def announces_much(connection: socket.socket) -> None:
+    welcome(connection)
+    connection.sendall(b"\x30\x80\x80\x80\x7f" + bytes(1000))  # 252 MiB, of which nothing more comes
+    packet(connection)
+
+
 def test_a_broker_that_refuses_what_is_not_vital_is_used_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
     def refuses_the_second(connection: socket.socket) -> None:
         assert packet(connection)[0] == 0x10
@@ -427,6 +433,7 @@ def test_a_broker_that_refuses_what_is_not_vital_is_used_and_told_of(caplog: pyt
         (refuses_listening, "does not let this node listen to satomori/v1/29/kitayama-03/down/ack"),
         (refuses_everything, "the broker refused: Not authorized"),
         (speaks_nonsense, "can't decode byte 0xff"),
+        (announces_much, "the broker announces a packet of"),
     ],
 )
 def test_a_broker_that_misbehaves_is_reported_and_tried_again(script: Callable[[socket.socket], None], reason: str) -> None:

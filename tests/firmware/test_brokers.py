@@ -445,3 +445,68 @@ def test_on_mosquitto_nobody_pushes_another_ones_session_away(tmp_path: Path, to
         assert rude.welcome
         assert node.hear(DOWN)
         assert node.ended.empty()
+
+
+WITH_ID = {Channel.COMMAND, Channel.RESULT}
+EVERY_TOPIC = [(node, channel) for node in (HERE, "stolen") for channel in Channel]
+"""Another node's, and its own."""
+
+
+def of(node: str, channel: Channel) -> str:
+    return topic(node, channel, "c-1" if channel in WITH_ID else None)
+
+
+def test_of_every_topic_of_the_wire_a_stolen_node_says_what_goes_up_from_itself_and_nothing_else(box: Box) -> None:
+    """Said plainly and retained: who listens is the gateway, the node that it is about, and later who comes for what is kept."""
+    with started(box), of_gateway(box) as gateway, Session(box, HERE) as node, Session(box, "stolen") as stolen:
+        assert gateway.hear(up_filters()[0])
+        assert node.hear(DOWN)
+        for retain in (False, True):
+            for whose, channel in EVERY_TOPIC:
+                stolen.say(of(whose, channel), f"{whose} {channel}".encode(), retain=retain)
+        last = topic("stolen", Channel.LIVE)
+        stolen.say(last, b"the last word")
+        heard = []
+        while (one := gateway.next()) != (last, b"the last word"):
+            heard.append(one)
+        up = {channel for channel in Channel if channel.startswith("up/")}
+        own = {(of("stolen", channel), f"stolen {channel}".encode()) for channel in up}
+        assert set(heard) == own
+        gateway.say(ACK, b"the last word")
+        assert node.next() == (ACK, b"the last word")
+        assert (gateway.got.qsize(), node.got.qsize()) == (0, 0)
+    with started(box), Session(box, HERE, client_id=f"{HERE}-again") as node:
+        # What is retained would come to who asks later.
+        assert node.hear(DOWN)
+        with of_gateway(box) as gateway:
+            gateway.say(ACK, b"the first word")
+        assert node.next() == (ACK, b"the first word")
+
+
+def test_of_every_topic_of_the_wire_a_stolen_node_hears_what_comes_down_to_itself_and_nothing_else(box: Box) -> None:
+    with started(box), of_gateway(box) as gateway, Session(box, HERE) as node, Session(box, "stolen") as stolen:
+        for whose, channel in EVERY_TOPIC:
+            stolen.hear(of(whose, channel))
+        for whose, channel in EVERY_TOPIC:
+            if channel.startswith("down/"):
+                gateway.say(of(whose, channel), f"{whose} {channel}".encode(), retain=channel is Channel.DESIRED)
+            elif whose == HERE:
+                node.say(of(whose, channel), f"{whose} {channel}".encode(), retain=channel is Channel.BIRTH)
+            else:
+                stolen.say(of(whose, channel), f"{whose} {channel}".encode())
+        last = (topic("stolen", Channel.ACK), b"the last word")
+        gateway.say(*last)
+        own = {(of("stolen", channel), f"stolen {channel}".encode()) for channel in Channel if channel.startswith("down/")} | {
+            last
+        }
+        heard: set[tuple[str, bytes]] = set()
+        while not own <= heard:  # NATS keeps no order between subscriptions
+            heard.add(stolen.next())
+        assert heard == own
+        for whose, channel in EVERY_TOPIC:
+            stolen.hear(of(whose, channel), qos=0)  # what is retained comes again to who asks again
+        last = (last[0], b"the very last word")
+        gateway.say(*last)
+        while (one := stolen.next()) != last:
+            assert one in own
+        assert stolen.got.empty() or {stolen.next() for _ in range(stolen.got.qsize())} <= own | {last}

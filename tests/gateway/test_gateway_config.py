@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import gateway.config
 from gateway.config import GatewayConfig, load
+from gateway.contacts.config import PeopleConfig
 from gateway.deployments import Deployments, Position
 from gateway.errors import ConfigError
 from gateway.mimamori.enrolled import Enrolled
@@ -204,3 +205,10 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_the_example_here_is_toml_and_complete() -> None:
     assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - {"time_zone", "flapping", "mimamori", "search"}
+
+
+@pytest.mark.parametrize(("town", "office"), [("霧沢町", "町役場"), ("霧沢村", "村役場"), ("里山市", "市役所"), ("", "市役所")])
+def test_a_towns_office_is_called_as_towns_call_it(town: str, office: str) -> None:
+    people = {"public_url": "https://gateway.example", "folder": "/keys", "office": "office", "town": town}
+    assert PeopleConfig.model_validate(people).office_name == office
+    assert PeopleConfig.model_validate({**people, "office_name": "支所"}).office_name == "支所"

@@ -1,6 +1,7 @@
 """What everybody may have tells of no fewer than ten people, says what is not known, and never changes."""
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -23,11 +24,10 @@ from gateway.open_data import (
     hours_of,
     mesh_of,
     newest_day,
-    open_captures,
     open_day,
 )  # fmt: skip
-from gateway.open_days import OpenDays, published
-from gateway.state import State, open_state
+from gateway.open_days import CapturesOpened, OpenDays, published, published_captures
+from gateway.state import State, open_state, tables
 from gateway.store import SqliteStore, SqliteStoreConfig
 
 JAPAN = ZoneInfo("Asia/Tokyo")
@@ -107,6 +107,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     made.close()
 
 
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    made = open_state(f"sqlite:///{tmp_path / 'captures.db'}")
+    yield made
+    made.close()
+
+
 def says(store: SqliteStore, came: Sequence[int | None], device: str = "gate-1", left: int = 0, begin: int = 1000) -> None:
     """A counter that speaks each minute; of each hour how many came (None: it was silent). It spoke before midnight too."""
     points, total, out, at_ms = [], begin, 500, START_US // 1000
@@ -122,6 +129,10 @@ def says(store: SqliteStore, came: Sequence[int | None], device: str = "gate-1",
         points.append((("eki-01", device, "count_out"), at_ms + hour * HOUR_MS + 1_800_000, float(out)))
     for at in range(0, len(points), 5000):
         store.write(points[at : at + 5000])
+
+
+def beats(store: SqliteStore, at_us: int) -> None:
+    store.write([(("eki-01", "gate-1", "heartbeat"), at_us // 1000, 1.0)])
 
 
 def test_each_hour_is_what_the_counter_s_total_grew_by(store: SqliteStore) -> None:
@@ -157,6 +168,7 @@ def test_a_published_day_stays_as_it_is_whatever_comes_later(store: SqliteStore,
     config = OpenDataConfig(publisher="見本町", areas=["asaichi"], delay_days=1)
     days = OpenDays(state, store, config, {"asaichi": AREA}, JAPAN)
     says(store, [20] * 12)
+    beats(store, END_US)
 
     def told() -> list[object]:
         with state.read() as connection:
@@ -167,12 +179,33 @@ def test_a_published_day_stays_as_it_is_whatever_comes_later(store: SqliteStore,
     first = told()
     assert days.run(END_US + 86_400_000_000) == 0
     says(store, [90] * 24)
+    beats(store, END_US + 86_400_000_000)
     assert days.run(END_US + 2 * 86_400_000_000) == 1, "the next day, and only that"
     assert told()[:1] == first
     with state.read() as connection:
         assert published(connection, ["asaichi"], "2026-05") == []
         assert published(connection, ["another"], None) == []
     state.close()
+
+
+def test_a_clock_that_jumps_ahead_publishes_no_day_that_has_not_been(store: SqliteStore, tmp_path: Path) -> None:
+    state = open_state(f"sqlite:///{tmp_path / 'state.db'}")
+    days = OpenDays(state, store, OpenDataConfig(publisher="見本町", areas=["asaichi"], delay_days=1), {"asaichi": AREA}, JAPAN)
+    says(store, [20] * 24)
+    beats(store, END_US)
+    assert days.run(END_US + 86_400_000_000) == 1
+    assert days.run(END_US + 400 * 86_400_000_000) == 0
+    state.close()
+
+
+def test_without_a_month_one_gets_a_year_and_not_all_that_there_ever_was(state: State) -> None:
+    with state.write() as connection:
+        for day in ("2024-02-29", "2025-06-02", "2025-06-03", "2026-06-03"):
+            body = json.dumps({"day": day})
+            connection.execute(tables.open_days.insert().values(area="asaichi", day=day, body=body, published_us=0))
+    with state.read() as connection:
+        assert [one["day"] for one in published(connection, ["asaichi"], None)] == ["2025-06-03", "2026-06-03"]
+        assert [one["day"] for one in published(connection, ["asaichi"], "2024-02")] == ["2024-02-29"]
 
 
 def test_a_day_is_shown_hour_by_hour_in_local_time() -> None:
@@ -189,12 +222,13 @@ def test_a_day_is_shown_hour_by_hour_in_local_time() -> None:
 @pytest.mark.parametrize(
     ("latitude", "longitude", "mesh"),
     [
-        (35.6812, 139.7671, "53394611"),  # the station of Tokyo
-        (35.70078, 139.71475, "53394547"),  # the Statistics Bureau, in Wakamatsu-cho
-        (35 + 40 / 60, 139.75, "53394600"),  # a corner belongs to the square north-east of it
-        (34 + 40 / 60, 136.0, "52360000"),
-        (43.0686, 141.3508, "64414288"),  # the station of Sapporo
-        (26.2124, 127.6792, "39272554"),  # the prefecture's office in Naha
+        # Third order 5339-46-11, and so on: of its last two digits, 5 and more are the northern and the eastern half.
+        (35.6812, 139.7671, "5339461"),  # the station of Tokyo
+        (35.70078, 139.71475, "5339452"),  # the Statistics Bureau, in Wakamatsu-cho
+        (35 + 40 / 60, 139.75, "5339461"),  # a corner belongs to the square north-east of it
+        (34 + 40 / 60, 136.0, "5236001"),
+        (43.0686, 141.3508, "6441424"),  # the station of Sapporo
+        (26.2124, 127.6792, "3927253"),  # the prefecture's office in Naha
     ],
 )
 def test_the_square_of_a_place_is_that_of_jis_x_0410(latitude: float, longitude: float, mesh: str) -> None:
@@ -205,28 +239,68 @@ def test_the_square_of_a_place_is_that_of_jis_x_0410(latitude: float, longitude:
 def test_a_place_lies_in_its_square(latitude: float, longitude: float) -> None:
     code = mesh_of(latitude, longitude)
     assert code is not None
-    a, b, c, d, e, f = int(code[:2]), int(code[2:4]), *map(int, code[4:])
-    south, west = a / 1.5 + c / 12 + e / 120, b + 100 + d / 8 + f / 80
-    assert south - 1e-6 <= latitude < south + 1 / 120 + 1e-6
-    assert west - 1e-6 <= longitude < west + 1 / 80 + 1e-6
+    a, b, c, d, quarter = int(code[:2]), int(code[2:4]), *map(int, code[4:])
+    south, west = a / 1.5 + c / 12 + (quarter > 2) / 24, b + 100 + d / 8 + (quarter % 2 == 0) / 16
+    assert south - 1e-6 <= latitude < south + 1 / 24 + 1e-6
+    assert west - 1e-6 <= longitude < west + 1 / 16 + 1e-6
 
 
 def test_outside_of_the_grid_there_is_no_square() -> None:
     assert mesh_of(-1, 140) is mesh_of(36, 99) is mesh_of(70, 140) is None
 
 
-def test_captures_are_told_by_month_square_and_kind_and_by_no_word_that_somebody_typed() -> None:
-    traps = Deployments([
-        Deployment(node="n", device="trap-1", kind="trap", place="北尾根", at=(36.1046, 140.0846)),
-        Deployment(node="n", device="trap-2", kind="trap", place="北尾根", at=(36.1049, 140.0849)),
-    ])  # fmt: skip
-    rows = [
-        ("n", "trap-1", "イノシシ", START_US),
-        ("n", "trap-2", "boar", START_US + 1),
-        ("n", "trap-3", "田中さんの犬", START_US),
+def traps_at(*places: tuple[float, float]) -> Deployments:
+    return Deployments(
+        Deployment(node="n", device=f"trap-{number}", kind="trap", place="北尾根", at=at) for number, at in enumerate(places, 1)
+    )
+
+
+def catch(state: State, id_: str, trap: str, species: str, completed_us: int | None = END_US) -> None:
+    with state.write() as connection:
+        visit = {"id": f"v-{id_}", "node": "n", "device": trap, "at_us": START_US, "who": "田中", "via": "qr",
+                 "result": "capture", "recorded_us": START_US}  # fmt: skip
+        connection.execute(tables.visits.insert().values(visit))
+        connection.execute(
+            tables.captures.insert().values(
+                id=id_, node="n", device=trap, visit=f"v-{id_}", species=species, opened_us=START_US, completed_us=completed_us
+            )
+        )
+
+
+NEAR = (36.1046, 140.0846)
+MONTH_OVER_US = START_US + 32 * 86_400_000_000
+
+
+def publish(state: State, traps: Deployments, now_us: int) -> list[tuple[str, str | None, str, int]]:
+    CapturesOpened(state, OpenDataConfig(publisher="見本町", captures=True), traps, JAPAN).run(now_us)
+    with state.read() as connection:
+        return [tuple(one.values()) for one in published_captures(connection)]  # type: ignore[misc]
+
+
+def test_captures_are_told_by_month_square_and_kind_and_by_no_word_that_somebody_typed(state: State) -> None:
+    traps = traps_at(NEAR, NEAR, (36.09, 140.07))
+    for id_, trap, species in (("a", "trap-1", "イノシシ"), ("b", "trap-2", "boar"), ("c", "trap-9", "田中さんの犬")):
+        catch(state, id_, trap, species)
+    catch(state, "d", "trap-1", "イノシシ", completed_us=None)
+    assert publish(state, traps, END_US + 10 * 86_400_000_000) == [], "the month is not over"
+    assert publish(state, traps, START_US + 27 * 86_400_000_000 + 3 * 86_400_000_000) == [], "nor its delay"
+    assert publish(state, traps, MONTH_OVER_US) == [
+        ("2026-06", None, OTHER, 1),
+        ("2026-06", "5440102", "イノシシ", 2),
     ]
-    assert open_captures(rows, traps, date(2026, 6, 30), JAPAN) == [], "the month is not over"
-    assert open_captures(rows, traps, date(2026, 7, 1), JAPAN) == [
-        {"month": "2026-06", "mesh": None, "species": OTHER, "captures": 1},
-        {"month": "2026-06", "mesh": "54401026", "species": "イノシシ", "captures": 2},
-    ]
+
+
+def test_a_square_in_which_few_traps_stand_is_not_said(state: State) -> None:
+    catch(state, "a", "trap-1", "イノシシ")
+    assert publish(state, traps_at(NEAR, NEAR, (35.0, 139.0)), MONTH_OVER_US) == [("2026-06", None, "イノシシ", 1)]
+
+
+def test_a_capture_stays_where_it_was_published_when_its_trap_moves(state: State) -> None:
+    catch(state, "a", "trap-1", "イノシシ")
+    first = publish(state, traps_at(NEAR, NEAR, NEAR), MONTH_OVER_US)
+    catch(state, "b", "trap-1", "boar")
+    moved = (35.0, 139.0)
+    assert publish(state, traps_at(moved, moved, moved), MONTH_OVER_US) == [
+        ("2026-06", "5239401", "イノシシ", 1),
+        *first,
+    ], "what was completed late is added"

@@ -39,6 +39,7 @@ def reach(folder: Path, **channels: Any) -> tuple[Reach, Any]:
 @pytest.fixture
 def twilio(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "token").write_text("x" * 32)
+    (tmp_path / "token").chmod(0o600)
     return {"account_sid": "AC" + "0" * 32, "auth_token_file": str(tmp_path / "token"), "from": "+815000000001"}
 
 

@@ -31,6 +31,7 @@ OWN = {"Origin": URL, "Sec-Fetch-Site": "same-origin"}
 GROUPS = {
     "farmers": GroupConfig(label="北山のわな番", role="farmer"),
     "choir": GroupConfig(label="合唱団"),
+    "helpers": GroupConfig(label="捜す人", role="volunteer"),
     "office": GroupConfig(label="農林課"),
 }
 ZONE = ZoneInfo("Asia/Tokyo")

@@ -112,6 +112,9 @@ def _fill(connection: Connection) -> None:
     for id_, family in ((HANA, "family-hana"), (TARO, "family-taro")):
         _add(connection, tables.watched, id=id_, name="花子" if id_ == HANA else "太郎", family=family,
              homes=json.dumps([f"{NODE}/tags"]), created_us=0, created_by="test")  # fmt: skip
+    for id_, group in (("x1", "farmers"), ("k1", "family-hana")):
+        _add(connection, tables.contacts, id=id_, name="名前", language="ja", created_us=0, created_by="test")
+        _add(connection, tables.memberships, team=group, contact=id_)
     _things(connection, "mine", NODE, "trap-11", "cam-02", PICTURE, DOSSIER)
     _things(connection, "other", OTHER_NODE, "trap-12", "cam-03", OTHER_PICTURE, OTHER_DOSSIER)
     for name, id_, case in (("hana", HANA, CASE), ("taro", TARO, OTHER_CASE)):

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 
 from gateway.deployments import Deployment, Deployments
 from gateway.mimamori.enrolled import Enrolled
+from gateway.nodes.expected import add_tag, newest
 from gateway.state import tables
 from gateway.state.tables import rule_states
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
@@ -98,6 +99,46 @@ def test_a_tag_that_is_taken_away_is_nobodys(desk: TestClient, enrolled: Enrolle
     assert desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}").status_code == 204
     assert enrolled.whose(TAG) is None
     assert desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}").status_code == 404
+
+
+def test_who_carries_it_next_is_not_shown_where_it_was_with_another(gateway: Gateway, desk: TestClient) -> None:
+    hana = enter(desk)
+    desk.put(f"/api/v1/watched/{hana}/tags/{TAG}")
+    with gateway.state.write() as connection:
+        connection.execute(insert(tables.events).values(
+            node="tsubaki", device="tags", epoch="e", seq=1, type="tag_entered", class_="sighting", time_us=NOW_US,
+            node_time_us=NOW_US, clock_trusted=True, received_us=NOW_US, late=False, body=json.dumps({"tag": TAG, "rssi": -60}),
+        ))  # fmt: skip
+    remember(gateway, hana, "night-exit", seen_us=NOW_US, seen_at="tsubaki/tags", seen_tag=TAG)
+    assert desk.delete(f"/api/v1/watched/{hana}/tags/{TAG}").status_code == 204
+    with gateway.state.read() as connection:
+        assert [row.body for row in connection.execute(select(tables.events)) if TAG in row.body] == []
+        assert "tsubaki" not in str(connection.execute(select(tables.rule_states.c.body)).all())
+
+
+def test_of_a_rotating_tag_that_is_taken_nodes_are_told_anew_without_it(gateway: Gateway, desk: TestClient) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/hana-tag")
+    add_tag(gateway.state, "hana-tag", bytes(range(16)), 10, 0, NOW_US)
+    with gateway.state.read() as connection:
+        before = newest(connection)
+    assert desk.delete(f"/api/v1/watched/{id_}/tags/hana-tag").status_code == 204
+    with gateway.state.read() as connection:
+        assert connection.execute(select(tables.rotating_tags)).all() == []
+        assert newest(connection) != before
+
+
+def test_a_tag_is_not_taken_while_its_person_is_searched_for(gateway: Gateway, desk: TestClient, enrolled: Enrolled) -> None:
+    id_ = enter(desk)
+    desk.put(f"/api/v1/watched/{id_}/tags/{TAG}")
+    with gateway.state.write() as connection:
+        connection.execute(insert(tables.search_cases).values(
+            id="c", watched=id_, state="open", reason="出かけた", opened_us=NOW_US, opened_by="x", step=0, renewed_us=NOW_US,
+            cursor=0,
+        ))  # fmt: skip
+    answer = desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}")
+    assert (answer.status_code, "searched for" in answer.text) == (409, True)
+    assert enrolled.whose(TAG) == id_
 
 
 def test_what_was_entered_wrongly_can_be_changed(desk: TestClient, enrolled: Enrolled) -> None:

@@ -99,6 +99,14 @@ def test_looking_changes_nothing(town: Searching, phone: TestClient) -> None:
     assert (town.rows(tables.search_cases), town.ledger()) == before
 
 
+def test_a_program_that_only_tries_the_link_has_not_looked(town: Searching, phone: TestClient) -> None:
+    def looks() -> int:
+        return sum(row["action"] == "look" for row in town.rows(tables.audit_details))
+
+    assert (phone.head(page()).status_code, looks()) == (200, 0)
+    assert (phone.get(page()).status_code, looks()) == (200, 1)
+
+
 def test_search_needs_a_reason_and_tells_everybody(town: Searching, phone: TestClient) -> None:
     answer = phone.post(page(), data={"act": "search", "reason": " "})
     assert (answer.status_code, "理由を書いてください。" in answer.text) == (422, True)

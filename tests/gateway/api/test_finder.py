@@ -255,6 +255,36 @@ def test_again_and_again_rings_three_times_and_then_it_is_enough(town: Town) -> 
     del phone
 
 
+def test_however_often_it_was_found_a_report_of_misuse_still_stops_it(town: Town) -> None:
+    town.phone()
+    for number in range(22):
+        TestClient(town.app, client=(f"192.0.2.{number}", 5000)).post(town.path, data={"what": "found"})
+    answer = TestClient(town.app, client=("192.0.2.99", 5000)).post(town.path, data={"what": "misuse"})
+    assert answer.status_code == 200
+    assert town.enrolled.whose(TAG) is None
+
+
+def test_what_nobody_settles_the_office_hears_again_and_only_that(town: Town) -> None:
+    def titles() -> list[str]:
+        town.labels.remind(town.state, town.now_us)
+        return [*town.told().get("yakuba", [])]
+
+    town.phone().post(town.path, data={"what": "misuse"})
+    town.told()
+    assert titles() == []
+    heard = []
+    for _ in range(100):
+        town.now_us += HOUR_US
+        heard += titles()
+    assert len(heard) == 6
+    assert all("届け出" in title for title in heard)
+    [report] = town.desk().get("/api/v1/label-reports").json()["reports"]
+    town.desk().post(f"/api/v1/label-reports/{report['id']}/settle", json={"how": "resume"})
+    town.told()
+    town.now_us += 100 * HOUR_US
+    assert titles() == []
+
+
 # --- Settling -----------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,7 @@ class Town:
         self.client = gateway.client(None, twilio=hooks)
         self.twilio = TwilioService(SID, TOKEN, [OURS], public_url=PUBLIC, client=self.client, now_us=lambda: gateway.now_us)
         (folder / "token").write_text(TOKEN)
+        (folder / "token").chmod(0o600)
         self.folder = folder
 
     def __enter__(self) -> "Town":

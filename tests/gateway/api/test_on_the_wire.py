@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +33,8 @@ def say(port: int, *pieces: bytes, is_all: bool = False) -> bytes:
             for piece in pieces:
                 wire.sendall(piece)
             if is_all:
-                wire.shutdown(socket.SHUT_WR)
+                with suppress(OSError):  # they may have hung up already; what they said before that is read all the same
+                    wire.shutdown(socket.SHUT_WR)
             while piece := wire.recv(65536):
                 had += piece
                 wire.settimeout(0.5)

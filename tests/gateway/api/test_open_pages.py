@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from gateway.deployments import Deployment, Deployments
 from gateway.flow.config import AreaConfig
 from gateway.open_data import OpenDataConfig
+from gateway.open_days import CapturesOpened
 from gateway.state import tables
 from tests.gateway.api.conftest import NOW_US, Gateway
 
@@ -37,8 +38,8 @@ def opened(content: bytes) -> list[dict[str, str]]:
 
 @pytest.fixture
 def town(gateway: Gateway) -> Gateway:
-    traps = Deployments([Deployment(node="kitayama-03", device="trap-11", kind="trap", place="北尾根", label="3番",
-                                    at=(36.1046, 140.0846))])  # fmt: skip
+    traps = Deployments([Deployment(node="kitayama-03", device=f"trap-{number}", kind="trap", place="北尾根", label="3番",
+                                    at=(36.1046, 140.0846)) for number in (11, 12, 13)])  # fmt: skip
     with gateway.state.write() as connection:
         connection.execute(tables.open_days.insert().values(
             area="asaichi", day=DAY["day"], body=json.dumps(DAY), published_us=NOW_US
@@ -51,6 +52,7 @@ def town(gateway: Gateway) -> Gateway:
             id="c-1", node="kitayama-03", device="trap-11", visit="v-1", species="イノシシ", sprung_us=visit["at_us"],
             opened_us=visit["at_us"], completed_us=NOW_US, completed_by="田中", weight_kg=43.5,
         ))  # fmt: skip
+    CapturesOpened(gateway.state, CONFIG, traps, gateway.deps.zone).run(NOW_US)
     gateway.insert(tables.alerts)
     gateway.insert(tables.alerts, id="a-2", node="watched", device="0" * 16, opening="0:2", kind="person")
     deps = replace(gateway.deps, open_data=CONFIG, areas={"asaichi": AREA}, deployments=traps)
@@ -83,7 +85,7 @@ def test_everybody_gets_the_hours_and_nobody_a_small_number(anybody: TestClient)
 
 def test_captures_say_a_month_a_square_and_a_kind_and_nothing_of_trap_or_hunter(anybody: TestClient) -> None:
     answer = anybody.get("/open/captures.csv")
-    assert opened(answer.content) == [{"month": "2026-04", "mesh": "54401026", "species": "イノシシ", "captures": "1"}]
+    assert opened(answer.content) == [{"month": "2026-04", "mesh": "5440102", "species": "イノシシ", "captures": "1"}]
     for path in ("captures.csv", "flow.csv", "flow.json", "catalog.json", ""):
         said = anybody.get(f"/open/{path}").text
         assert not [secret for secret in SECRETS if secret in said]

@@ -169,6 +169,23 @@ def test_a_board_shows_an_alert_and_not_who_was_told(town: Town) -> None:
     assert "told-mine" in town.client("farmer").get("/api/v1/alerts/a-mine").text
 
 
+def test_a_board_learns_of_no_name_of_who_answered(town: Town) -> None:
+    """Nor in what words: in the list, in the alert's history, in the table for spreadsheets, in a silence."""
+    said = {"why": "田中が向かいます"}
+    assert town.client("operator").post("/api/v1/alerts/a-mine/acknowledge", json=said).status_code == 200
+    quiet = {"match": {"kind": "trap"}, "until_us": NOW_US + HOUR_US, "why": "点検"}
+    assert town.client("operator").post("/api/v1/silences", json=quiet).status_code == 201
+    for path in ("alerts", "alerts/a-mine", "export/alerts.csv", "silences"):
+        shown = town.client("viewer").get(f"/api/v1/{path}")
+        assert shown.status_code == 200
+        assert not [name for name in ("田中", '"op"', ",op,") if name in shown.text], path
+        assert "op" in town.client("farmer" if path != "silences" else "officer").get(f"/api/v1/{path}").text
+    board = town.get("viewer", "alerts/a-mine")
+    assert (board["state"], board["acknowledged_by"]) == ("acknowledged", "contact:")
+    assert [(step["who"], step["why"]) for step in board["history"]][-1] == ("contact:", "")
+    assert town.get("farmer", "alerts/a-mine")["acknowledged_by"] == "op"
+
+
 # ---- Searches and pages, with people who are really told ----------------------------------------------
 
 

@@ -47,6 +47,7 @@ THEIRS: dict[tuple[str, Relation], tuple[dict[str, str], dict[str, str]]] = {
     ("page", GROUP): ({"id": "p-mine"}, {"id": "p-other"}), ("page", THINGS): ({"id": "p-other"}, {"id": "p-hana"}),
     ("device", GROUP): _TRAPS, ("device", JOB): _TRAPS, ("node", JOB): _NODES,
     ("watched", PERSON): _PEOPLE, ("case", PERSON): _CASES, ("case", CASE): _CASES,
+    ("contact", THINGS): ({"id": "x1"}, {"id": "k1"}),  # ids that the policy knows and no path takes: nobody is erased here
     ("capture", GROUP): _DOSSIERS, ("picture", GROUP): _PICTURES, ("picture", JOB): _PICTURES,
 }  # fmt: skip
 """What a route is about, and how somebody is tied to it -> the parameters of what is theirs, and of what is not."""

@@ -67,6 +67,16 @@ def test_each_day_one_line_that_agrees_with_the_trail(state: State, tmp_path: Pa
     assert (found.heads, found.fault) == (2, None)
 
 
+def test_a_clock_that_was_a_year_ahead_does_not_end_the_heads(state: State, tmp_path: Path) -> None:
+    file, phone = tmp_path / "heads.txt", Phone()
+    act(state)
+    chore = heads(state, phone, heads_file=file, heads_to="office")
+    for at_us in (NOW_US + 365 * DAY_US, NOW_US, NOW_US):
+        chore.run(at_us)
+    assert [line.split()[0] for line in file.read_text().splitlines()] == ["2027-06-03", "2026-06-03"]
+    assert [one["facts"]["day"] for one in phone.told] == ["2027-06-03", "2026-06-03"]
+
+
 def test_a_trail_that_was_rewritten_is_told_and_not_remembered(state: State, tmp_path: Path) -> None:
     file, phone = tmp_path / "heads.txt", Phone()
     act(state)

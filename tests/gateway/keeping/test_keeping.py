@@ -4,11 +4,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import insert, select
+from sqlalchemy.event import listen
+from sqlalchemy.exc import IntegrityError
 
 from gateway.cli import main
 from gateway.keeping.config import KeepConfig
@@ -25,7 +28,7 @@ NOW_US = 1_780_434_720_000_000
 DAY_US = 86_400 * 1_000_000
 GONE = (
     "alerts", "alert_history", "pages", "page_alerts", "answers", "notifications", "quarantine", "sessions", "login_links",
-    "ceremonies", "invitations", "search_sightings", "silences", "commands",
+    "ceremonies", "invitations", "search_sightings", "silences", "commands", "jobs", "job_nodes",
 )  # fmt: skip
 BOAR, WALKER, NOBODY_LOOKED, PROOF = "1" * 64, "2" * 64, "3" * 64, "4" * 64
 
@@ -103,6 +106,8 @@ def test_a_year_after_everything_what_was_told_is_gone_and_the_papers_stay(tmp_p
         with town.state.write() as connection:
             connection.execute(tables.pages.update().values(state="closed", closed_us=town.now_us))
             connection.execute(tables.alerts.update().values(state="resolved", resolved_us=town.now_us))
+            # One of no page, that nobody could be reached with: that it failed is no reason to keep it for ever.
+            connection.execute(tables.notifications.update().values(state="dead", page=None))
         before = rows_of(town)
         telemetry = Telemetry()
         Retention(town.state, KeepConfig(), None, telemetry).run(NOW_US + 400 * DAY_US)
@@ -112,6 +117,29 @@ def test_a_year_after_everything_what_was_told_is_gone_and_the_papers_stay(tmp_p
         for kept in ("visits", "captures", "recounts", "contacts", "watched", "tags", "audit"):
             assert after[kept] == before[kept], kept
         assert telemetry.removed.labels("alerts")._value.get() > 0
+
+
+def test_old_events_are_looked_for_while_others_may_write(tmp_path: Path) -> None:
+    """The table of events is the largest: to go through it under the one write lock would keep alarms waiting."""
+    with Searching(tmp_path) as town:
+        fill(town)
+        asked: list[str] = []
+        listen(town.state._engine, "before_cursor_execute", lambda _c, _u, statement, *_: asked.append(statement))
+        removed = Retention(town.state, KeepConfig()).run(NOW_US + 400 * DAY_US)
+        assert removed["sightings"] > 0
+        assert [row for row in town.rows(tables.events) if row["class"] == "sighting"] == []
+        begun = ""
+        for statement in asked:
+            begun = statement if statement.startswith("BEGIN") else begun
+            assert not (begun == "BEGIN IMMEDIATE" and "FROM events" in statement and "LIKE" in statement), statement
+
+
+def test_an_error_of_the_database_names_nobody(state: State) -> None:
+    """It is logged with where it happened; what was to be written are names, numbers and keys."""
+    row = {"id": "c", "name": "花山ハナ乃", "language": "ja", "created_us": 1, "created_by": "test"}
+    with pytest.raises(IntegrityError) as caught, state.write() as connection:
+        connection.execute(insert(tables.contacts), [row, row])
+    assert "花山" not in "".join(format_exception(caught.value))
 
 
 def test_what_is_open_does_not_go_by_its_age(tmp_path: Path) -> None:

@@ -259,3 +259,10 @@ def test_staff_with_an_account_is_called_by_its_name_and_who_was_erased_by_none(
         found = log_of(connection, HANA, "family-hana", "office")
     assert [(one.name, one.by) for one in found] == [(None, "gone"), ("佐藤", "office")]
     assert "市役所の佐藤さん" in said(town.client().get(page(more="/looks")).text)
+
+
+def test_a_clock_that_was_ahead_hides_no_look(town: Searching) -> None:
+    for at_us in (NOW_US + 365 * 24 * HOUR_US, NOW_US, NOW_US + MINUTE_US):
+        with town.state.write() as connection:
+            looked(connection, "token:tanaka", HANA, "place", "家族からの電話", at_us)
+    assert len(looks(town)) == 2

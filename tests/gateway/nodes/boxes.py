@@ -200,6 +200,7 @@ class Box:
         (folder / f"{name}.pem").write_text(certificate)
         pem = self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (folder / f"{name}-key.pem").write_bytes(pem)
+        (folder / f"{name}-key.pem").chmod(0o600)
         return folder / f"{name}.pem", folder / f"{name}-key.pem"
 
 

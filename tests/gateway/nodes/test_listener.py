@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,31 @@ def test_only_so_many_connections_are_held(here: Town, monkeypatch: pytest.Monke
         with tls_to(port) as one_too_many:
             assert hung_up(one_too_many)
         assert asked_for_the_time(first)
+
+
+def test_one_address_takes_not_all_connections_even_by_saying_nothing_at_all(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even TLS' first word: nobody counts those, and each costs memory for a minute."""
+    monkeypatch.setattr(server, "MOST_OF_ONE", 3)
+    with at_work(here) as port, tls_to(port) as first, ExitStack() as silent:
+        mute = [silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(4)]
+        for one in mute[2:]:
+            assert one.recv(1) == b"", "hung up on at once"
+        with socket.create_connection(("127.0.0.1", port), timeout=20, source_address=("127.0.0.2", 0)) as another:
+            another.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                another.recv(1)
+        assert asked_for_the_time(first)
+        for one in mute:
+            one.close()
+        for _ in range(100):  # until the gateway has heard that they are gone
+            try:
+                with tls_to(port) as later:
+                    assert asked_for_the_time(later)
+                break
+            except OSError:
+                continue
+        else:
+            pytest.fail("who has gone still counts")
 
 
 def test_no_plain_http(here: Town, port: int) -> None:

@@ -382,6 +382,7 @@ def test_who_was_put_out_and_came_back_before_the_broker_had_read_is_put_out_aga
 ) -> None:
     put_out: list[str] = []
     monkeypatch.setattr(ended_module, "put_out", lambda _broker, node: put_out.append(node))
+    monkeypatch.setattr(ended_module, "takes_client_ids", lambda _broker: True)
     Box().claimed(here, here.code())
     ends = Ended(here.state, GatewayBrokerConfig(url="mqtts://localhost:1"))
     claims.revoke(here.state, NODE, "stolen", here.now_us)
@@ -391,3 +392,57 @@ def test_who_was_put_out_and_came_back_before_the_broker_had_read_is_put_out_aga
     Box().claimed(here, here.code())
     ends.run(here.now_us + 1)
     assert len(put_out) == len(ended_module.AFTER_S), "whoever bears the name now is left alone"
+
+
+def test_a_broker_that_can_t_be_asked_is_said_once_and_does_not_hold_up_other_chores(
+    here: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+    failing = True
+
+    def takes(_: object) -> bool:
+        asked.append(1)
+        if failing:
+            raise OSError("nobody there")
+        return True
+
+    monkeypatch.setattr(ended_module, "takes_client_ids", takes)
+    ends = Ended(here.state, GatewayBrokerConfig(url="mqtts://localhost:1"))
+    for second in range(0, 90, 2):
+        ends.run(here.now_us + second * 1_000_000)
+    assert len(asked) == 3
+    ends.run(here.now_us - 1)
+    assert len(asked) == 4, "a clock that was set back is waited for by nobody"
+    failing = False
+    ends.run(here.now_us + 100_000_000)
+    assert [record.levelname for record in caplog.records if "none any more" in record.message] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.services
+def test_behind_a_listener_that_goes_by_certificates_the_gateway_says_so_and_leaves_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own session would be the one that it ends."""
+
+    def conf(home: Path, port: int) -> tuple[list[str | Path], Path]:
+        argv, pid = mosquitto_conf(home, port)
+        with (home / "broker.conf").open("a") as file:
+            file.write("use_username_as_clientid true\n")
+        return argv, pid
+
+    with started(tmp_path, conf) as broker:
+        claimed(broker, NODE, tmp_path)
+        folder = broker.town.folder
+        ours = GatewayBrokerConfig(
+            url=f"mqtts://localhost:{broker.port}", ca_file=folder / "ca.pem",
+            certificate_file=folder / "gateway.pem", key_file=folder / "gateway-key.pem",
+        )  # fmt: skip
+        ends = Ended(broker.town.state, ours)
+        ends.run(broker.town.now_us)
+        claims.revoke(broker.town.state, NODE, "stolen", broker.town.now_us)
+        with gateway_of(broker) as gateway:
+            for second in range(0, 600, 2):
+                ends.run(broker.town.now_us + second * 1_000_000)
+            assert gateway.hear(up_filters()[0])
+            assert gateway.gone.empty()
+    assert [record.levelname for record in caplog.records if "use_username_as_clientid" in record.message] == ["ERROR"]

@@ -257,6 +257,7 @@ def test_check_names_the_file_of_the_broker_that_is_wrong(
     settings[setting] = tmp_path / "bad.pem"
     if content is not None:
         settings[setting].write_text(content)
+        settings[setting].chmod(0o600)
     broker = ", ".join(f'{name} = "{file}"' for name, file in settings.items())
     path = written(tmp_path, broker=f'url = "mqtts://localhost:1", {broker}')
     assert re.search(said, told(capsys, "check", path, code=1)["faults"]["broker"])

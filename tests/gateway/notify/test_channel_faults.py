@@ -137,6 +137,7 @@ def settings(folder: Path, providers: Providers, timeout_s: float = 2.0) -> tupl
         ("twilio", providers.twilio.auth_token),
     ):
         (folder / name).write_text(secret)
+        (folder / name).chmod(0o600)
     return {
         "line": {"channel_secret_file": folder / "secret", "access_token_file": folder / "token", "url": providers.line.url,
                  "timeout_s": timeout_s},

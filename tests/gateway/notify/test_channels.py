@@ -25,6 +25,7 @@ def no_quota(_: LineConfig) -> Quota:
 
 def test_each_is_there_under_its_name(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("token-for-tests")
+    (tmp_path / "token").chmod(0o600)
     config = ChannelsConfig.model_validate(
         {
             "push": {"contact": "mailto:office@example.jp"},

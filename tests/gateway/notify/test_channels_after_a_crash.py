@@ -64,6 +64,7 @@ def next_life(state: State, name: str, channel: Channel) -> Any:
 @pytest.fixture
 def twilio(tmp_path: Path) -> Iterator[tuple[TwilioService, Account]]:
     (tmp_path / "token").write_text("token-for-tests")
+    (tmp_path / "token").chmod(0o600)
     with TwilioService(SID, "token-for-tests", [OURS], now_us=lambda: NOW_US) as service:
         said: dict[str, Any] = {"account_sid": SID, "auth_token_file": tmp_path / "token", "from": OURS, "url": service.url}
         account = Account(TwilioConfig(**said), PUBLIC)

@@ -34,6 +34,37 @@ def test_a_name_that_leads_inside_is_refused(address: str) -> None:
         Guard(resolver=leads_to(address)).target("https://evil.example/hook")
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["2130706433", "0177.0.0.1", "0x7f.0.0.1", "0x7f000001", "017700000001", "127.1", "127.0.1", "0", "2852039166", "0xa9fea9fe",
+     "0251.0376.0251.0376", "10.1", "012.0.0.1", "3232235777", "[::ffff:127.0.0.1]", "127.0.0.1.", "localhost."],
+)  # fmt: skip
+@pytest.mark.parametrize("port", ["", ":8443"])
+def test_an_address_inside_is_refused_however_it_is_written(host: str, port: str) -> None:
+    """By the system's own resolver, which understands all of these, or knows no such name."""
+    with pytest.raises((Blocked, OSError)):
+        Guard().target(f"https://{host}{port}/")
+    with pytest.raises((Blocked, OSError)):
+        Guard(allow_http=True, allow_loopback=True).target(f"http://{host}{port}/")
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0177.0.0.1", "0x7f000001", "127.1", "2852039166", "012.0.0.1"])
+def test_of_a_number_as_host_it_is_the_address_that_is_judged(host: str) -> None:
+    with pytest.raises(Blocked, match="leads to"):
+        Guard().target(f"https://{host}/")
+
+
+@pytest.mark.parametrize(("port", "is_one"), [("443", True), ("1", True), ("65535", True), ("0", False), ("65536", False),
+                                              ("-1", False), ("+443", False), ("4_43", False), ("x", False)])  # fmt: skip
+def test_a_port_is_a_number_that_somebody_can_listen_at(port: str, is_one: bool) -> None:
+    guard = Guard(resolver=leads_to(PUBLIC))
+    if is_one:
+        assert guard.target(f"https://chat.example:{port}/").port == int(port)
+    else:
+        with pytest.raises(Blocked):
+            guard.target(f"https://chat.example:{port}/")
+
+
 def test_one_address_inside_is_enough_to_refuse_them_all() -> None:
     with pytest.raises(Blocked):
         Guard(resolver=leads_to(PUBLIC, "10.0.0.1")).target("https://evil.example/")

@@ -41,7 +41,9 @@ class Desk:
         self.platform = LinePlatform(lambda _body, _headers: 200, limit=None, now_us=lambda: self.now_us)
         self.platform.__enter__()
         (folder / "secret").write_text(self.platform.secret + "\n")
+        (folder / "secret").chmod(0o600)
         (folder / "token").write_text(self.platform.token + "\n")
+        (folder / "token").chmod(0o600)
         self.config = LineConfig.model_validate(
             {
                 "channel_secret_file": folder / "secret",
@@ -258,6 +260,7 @@ def test_a_token_that_can_not_be_read_names_its_setting(tmp_path: Path, desk: De
         path = tmp_path / "missing"
         if text is not None:
             path.write_text(text)
+            path.chmod(0o600)
         with pytest.raises(ConfigError, match=r"channel\.line\.access_token_file"):
             Line(desk.config.model_copy(update={"access_token_file": path}), desk.quota, lambda: NOW_US)
 

@@ -123,6 +123,7 @@ def test_the_key_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> Non
 
 def test_a_damaged_key_is_named_and_never_replaced(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
+    (tmp_path / KEY_FILE).chmod(0o600)
     with pytest.raises(ConfigError, match=r"people\.folder: .*link\.key has 5 bytes, not 32"):
         open_link_key(tmp_path)
     assert (tmp_path / KEY_FILE).read_bytes() == b"short"

@@ -163,6 +163,7 @@ def encrypted(folder: Path) -> tuple[ssl.SSLContext, Path]:
 def test_starttls_and_the_password_before_the_mail(tmp_path: Path) -> None:
     context, ca_file = encrypted(tmp_path)
     (tmp_path / "password").write_text("geheim 1234\n")
+    (tmp_path / "password").chmod(0o600)
     said: dict[str, Any] = {"tls": "starttls", "username": "satomori", "password_file": tmp_path / "password"}
     with MailServer(tls=context, login=("satomori", "geheim 1234")) as server:
         assert isinstance(send(server, **said, ca_file=ca_file), Delivered)

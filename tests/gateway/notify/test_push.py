@@ -210,6 +210,7 @@ def test_the_key_is_made_once_for_its_owner_alone_and_kept(tmp_path: Path) -> No
 
 def test_a_damaged_key_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "vapid.pem").write_text("nonsense")
+    (tmp_path / "vapid.pem").chmod(0o600)
     with pytest.raises(ConfigError, match="no private key in PEM: restore it"):
         open_vapid(tmp_path, OFFICE)
     assert (tmp_path / "vapid.pem").read_text() == "nonsense"

@@ -55,6 +55,7 @@ def account(service: TwilioService, tmp_path: Path) -> Iterator[Account]:
 
 def open_account(service: TwilioService, folder: Path, token: str = TOKEN, **changed: Any) -> Account:
     (folder / "token").write_text(token + "\n")
+    (folder / "token").chmod(0o600)
     said = {"account_sid": SID, "auth_token_file": folder / "token", "from": OURS, "url": service.url, "timeout_s": 5}
     return Account(TwilioConfig(**{**said, **changed}), PUBLIC)
 

@@ -83,6 +83,7 @@ def test_the_body_is_one_flat_object_with_what_machines_want(receiver: Receiver)
 def test_a_receiver_with_the_secret_makes_the_same_sum(receiver: Receiver, tmp_path: Path) -> None:
     """As gateway/README.md tells receivers to do it."""
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
+    (tmp_path / "secret").chmod(0o600)
     hook = webhook(f"http://127.0.0.1:{receiver.server_port}/", secret_file=tmp_path / "secret")
     hook.send("n-1", "", MESSAGE)
     hook.close()
@@ -98,6 +99,7 @@ def test_a_secret_that_cannot_be_used_is_said_at_the_start(tmp_path: Path, conte
     path = tmp_path / "secret"
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o600)
     with pytest.raises(ConfigError, match=rf"contact\.farmers\.secret_file: .*{said}"):
         webhook("https://chat.example/", secret_file=path)
 

@@ -388,3 +388,17 @@ def test_a_receiver_at_home_that_was_never_heard_is_no_coverage() -> None:
     verdict = person.wait(2, alive=False)
     assert verdict is not None
     assert verdict.level == "firing"
+
+
+def test_where_a_tag_was_that_was_taken_away_is_forgotten_though_another_is_worn() -> None:
+    other = "ibeacon:0f:1:3"
+    both = Enrolled({ID: Watched(ID, "ハナさん", "family-hana", frozenset((HOME,)))}, {TAG: ID, other: ID})
+    person = Person(when="not_seen")
+    person.rule = Presence(PresenceConfig(type="presence", when="not_seen"), DEPLOYMENTS, both, TOKYO)
+    person.fact("tag_seen", HALL, tag=other, frames=60, rssi=-60)
+    person.wait(1)
+    assert person.memory["seen_at"] == "kominkan/tags"
+    person.rule = Presence(PresenceConfig(type="presence", when="not_seen"), DEPLOYMENTS, ENROLLED, TOKYO)
+    person.wait(1)
+    assert "kominkan" not in json.dumps(person.memory)
+    assert other not in json.dumps(person.memory)

@@ -42,6 +42,7 @@ def sqlite_config(tmp_path: Path) -> SqliteStoreConfig:
 def influxdb_config(tmp_path: Path) -> MakeInfluxdbConfig:
     token_file = tmp_path / "token"
     token_file.write_text("invented-token\n")
+    token_file.chmod(0o600)
 
     def make(url: str, timeout_s: float = 5) -> InfluxdbStoreConfig:
         return InfluxdbStoreConfig(

@@ -282,7 +282,7 @@ class TestConfig:
     def test_the_token_s_file_must_be_there(self, influxdb_config: MakeInfluxdbConfig, tmp_path: Path) -> None:
         config = influxdb_config("http://127.0.0.1:1")
         (tmp_path / "token").unlink()
-        with pytest.raises(ConfigError, match=r"store\.token_file .*token can't be read"):
+        with pytest.raises(ConfigError, match=r"store\.token_file: .*token can't be read"):
             open_store(config)
 
     @pytest.mark.parametrize("content", ["", "\n", "two words", "one\ntwo\n", "日本"])
@@ -291,6 +291,7 @@ class TestConfig:
     ) -> None:
         config = influxdb_config("http://127.0.0.1:1")
         (tmp_path / "token").write_text(content, encoding="utf-8")
+        (tmp_path / "token").chmod(0o600)
         with pytest.raises(ConfigError, match=r"store\.token_file") as caught:
             open_store(config)
         assert not content.strip() or content.strip() not in str(caught.value)

@@ -192,6 +192,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_login_links_account"), ["account"], unique=False)
 
     op.create_table(
+        "open_captures",
+        sa.Column("capture", sa.Text(), nullable=False),
+        sa.Column("month", sa.Text(), nullable=False),
+        sa.Column("mesh", sa.Text(), nullable=False),
+        sa.Column("species", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["capture"],
+            ["captures.id"],
+        ),
+        sa.PrimaryKeyConstraint("capture"),
+    )
+    op.create_table(
         "passkeys",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("account", sa.Text(), nullable=False),
