@@ -87,7 +87,7 @@ def signature(secret: bytes, body: bytes, at_s: int) -> str:
 
 
 def _secret(contact: str, path: Path) -> bytes:
-    setting = ".".join(("contact", contact, "secret_file"))
+    setting = f"contact.{contact}.secret_file"
     secret = read_secret(path, setting).strip()
     if len(secret) < SHORTEST_SECRET:
         raise ConfigError(f"{setting}: {path} holds less than {SHORTEST_SECRET} characters")

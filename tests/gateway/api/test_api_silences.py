@@ -24,8 +24,10 @@ def listed(gateway: Gateway, query: str = "") -> list[int]:
 def test_a_silence_says_what_how_long_why_and_who(gateway: Gateway) -> None:
     answer = made(gateway)
     assert answer.status_code == 201
-    [found] = gateway.client("viewer").get(PATH).json()["silences"]
+    [found] = gateway.client().get(PATH).json()["silences"]
     assert found == answer.json()
+    [on_a_wall] = gateway.client("viewer").get(PATH).json()["silences"]
+    assert on_a_wall == {**found, "created_by": "contact:"}, "a screen names nobody"
     assert {name: found[name] for name in ("match", "from_us", "until_us", "why", "created_by", "ended_us")} == {
         "match": {"kind": "trap"}, "from_us": NOW_US, "until_us": NOW_US + HOUR_US, "why": "わなの点検", "created_by": "tanaka",
         "ended_us": None,
