@@ -61,7 +61,7 @@ def test_the_open_routes_are_the_page_and_the_health(gateway: Gateway) -> None:
     shown = {"/", "/page.js", "/page.css", "/icon.svg", "/api/v1/health"}
     proved_by_what_they_bring = {f"/api/v1/push/{name}" for name in ("key", "subscriptions", "unsubscribe")} | {"/hooks/line"}
     only_with_push = {"/push.js", "/push-worker.js"}  # files without data
-    only_with_people = {"/f"}  # where a finder types what is written on a tag
+    only_with_people = {"/f", "/open"}  # /open: what is for everybody; /f: where a finder types what is written on a tag
     assert shown | proved_by_what_they_bring | only_with_push | only_with_people == OPEN
     for path in shown:
         assert client.get(path).status_code == 200, path
