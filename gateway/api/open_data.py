@@ -12,7 +12,7 @@ The same facts give the same bytes, and an ETag.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -21,7 +21,7 @@ from gateway.accounts.limits import Limits, asker
 from gateway.api.deps import Deps
 from gateway.api.problems import Problem
 from gateway.csvs import MEDIA_TYPE, Cell, whole
-from gateway.open_data import LICENCES, OpenDataConfig, OpenDay, Sum
+from gateway.open_data import LICENCES, OpenDataConfig, OpenDay
 from gateway.open_data import Cell as OpenCell
 from gateway.open_days import newest_published, published, published_captures
 from gateway.pages import language_of, render
@@ -110,15 +110,18 @@ def _flow_rows(day: OpenDay) -> Iterator[Sequence[Cell]]:
     for hour in day["hours"]:
         came, left = _cells(hour["came"]), _cells(hour["left"])
         yield day["area"], day["label"], "hour", hour["start"], *came, *left, hour["coverage_percent"]
-    yield day["area"], day["label"], "day", day["day"], *_sums(day["came"]), *_sums(day["left"]), day["coverage_percent"]
+    yield day["area"], day["label"], "day", day["day"], *_sums(day, "came"), *_sums(day, "left"), day["coverage_percent"]
 
 
 def _cells(cell: OpenCell) -> tuple[int | None, str]:
     return cell["people"], cell["state"]
 
 
-def _sums(total: Sum) -> tuple[int, str]:
-    """The day's sum; where it would tell, what its shown hours come to, and that it is this."""
+def _sums(day: OpenDay, way: Literal["came", "left"]) -> tuple[int | None, str]:
+    """The day's sum; where it would tell, what its shown hours come to, and that it is this. None where all is unknown."""
+    if all(hour[way]["state"] == "unknown" for hour in day["hours"]):
+        return None, "unknown"
+    total = day[way]
     return (total["at_least"], "at_least") if total["people"] is None else (total["people"], "number")
 
 

@@ -40,7 +40,8 @@ def files(config: GatewayConfig) -> list[File]:
     found: list[File] = []
     if config.people is not None:
         found.append(_contacts(config))
-    if "tags" in kinds or any(rule.type == "presence" for rule in config.rule.values()):
+    # Tags are enrolled in the state database, not here: one file too many is struck out, one too few is not noticed.
+    if config.people is not None or "tags" in kinds or any(rule.type == "presence" for rule in config.rule.values()):
         found.append(_watched(config))
     if "camera" in kinds:
         found.append(_pictures(config))

@@ -2,7 +2,8 @@
 
 Eight characters and a check character, of 31 that can't be taken for each other. A label says nothing of who carries the tag: it
 is drawn by chance. Who reports that a tag is where it should not be stops it: what is heard of it is dropped from then on,
-before it is stored, until an officer decides. Only while its person is searched for it goes on, and the office decides at once.
+before it is stored, until an officer decides. Only while its person is searched for, or an alert says that they left or are not
+heard of, it goes on, and the office decides at once.
 """
 
 import re
@@ -16,10 +17,11 @@ from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
 from gateway.audit import record
 from gateway.keeping.erase import erase_tag
 from gateway.mimamori.consent import end_labels, is_searched_for
+from gateway.mimamori.enrolled import WATCHED
 from gateway.mimamori.search import Pager
 from gateway.notify.message import Severity
 from gateway.state import State
-from gateway.state.tables import label_reports, labels, pages, tags, watched
+from gateway.state.tables import alerts, label_reports, labels, pages, tags, watched
 
 LABEL = "label"
 """The kind, and the route, of its pages."""
@@ -127,8 +129,8 @@ class Labels:
         before = connection.scalars(today).all()
         tag = connection.execute(select(tags).where(tags.c.tag == row.tag)).first() if row.tag else None
         person = None if tag is None else connection.execute(select(watched).where(watched.c.id == tag.watched)).first()
-        is_searched = person is not None and is_searched_for(connection, person.id)
-        stops = what == "misuse" and tag is not None and tag.stopped_us is None and not is_searched
+        is_missed = person is not None and _is_missed(connection, person.id)
+        stops = what == "misuse" and tag is not None and tag.stopped_us is None and not is_missed
         if before.count(what) >= MOST_REPORTS_A_DAY and not stops:
             return None
         said = {"label": label, "what": what, "at_us": now_us, "words": words.strip()[:MOST_WORDS],
@@ -140,7 +142,7 @@ class Labels:
                 to = [*([person.family] if person is not None else []), *self._the_office()]
                 self._tell(connection, report, person, "label.found", to, now_us, "warning")
             return Outcome(report, is_stopped=tag is None or tag.stopped_us is not None)
-        if is_searched:
+        if is_missed:
             if rings:
                 self._tell(connection, report, person, "label.misuse_in_search", self._the_office(), now_us, "critical")
             return Outcome(report, is_stopped=tag is not None and tag.stopped_us is not None)
@@ -208,8 +210,8 @@ class Labels:
         tag = select(labels.c.tag).where(labels.c.label == row.label).scalar_subquery()
         mine = select(watched).join(tags, tags.c.watched == watched.c.id).where(tags.c.tag == tag)
         person = connection.execute(mine).first()
-        is_searched = person is not None and is_searched_for(connection, person.id)
-        moment = "label.misuse_in_search" if is_searched else "label.misuse"
+        is_missed = person is not None and _is_missed(connection, person.id)
+        moment = "label.misuse_in_search" if is_missed else "label.misuse"
         passed = sum(now_us >= row.at_us + after_us for after_us in AGAIN_US)
         self._tell(connection, id_, person, moment, self._the_office(), now_us, "critical", key=f"again/{passed}", when=row.at_us)
 
@@ -247,3 +249,10 @@ class Labels:
 
 def _about(person: Row[Any] | None) -> dict[str, Any]:
     return {} if person is None else {"watched": person.id, "who": person.name}
+
+
+def _is_missed(connection: Connection, id_: str) -> bool:
+    """Whether their tag is what they may be found by now. Stopped, it would end the alert that sends somebody to look."""
+    theirs = select(alerts.c.id).where(alerts.c.node == WATCHED, alerts.c.device == id_, alerts.c.state != "resolved")
+    away = theirs.where(alerts.c.fired_us.is_not(None), alerts.c.severity == "critical")
+    return is_searched_for(connection, id_) or connection.scalar(away.limit(1)) is not None

@@ -243,6 +243,23 @@ def test_in_a_search_it_is_not_stopped_by_itself_and_the_reporter_is_not_told_ot
     assert town.enrolled.whose(TAG) is None
 
 
+def test_while_an_urgent_alert_of_theirs_is_open_it_is_not_stopped_by_itself(town: Town) -> None:
+    with town.state.write() as connection:
+        connection.execute(
+            insert(tables.alerts).values(
+                id="left-home", rule="left", kind="watched", severity="critical", node="watched", device=HANA, opening="o",
+                state="acknowledged", since_us=town.now_us, late=False, summary="left_home", fired_us=town.now_us, version=2,
+            )
+        )  # fmt: skip
+    town.phone().post(town.path, data={"what": "misuse"})
+    assert town.enrolled.whose(TAG) == HANA
+    assert "まだ止めていません" in town.last("yakuba").body
+    with town.state.write() as connection:
+        connection.execute(update(tables.alerts).values(state="resolved"))
+    town.phone().post(town.path, data={"what": "misuse"})
+    assert town.enrolled.whose(TAG) is None
+
+
 def test_again_and_again_rings_three_times_and_then_it_is_enough(town: Town) -> None:
     phone, titles = town.phone(), []
     for number in range(22):

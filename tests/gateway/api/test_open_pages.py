@@ -64,6 +64,19 @@ def anybody(town: Gateway) -> TestClient:
     return town.client(None)
 
 
+def test_the_sum_of_a_day_of_which_nothing_is_known_is_unknown_and_no_zero(town: Gateway, anybody: TestClient) -> None:
+    none = {"at_least": 0, "people": None}
+    unknown = {"state": "unknown", "people": None}
+    hour = {"start": "2026-05-21T01:00+09:00", "coverage_percent": 0, "came": unknown, "left": unknown}
+    day = {**DAY, "day": "2026-05-21", "coverage_percent": 0, "hours": [hour, hour], "came": none, "left": none}
+    with town.state.write() as connection:
+        connection.execute(tables.open_days.insert().values(
+            area="asaichi", day=day["day"], body=json.dumps(day), published_us=NOW_US
+        ))  # fmt: skip
+    [row] = [row for row in opened(anybody.get("/open/flow.csv").content) if (row["kind"], row["start"]) == ("day", "2026-05-21")]
+    assert (row["came"], row["came_state"], row["left"], row["left_state"]) == ("", "unknown", "", "unknown")
+
+
 def test_everybody_gets_the_hours_and_nobody_a_small_number(anybody: TestClient) -> None:
     answer = anybody.get("/open/flow.csv")
     assert answer.status_code == 200
