@@ -120,7 +120,7 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(MAKE) check
 	exec $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
 
-check: ## lint, formatting, types, import rules, catalogues, known weaknesses; writes build/sbom.json
+check: ## lint, types, import rules, catalogues, known weaknesses
 	$(call setup,dev)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
