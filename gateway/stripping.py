@@ -257,7 +257,7 @@ def _avi(content: Bytes) -> list[Piece]:
         return []
     pieces: list[Piece] = []
     for kind, at, end, _ in _chunks(content, 0, len(content)):
-        if kind != b"RIFF" or content[at + 8 : at + 12] not in (b"AVI ", b"AVIX"):
+        if kind != b"RIFF" or content[at + 8 : min(at + 12, end)] not in (b"AVI ", b"AVIX"):
             break
         inside = _avi_list(content, at, end, 0)
         if inside is None:
@@ -275,7 +275,7 @@ def _avi_list(content: Bytes, at: int, end: int, depth: int) -> list[Piece] | No
     for kind, start, stop, following in _chunks(content, at + 12, end, _MOST_FRAMES if is_film else _MOST_CHUNKS):
         if kind == b"\0\0\0\0":
             break
-        name = content[start + 8 : start + 12] if kind == b"LIST" else b""
+        name = content[start + 8 : min(start + 12, stop)] if kind == b"LIST" else b""  # a list may be too short for one
         if kind == b"strh" and name == b"" and content[start + 8 : start + 12] not in (b"vids", b"auds"):
             return None
         if (name in _AVI_KEPT or name in _AVI_FILM) and depth < 4:

@@ -190,6 +190,15 @@ def test_an_avi_leaves_without_its_words_and_nothing_in_it_moves() -> None:
     assert strip(avi(b"txts"), "video/x-msvideo") == b""
 
 
+def test_a_list_too_short_for_its_own_name_leaves_as_zeros() -> None:
+    content = avi()
+    at = content.index(b"strl") - 4
+    left = strip(content[:at] + bytes(4) + content[at + 4 :], "video/x-msvideo")
+    assert len(left) == len(content) - len(SECRET)
+    assert strip(left, "video/x-msvideo") == left
+    assert strip(b"RIFF" + bytes(4) + b"AVI ", "video/x-msvideo") == b""
+
+
 WHOLE = {
     "image/jpeg": HIDES["Exif with a position"], "image/png": saved("PNG", exif=exif()), "video/x-msvideo": avi(),
     "image/webp": saved("WEBP", picture("RGBA"), exif=exif(), xmp=SECRET), "video/mp4": film(), "video/quicktime": film(),
