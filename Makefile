@@ -103,7 +103,7 @@ export SETUP VENV
 export WANTED_PYTHON = $(PYTHON)
 
 # --- Targets ----------------------------------------------------------------------------------------
-.PHONY: help demo test check format bench bench-edge soak lock clean
+.PHONY: help demo web wheel api test check format bench bench-edge soak lock clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."] [PYTHON=python3.X]'
@@ -112,12 +112,29 @@ help: ## show this list
 
 demo: ## set everything up and run it, e.g. ARGS="--for 30 --json"
 	$(call setup,demo)
+	$(WEB) >&2
 	exec $(BIN)/satomori-sim demo $(ARGS)
+
+# The pages: Node from .venv, its packages from the lock. Quick where nothing has changed.
+WEB = $(BIN)/python hatch_build.py
+web: ## build the pages in dashboards/web
+	$(call setup,demo)
+	$(WEB)
+
+wheel: ## make dist/*.whl, for a Pi or a gateway, with the pages in it
+	$(call setup,demo)
+	$(BIN)/python -m hatchling build -t wheel
+
+api: ## describe the API anew for the pages, after a change of a route
+	$(call setup,demo)
+	$(BIN)/python -m gateway.api.openapi >dashboards/web/openapi.json.new
+	mv dashboards/web/openapi.json.new dashboards/web/openapi.json
 
 test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(call setup,dev)
 	sh .ci/services >&2
 	$(MAKE) check
+	$(WEB) >&2
 	exec $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
 
 check: ## lint, types, import rules, catalogues, known weaknesses
@@ -126,6 +143,7 @@ check: ## lint, types, import rules, catalogues, known weaknesses
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(WEB) check >&2
 	$(BIN)/python -m pytest --quiet tests/gateway/words/test_catalogues.py
 	$(BIN)/python .ci/audit
 
@@ -160,6 +178,7 @@ lock: ## lock requirements/*.txt anew, e.g. ARGS="--upgrade"
 	$(UV_COMPILE) --extra sim --group build --constraint requirements/dev.txt --output-file requirements/demo.txt >&2
 	$(UV_COMPILE) --extra gateway --constraint requirements/dev.txt --output-file requirements/gateway.txt >&2
 	$(UV_COMPILE) --extra gateway --extra voice --constraint requirements/dev.txt --output-file requirements/gateway-voice.txt >&2
+	$(UV_COMPILE) --extra gateway --extra reports --constraint requirements/dev.txt --output-file requirements/gateway-reports.txt >&2
 	$(UV_COMPILE) --extra edge --constraint requirements/dev.txt --output-file requirements/edge.txt >&2
 	$(UV_COMPILE) --extra edge --extra ble --constraint requirements/dev.txt --output-file requirements/edge-ble.txt >&2
 	$(UV_COMPILE) --extra edge --extra classify --constraint requirements/dev.txt --output-file requirements/edge-classify.txt >&2
@@ -167,5 +186,5 @@ lock: ## lock requirements/*.txt anew, e.g. ARGS="--upgrade"
 	if grep -n '://' requirements/*.txt >&2; then echo 'satomori: an address got into requirements/' >&2; exit 1; fi
 
 clean: ## remove .venv, builds and caches (no recorded data)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist dashboards/web/dist dashboards/web/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from edge.clock import Clock
 from edge.config import CLOCK
 from edge.contract.broker import BrokerConfig
-from edge.contract.events import DeviceDown, DeviceUp, RecordClass, TagSeen
+from edge.contract.events import AlarmTest, DeviceDown, DeviceUp, RecordClass, TagSeen
 from edge.contract.messages import MAX_RECORDS, Ack, Applied, Birth, BornDevice, State, encode
 from edge.contract.topics import Channel, Topic, down_filter, parse, topic_for
 from edge.errors import OutboxError
@@ -172,7 +172,7 @@ class Agent(Listener):
             self._leave(reason)
             self._link.stop()
 
-    # What `care` uses, while the agent runs.
+    # What `care` and the self-test use, while the agent runs.
 
     async def exchange(self, drivers: Mapping[str, tuple[str, Driver]]) -> None:
         """From now on these devices. One whose driver is the same object goes on undisturbed; the others are closed before any
@@ -189,6 +189,19 @@ class Agent(Listener):
         """Closes a device of `drivers` and opens it again."""
         await self._end([device])
         self._begin(device)
+
+    def devices(self) -> list[BornDevice]:
+        """Those that somebody installed, and those that speak through them, as a birth says them."""
+        return [*born(self.drivers), *(self.care.children() if self.care else ())]
+
+    def test_alarm(self, device: str, token: str) -> int:
+        """Makes a test alarm durable, which then goes the way of every alarm; its seq. OutboxError when it can't be written."""
+        self._take(Happened(self._clock.now(), AlarmTest(device=device, token=token)))
+        return self._outbox.next_seq - 1
+
+    def waits(self, seq: int) -> bool:
+        """Whether the gateway has not answered for this record yet."""
+        return bool(self._outbox.rows([seq]))
 
     def use_broker(self, config: BrokerConfig) -> None:
         """Says goodbye to the present broker and connects by this configuration."""
@@ -359,7 +372,7 @@ class Agent(Listener):
             first=outbox.first_seq,
             oldest=outbox.oldest_seq,
             next=outbox.next_seq,
-            devices=[*born(self.drivers), *(self.care.children() if self.care else ())],
+            devices=self.devices(),
             config=self.care.applied if self.care else None,
         )
         self.say(Channel.BIRTH, encode(birth), retain=True)

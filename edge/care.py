@@ -13,16 +13,20 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from edge.agent import Agent, Driver
+from edge.agent import VERSION, Agent, Driver
 from edge.clock import Clock
 from edge.commands import Commands, failed
 from edge.config import EdgeConfig
 from edge.contract.messages import Applied, BornDevice, encode
+from edge.contract.metrics import METRICS
+from edge.contract.names import is_hex16
 from edge.contract.remote import Command, Desired, Expected, Result
 from edge.contract.topics import Channel, Topic
 from edge.errors import ConfigError, OutboxError
 from edge.expected import ExpectedTags
+from edge.hardware import machine
 from edge.hardware.led import blinking
+from edge.hardware.modem import Modem
 from edge.signature import Distrusted, believed
 from edge.twin import Document, Twin, merged
 
@@ -33,6 +37,8 @@ SETTLE_S = 3.0
 
 ASK_AGAIN_S = 10.0
 IDENTIFY_S = 10.0
+MODEM_US = 30_000_000
+"""So long a modem's signal is as good as new: it measures no more often."""
 PICTURE_S = 30.0
 
 _Statement = TypeVar("_Statement", bound=BaseModel)
@@ -72,6 +78,9 @@ class RemoteCare:
         self._distrusted: set[Channel] = set()
         self._old = 0
         self._blinking = False
+        self._modem = Modem()
+        self._modem_said: tuple[float | None, int] | None = None  # dBm, and when: time since boot, µs
+        self._asking_modem: asyncio.Task[None] | None = None
 
     # What the agent tells
 
@@ -227,6 +236,9 @@ class RemoteCare:
         if command.id != topic.id:
             log.error("command %s came on the topic of %s; ignored", command.id, topic.id)
             return
+        if command.name == "ping":  # it changes nothing: no memory and no clock need to vouch for it, and no disk holds it up
+            self._agent.say(Channel.RESULT, encode(Result(state="done", rssi_dbm=self._rssi_dbm())), command.id)
+            return
         try:
             result = self._commands.begin(command, self._means.clock.now(), self._means.clock_state())
         except OSError as error:  # it was not begun, and comes again
@@ -247,12 +259,17 @@ class RemoteCare:
             match command.name:
                 case "identify":
                     return self._identify()
+                case "test_alarm":
+                    return self._test_alarm(command)
                 case "take_picture":
                     return await self._take_picture(command.device)
                 case "restart_device":
                     return await self._restart(command.device)
                 case "upload_diagnostics":
                     return Result(state="done", media=self._means.shelve())
+                case _:
+                    reason = f"satomori-edge {VERSION} knows no command {command.name}; bring this node up to date"
+                    return Result(state="refused", reason=reason)
         except OutboxError:
             raise
         except OSError as error:
@@ -260,6 +277,33 @@ class RemoteCare:
         except Exception as error:
             log.exception("command %s failed", command.id)
             return failed(repr(error))
+
+    def _rssi_dbm(self) -> int | None:
+        """How the node hears its network, at once. A modem is asked beside that, for the pings that follow: it takes its time."""
+        dbm = machine.wifi_rssi_dbm()
+        if dbm is None:
+            now_us = self._means.clock.now().mono_us
+            if self._modem_said is not None and now_us - self._modem_said[1] < MODEM_US:
+                dbm = self._modem_said[0]
+            elif self._asking_modem is None or self._asking_modem.done():
+                self._asking_modem = self._tasks.create_task(self._ask_modem())
+        metric = METRICS["uplink_rssi"]
+        return round(dbm) if dbm is not None and metric.low <= dbm <= metric.high else None
+
+    async def _ask_modem(self) -> None:
+        dbm = await self._modem.rssi_dbm()
+        self._modem_said = (dbm, self._means.clock.now().mono_us)
+
+    def _test_alarm(self, command: Command) -> Result:
+        there_are = [one.device for one in self._agent.devices()]
+        if command.device not in there_are:
+            return Result(
+                state="refused", reason=f"no device {command.device or 'named'}; there are: {', '.join(there_are)}"[:200]
+            )
+        if not is_hex16(command.id):
+            return Result(state="refused", reason="a test alarm's token is its command's id, so that has to be 16 hex digits")
+        self._agent.test_alarm(command.device, command.id)
+        return Result(state="done")
 
     def _identify(self) -> Result:
         if not self._blinking:

@@ -36,7 +36,7 @@ from edge.errors import DeviceError, OutboxError
 from edge.hardware import machine
 from edge.identity import certificate
 from edge.media import RESERVE_BYTES, MediaFolder
-from edge.outbox import Outbox
+from edge.outbox import LEAST_BYTES, Outbox
 from edge.records import Site
 from edge.screen import Finding, Text
 from edge.timekeeper import Timekeeper
@@ -56,9 +56,6 @@ WEAK_DBM = -75
 
 HANGS_UP_S = 2.0
 """A broker that doesn't want a certificate says so within this after the handshake (RFC 8446, 4.4.2.4 and 6.2)."""
-
-LEAST_BYTES = 32 * 1024 * 1024
-"""With less than this the outbox is about to stop."""
 
 
 class Tries(NamedTuple):

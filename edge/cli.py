@@ -30,6 +30,7 @@ from edge.hardware.systemd import notify, watchdog_s
 from edge.media import MediaFolder
 from edge.outbox import Outbox
 from edge.records import Site
+from edge.self_test import SelfTest
 from edge.timekeeper import Timekeeper, set_clock_to_floor
 from edge.twin import Twin
 from edge.uplink import MqttLink, make_client
@@ -65,6 +66,13 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument("--gateway", metavar="URL", help="https://host:port of the gateway; the QR code says it, too.")
             command.add_argument(
                 "--state", type=Path, default=STATE, metavar="DIR", help=f"The state folder; {STATE} when absent."
+            )
+            command.add_argument(
+                "--self-test-pin",
+                type=int,
+                choices=range(28),
+                metavar="PIN",
+                help="BCM number of the self-test's button, if any.",
             )
         else:
             command.add_argument("config", type=Path, help="edge.toml")
@@ -102,7 +110,7 @@ def _claim(arguments: argparse.Namespace) -> int:
     url = arguments.gateway or url
     if url is None:
         raise ConfigError("--gateway: say https://host:port of the gateway, or give the whole text of the QR code as CODE")
-    node = identity.claim(code, url, arguments.state)
+    node = identity.claim(code, url, arguments.state, arguments.self_test_pin)
     path = arguments.state / "edge.toml"
     try:
         runs = status.ask(arguments.state) is not None
@@ -231,6 +239,9 @@ async def _live(base: EdgeConfig, recent: RecentLog) -> int:
         care = RemoteCare(agent, means, base, config, twin, Commands(state / "commands.json"), expected)
         agent.care = care
         works = [agent.run(), status.tell(state, tell), _alive()]
+        if base.self_test is not None:
+            button = SelfTest(base.self_test, agent, clock, state, clock.clock_state, lambda: outbox.waiting)
+            works.append(button.run())
         if uploader is not None:
             works.append(uploader.run())
         if base.remote is not None:

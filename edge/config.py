@@ -14,6 +14,8 @@ from edge.errors import ConfigError
 
 CLOCK = "clock"
 """The device that the agent itself is: see edge.timekeeper."""
+SELF_TEST = "self_test"
+"""The section; no device can be called so."""
 
 
 class NodeConfig(BaseModel):
@@ -60,6 +62,19 @@ class RemoteConfig(BaseModel):
     )
 
 
+class SelfTestConfig(BaseModel):
+    """`[self_test]`: the button by which a node tests itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pin: Annotated[int, Field(ge=0, le=27)] = Field(
+        description="BCM number of the button's pin; it stands between that and ground."
+    )
+    device: Name | None = Field(
+        None, description="Whose test alarm it writes; absent: the first trap's, or the first device's where there is no trap."
+    )
+
+
 class EdgeConfig(BaseModel):
     """All of edge.toml."""
 
@@ -70,6 +85,7 @@ class EdgeConfig(BaseModel):
     outbox: OutboxConfig = OutboxConfig()
     media: MediaConfig | None = Field(None, description="Absent: pictures stay on the node until it is set.")
     remote: RemoteConfig | None = Field(None, description="Absent: nobody can change this node from afar.")
+    self_test: SelfTestConfig | None = Field(None, description="Absent: there is no button by which this node tests itself.")
     device: dict[Name, DeviceConfig] = Field(min_length=1, description="The devices on this node, by name.")
 
 
@@ -101,6 +117,8 @@ def checked(document: object, where: str = "") -> EdgeConfig:
 def _taken_twice(config: EdgeConfig) -> list[str]:
     """The names, pins, serial ports, adapters and folders that two devices, or one device twice, would take from each other."""
     owners: dict[tuple[str, object], tuple[str, str]] = {}
+    if config.self_test:
+        owners["pin", config.self_test.pin] = (SELF_TEST, "pin")
     faults = []
     for name, device in config.device.items():
         for field in type(device).model_fields:
@@ -109,7 +127,8 @@ def _taken_twice(config: EdgeConfig) -> list[str]:
             for kind in {"pin", "port", "folder", "adapter"}.intersection(field.split("_")):
                 owner = owners.setdefault((kind, value), (name, field))
                 if value is not None and owner != (name, field):
-                    faults.append(f"device.{name}.{field}: {value} belongs to device.{owner[0]} already")
+                    whose = owner[0] if owner[0] == SELF_TEST else f"device.{owner[0]}"
+                    faults.append(f"device.{name}.{field}: {value} belongs to {whose} already")
     faults += _names_taken_twice(config)
     return faults
 

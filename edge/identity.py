@@ -119,12 +119,14 @@ def invitation(text: str) -> Invitation:
         raise ConfigError(f"CODE: {error}") from error
 
 
-def claim(code: str, url: str, state: Path) -> str:
+def claim(code: str, url: str, state: Path, self_test_pin: int | None = None) -> str:
     """Makes a key on this device, proves the code to the gateway, and writes what it answers as this node's identity.
 
     The server's certificate is NOT verified: a new node has no authority to check it by, and perhaps no right clock. The code,
     which never travels, authenticates both sides instead: only who knows it can answer with the right MAC. What somebody in
     between could still do is to read the answer, and with it the token that pictures are uploaded with; not the key.
+
+    `self_test_pin`: where this box has its self-test's button, if no device that the gateway gives has that pin.
 
     Returns the node's name. ClaimRefused when the code or the answer can't be used, Unreachable when it may work later, OSError
     when the disk fails. An identity that was there before stays until the new one is complete.
@@ -140,7 +142,7 @@ def claim(code: str, url: str, state: Path) -> str:
             raise ClaimRefused(
                 f"{error}\nThis box is node {node} already, and stays it. If this code made it so, there is nothing left to do."
             ) from error
-        files = _files(said, begun.key, state)
+        files = _files(said, begun.key, state, self_test_pin)
         remember(state, said.now)
         for name in SAID_FROM_AFAR:
             (state / name).unlink(missing_ok=True)
@@ -327,7 +329,7 @@ def _believed_identity(body: bytes, code: str, begun: _Begun) -> Identity:
     return identity
 
 
-def _files(identity: Identity, key: str, state: Path) -> dict[str, bytes]:
+def _files(identity: Identity, key: str, state: Path, self_test_pin: int | None) -> dict[str, bytes]:
     folder = state.absolute() / FOLDER
     document: dict[str, Any] = {
         "node": {"name": identity.node, "state": str(state.absolute())},
@@ -349,6 +351,14 @@ def _files(identity: Identity, key: str, state: Path) -> dict[str, bytes]:
         # The code is spent by now. A node that can be reached can be given other devices; one without identity needs a visit.
         log.error("the gateway gave devices that this version can't run; beginning with none but the node itself: %s", error)
         document["device"] = {"node": {"type": "node_health"}}
+    if self_test_pin is not None:
+        with_button = {"self_test": {"pin": self_test_pin}} | document
+        try:
+            checked(with_button)
+        except ConfigError as error:
+            log.error("this node has no button for its self-test: %s", error)
+        else:
+            document = with_button
     try:
         checked(document)
         written = toml(document)

@@ -42,6 +42,8 @@ CREATE TABLE quarantine (
 QUARANTINE_ROWS = 10_000
 MAX_BYTES = 1 << 30
 """1 GiB: ten times what 30 days of a busy node need, an eighth of a small card."""
+LEAST_BYTES = 32 * 1024 * 1024
+"""With less than this left on the disk it is about to stop."""
 APART_MS = 2
 """Readings of one series are at least so far apart. The gateway may re-time batches by the monotonic clock, which moves against
 UTC: two neighbours by less than a millisecond, so that one of distance would not be enough."""

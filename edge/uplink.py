@@ -7,6 +7,7 @@ thread touches the socket.
 
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -218,7 +219,13 @@ class MqttLink:
 
 
 class _Client(mqtt.Client):
-    """paho's, which would otherwise make room for whatever length a packet announces."""
+    """paho's, which would otherwise make room for whatever length a packet announces, and hold answers back."""
+
+    def _create_socket_connection(self) -> socket.socket:
+        sock = super()._create_socket_connection()
+        # Else the kernel keeps an answer for some 40 ms, until the broker has acknowledged the PUBACK before it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if bufsize > MAX_PACKET:

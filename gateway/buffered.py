@@ -7,6 +7,7 @@ select() can see: wait by `BufferedClient.wait`. What is sent waits in memory un
 """
 
 import select
+import socket
 import ssl
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -178,6 +179,12 @@ class BufferedClient(mqtt.Client):
     on_published: Callable[[Published], None] | None = None
     """Gets every message, `on_message` only those that paho had to read itself."""
 
+    def _create_socket_connection(self) -> socket.socket:
+        sock = super()._create_socket_connection()
+        # What belongs together is written together already; the kernel need not wait for more.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
     def _create_socket(self) -> BufferedSocket:
         return BufferedSocket(super()._create_socket())
 
@@ -191,8 +198,11 @@ class BufferedClient(mqtt.Client):
         sock = self._buffered()
         return sock is not None and (sock.pending or sock.ended or sock.packet() is not None)
 
-    def wait(self, timeout_s: float) -> tuple[bool, bool]:
-        """Waits until there is something to read, or something waits and can be written: (readable, writable)."""
+    def wait(self, timeout_s: float, bell: int) -> tuple[bool, bool]:
+        """Waits until there is something to read, or something waits and can be written: (readable, writable).
+
+        It waits no longer when the file number `bell` becomes readable, either.
+        """
         sock, buffered = self.socket(), self._buffered()
         if sock is None:
             return False, False
@@ -200,7 +210,8 @@ class BufferedClient(mqtt.Client):
         ahead = self.ahead
         poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of this one
         poll.register(sock, select.POLLIN | (select.POLLOUT if behind else 0))
-        found = sum(flags for _, flags in poll.poll(0 if ahead else timeout_s * 1000))
+        poll.register(bell, select.POLLIN)
+        found = sum(flags for number, flags in poll.poll(0 if ahead else timeout_s * 1000) if number != bell)
         ended = found & (select.POLLERR | select.POLLHUP)
         return bool(ahead or ended or found & select.POLLIN), bool((ended and behind) or found & select.POLLOUT)
 

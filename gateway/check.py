@@ -1,16 +1,19 @@
 """`satomori-gateway check`: opens each thing the configuration names, and says of each what is wrong."""
 
+import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from edge.contract.broker import parse_url
-from gateway.alerting.route import FAMILY, route_for
+from gateway.alerting.route import FAMILY, Match, route_for
 from gateway.alerting.route import Channel as AlertChannel
+from gateway.api import web
 from gateway.api.tokens import read_tokens
 from gateway.clock import behind_us
 from gateway.config import GatewayConfig, NodesConfig
@@ -19,6 +22,8 @@ from gateway.contacts.book import Book
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.ingest import credentials
 from gateway.media import MediaShelf
+from gateway.mimamori.enrolled import WATCHED
+from gateway.mimamori.enrolment import Entry, Town, doubts
 from gateway.nodes.authority import BROKER, CRL, GATEWAY, LISTENER, SIGNING_KEY, Authority, ends_us
 from gateway.nodes.brokers import NATS_NODES, running_broker
 from gateway.nodes.ended import NO_IDS, takes_client_ids
@@ -27,12 +32,29 @@ from gateway.notify.channels import build_channels
 from gateway.notify.line import LineConfig, read_word
 from gateway.notify.quota import Quota
 from gateway.own import Own
-from gateway.rules import OWN
+from gateway.rules import OWN, SYNTHETIC, RuleConfig
+from gateway.rules.crowd import AREA
+from gateway.rules.trial import TEST
 from gateway.state import State, open_state
+from gateway.state.tables import labels, watched
 from gateway.store import open_store
+from gateway.terminal import Told, all_wrapped, clock_us
 
 TIMEOUT_S = 10
 WARN_DAYS = 30
+
+
+def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
+    """Opens and closes everything, the broker included, and tells one line each; then who would not hear of an alert.
+
+    Those are warnings, and no failure: people join a gateway that runs.
+    """
+    results = check(config)
+    unheard = [] if results["state"] else warnings(config)
+    lines = [f"{'NG' if fault else 'OK'}  {part}" + (f": {fault}" if fault else "") for part, fault in results.items()]
+    lines += [f"!!  {warning}" for warning in unheard]
+    faults = {part: fault for part, fault in results.items() if fault}
+    return Told(int(bool(faults)), {"faults": faults, "warnings": unheard}, all_wrapped(lines))
 
 
 def warnings(config: GatewayConfig) -> list[str]:
@@ -41,10 +63,16 @@ def warnings(config: GatewayConfig) -> list[str]:
     ConfigError where the state database, which knows who can be reached, doesn't open.
     """
     state = open_state(config.state.url)
-    now_us = time.time_ns() // 1000
+    now_us = clock_us()
     try:
         with state.read() as connection:
-            return [*_unheard(config, connection, now_us), *_entered_twice(connection), *_clock(state, now_us)]
+            return [
+                *_unheard(config, connection, now_us),
+                *_entered_twice(connection),
+                *_watched(config, connection, now_us),
+                *_clock(state, now_us),
+                *_pages(),
+            ]
     finally:
         state.close()
 
@@ -80,6 +108,7 @@ def _unheard(config: GatewayConfig, connection: Connection, now_us: int) -> list
         if not any(there):
             end = "only the office would hear of it" if heard else "it would go unheard"
             found.append(f"route.{number}: none of its steps reaches anybody; an alert comes by it, and {end}")
+    found += _only_caught(config)
     found += _without_route(config, "only the office" if heard else "nobody")
     told = {to for route in config.route for step in route.all_steps for to in step.to} | {office}
     for name in config.group.keys() - told:
@@ -118,6 +147,60 @@ def _entered_twice(connection: Connection) -> list[str]:
         "See contact list; contact remove takes one away"
         for one in people.alike(connection)
     ]
+
+
+def _watched(config: GatewayConfig, connection: Connection, now_us: int) -> list[str]:
+    """Whose family is not there, or whose entry can't be meant; and labels on tags whose misuse nobody would hear of."""
+    book = Book(config.group, config.contact, ZoneInfo(config.time_zone))
+    office = config.people.office if config.people else None
+    deployed = {(one.node, one.device) for one in config.deployment}
+    town = Town({name: group.role for name, group in config.group.items()}, office, deployed)
+    found = []
+    for row in connection.execute(select(watched).order_by(watched.c.id)):
+        entry = Entry(row.name, row.family, json.loads(row.homes))
+        wrong = [str(doubt) for doubt in doubts(connection, entry, town, row.id)]
+        if not book.who(connection, row.family, now_us):
+            wrong.append(f"family: nobody of {row.family} can be reached now.{_remedy(config, [row.family], None)}")
+        found += [f"watched {row.id}: {one}" for one in wrong]
+    in_use = connection.scalar(select(labels.c.label).where(labels.c.ended_us.is_(None)).limit(1)) is not None
+    if in_use and (office is None or not book.who(connection, office, now_us)):
+        how = "Write [people] with its office" if office is None else "See people.office above"
+        found.append(f"labels: there are some on tags, but nobody at an office would hear that one is misused. {how}")
+    return found
+
+
+_KINDS = {"presence": WATCHED, "crowd": AREA, "trial": TEST}
+"""Kinds of alerts of rules that do not go by what stands where."""
+
+
+def _only_caught(config: GatewayConfig) -> list[str]:
+    """Kinds of rules whose alerts no route but that without a match takes, where there are others."""
+    whole = next((n for n, route in enumerate(config.route) if not route.match.model_dump(exclude_none=True)), 0)
+    caught = {
+        rule.type
+        for name, rule in config.rule.items()
+        if not any(_could_take(route.match, name, rule) for route in config.route[:whole])
+    }
+    if not whole or not caught:
+        return []
+    kinds = ", ".join(sorted(caught))
+    return [f"route.{whole}: it fits every alert, and alone takes what these kinds of rules find: {kinds}. Put one before it"]
+
+
+def _could_take(match: Match, name: str, rule: RuleConfig) -> bool:
+    kind = _KINDS.get(rule.type, rule.kind)
+    return (
+        match.rule in (None, name)
+        and match.severity in (None, rule.severity)
+        and (kind is None or match.kind in (None, kind))
+        and (match.kind is None or kind is not None or match.kind not in (*SYNTHETIC, TEST))
+    )
+
+
+def _pages() -> list[str]:
+    lacking = web.lacking()
+    how = "Install a wheel that has them (make wheel), or run make web in the checkout"
+    return [f"pages: this gateway was installed without {', '.join(lacking)}. {how}"] if lacking else []
 
 
 def _clock(state: State, now_us: int) -> list[str]:
@@ -173,7 +256,7 @@ def _channels(config: GatewayConfig) -> None:
         def quota(line: LineConfig) -> Quota:
             return Quota(state, "line", zone, line.reserve, Own().condition)  # what it would warn of is heard by nobody
 
-        channels = build_channels(config.channel, config.contact, config.people, lambda: time.time_ns() // 1000, quota)
+        channels = build_channels(config.channel, config.contact, config.people, clock_us, quota)
         for channel in channels.by_key.values():
             channel.close()
         if config.channel.line is not None:
@@ -191,7 +274,7 @@ def _nodes(nodes: NodesConfig) -> None:
     folder = nodes.folder
     Authority.read(folder)
     Signer.read(folder / SIGNING_KEY)
-    now_us = time.time_ns() // 1000
+    now_us = clock_us()
     for name in ("ca", BROKER, LISTENER, GATEWAY):
         if (days := (ends_us(folder / f"{name}.pem") - now_us) / 86_400e6) < WARN_DAYS:
             raise ConfigError(

@@ -4,7 +4,7 @@ import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -32,6 +32,7 @@ from gateway.rules import OWN, SYNTHETIC, RuleConfig
 from gateway.rules.detection import DetectionConfig
 from gateway.shares import ShareConfig
 from gateway.store import StoreConfig
+from gateway.tiles import MapConfig
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,6 +62,9 @@ class ApiConfig(BaseModel):
     tokens_file: Path = Field(description="File with lines `<actor> <role> <token>`, readable by the gateway only.")
     trusted_proxies: list[IPvAnyNetwork] = Field(
         [], description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed: 127.0.0.1, 192.0.2.0/28."
+    )
+    connections_per_address: Annotated[int, Field(ge=1, le=500)] = Field(
+        200, description="Connections at once of one address, of 500 altogether; those of trusted proxies are not counted so."
     )
     stale_after_s: Annotated[float, Field(gt=0)] = Field(600, description="A device silent for this long is shown as unknown.")
 
@@ -150,6 +154,7 @@ class GatewayConfig(BaseModel):
     share: ShareConfig = Field(ShareConfig(), description="How much of the gateway one node may take.")
     audit: AuditConfig = Field(AuditConfig(), description="Who outside remembers what the trail of acts was.")
     open_data: OpenDataConfig | None = Field(None, description="What everybody may have, at /open/; absent: nothing.")
+    map: MapConfig = Field(MapConfig(), description="Where the map's tiles come from.")
     canary: CanaryConfig | None = Field(None, description="A test alarm each day, the whole way to a phone; absent: none.")
     heartbeat: HeartbeatConfig | None = Field(None, description="Who outside is told that the gateway is well; absent: nobody.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
@@ -192,6 +197,14 @@ class GatewayConfig(BaseModel):
         for name in self.people.mode_to if self.people is not None else ():
             if name not in (*self.contact, *self.group):
                 raise ValueError(f"people.mode_to: neither contact.{name} nor group.{name} is configured")
+        return self
+
+    @model_validator(mode="after")
+    def _who_is_watched_over_has_an_office(self) -> "GatewayConfig":
+        if "mimamori" in self.model_fields_set and self.people is None:
+            raise ValueError(
+                "mimamori: needs [people], whose office hears that a tag is misused: write public_url, folder and office there"
+            )
         return self
 
     @model_validator(mode="after")
@@ -307,12 +320,16 @@ class GatewayConfig(BaseModel):
 def load(path: Path) -> GatewayConfig:
     """Reads and checks the file. ConfigError with one line a fault, each naming its setting."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return GatewayConfig.model_validate(read_toml(path))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in plain(GatewayConfig, error))) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file says. ConfigError where it can't be read, or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
-    try:
-        return GatewayConfig.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {fault}" for fault in plain(GatewayConfig, error))) from error

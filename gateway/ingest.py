@@ -6,12 +6,15 @@ node sends beyond its share (gateway.shares) is acknowledged to the broker and w
 """
 
 import logging
+import os
 import random
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -91,6 +94,8 @@ class Ingest:
         self._config, self._processor, self._telemetry = config, processor, telemetry
         self._rng, self._now_us = rng, now_us
         self._outgoing, self._rung = outgoing, threading.Event()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # wakes a thread that waits for the broker's next word
+        weakref.finalize(self, os.close, self._bell)
         self._shares = shares or Shares(ShareConfig())
         self._own: deque[tuple[str, bytes]] = deque(maxlen=OWN_WAITING)
         self._new_session, self._said_mute, self._next_speech = True, False, 0.0
@@ -111,11 +116,12 @@ class Ingest:
     def ring(self) -> None:
         """Says that `outgoing` has something to publish; safe from any thread."""
         self._rung.set()
+        os.eventfd_write(self._bell, 1)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Has it published as soon as the broker is connected, QoS 1, not retained; it may be lost. Safe from any thread."""
         self._own.append((topic, payload))
-        self._rung.set()
+        self.ring()
 
     def run(self) -> None:
         """Connects, reads and processes until `stop`. Time passes for the rules even without a broker."""
@@ -148,7 +154,9 @@ class Ingest:
             if self._stop.is_set():
                 client.disconnect()
                 break
-            readable, writable = client.wait(self._patience_s())
+            readable, writable = client.wait(self._patience_s(), self._bell)
+            with suppress(BlockingIOError):  # nobody has rung
+                os.eventfd_read(self._bell)
             code = MQTTErrorCode.MQTT_ERR_SUCCESS
             if readable:
                 code = self._read(client)

@@ -1,8 +1,6 @@
 """`satomori-gateway job ...`: one function a command, and what it prints. A gateway that runs heeds it at once."""
 
 import argparse
-import time
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
@@ -10,46 +8,28 @@ from sqlalchemy import Connection, select
 from gateway import jobs
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
-from gateway.nodes.cli import Act, who
-from gateway.nodes.told import Told, minute, opened
-from gateway.rules.duration import parse_duration
 from gateway.state.tables import accounts
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, duration_us, leaf, minute, opened, who
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `job` to the program; the function of the one that is chosen is in `arguments.act`."""
-    text = "At which nodes an installer works, and how long."
-    group = commands.add_parser("job", help=text, description=text).add_subparsers(dest="what", required=True)
-    add = _leaf(group, "add", "Let an installer see, admit, configure and command these nodes, from now until it ends.", _add)
+    below = branch(commands, "job", "At which nodes an installer works, and how long.")
+    add = leaf(below, "add", "Let an installer see, admit, configure and command these nodes, from now until it ends.", _add)
     add.add_argument("account", metavar="ACCOUNT", help="the installer's account: its id, or its name")
     add.add_argument("--node", action="append", required=True, dest="nodes", metavar="NAME", help="a node; may be said again")
     add.add_argument("--for", required=True, dest="long", metavar="DURATION", help="how long, as 8h or 3d")
     add.add_argument("--label", required=True, help="what its people call it")
-    listed = _leaf(group, "list", "Say which jobs go on or are to come.", _list)
+    listed = leaf(below, "list", "Say which jobs go on or are to come.", _list)
     listed.add_argument("--all", action="store_true", help="those that are over too")
-    end = _leaf(group, "end", "End one before its time.", _end)
+    end = leaf(below, "end", "End one before its time.", _end)
     end.add_argument("id", metavar="ID", help="as `job list` shows it")
 
 
-def _leaf(
-    group: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = group.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
-
-
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    try:
-        long = parse_duration(arguments.long)
-    except ValueError as error:
-        raise ConfigError(f"--for: {error}") from error
-    assert isinstance(long, int)  # noqa: S101 - of a text it is
-    now_us = _now_us()
+    now_us, long_us = clock_us(), duration_us(arguments.long)
     with opened(config) as state, state.write() as connection:
-        account, until_us = _account(connection, arguments.account), now_us + long * 1_000_000
+        account, until_us = _account(connection, arguments.account), now_us + long_us
         try:
             job = jobs.Job(account, arguments.label, arguments.nodes, until_us)
             id_ = jobs.add(connection, job, who(), now_us, config.taken_names)
@@ -73,21 +53,17 @@ def _account(connection: Connection, said: str) -> str:
 def _list(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     zone = ZoneInfo(config.time_zone)
     with opened(config) as state, state.read() as connection:
-        rows = jobs.listed(connection, _now_us(), over=arguments.all)
+        rows = jobs.listed(connection, clock_us(), over=arguments.all)
     lines = [
         f"{row['id']}  {minute(row['from_us'], zone)} - {minute(row['ended_us'] or row['until_us'], zone)}  "
         f"{row['name']}: {row['label']}  {' '.join(row['nodes'])}"
         for row in rows
     ]
-    return Told(0, {"jobs": [dict(row) for row in rows]}, lines or ["nobody has a job"])
+    return Told(0, {"jobs": [dict(row) for row in rows]}, all_wrapped(lines) or ["nobody has a job"])
 
 
 def _end(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     with opened(config) as state, state.write() as connection:
-        if not jobs.end(connection, arguments.id, _now_us()):
+        if not jobs.end(connection, arguments.id, who(), clock_us()):
             return Told(1, {"error": f"there is no job {arguments.id} that goes on or is to come; `job list` shows those"}, [])
     return Told(0, {"id": arguments.id}, [f"job {arguments.id} has ended; it opens nothing any more"])
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

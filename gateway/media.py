@@ -133,7 +133,7 @@ class MediaShelf:
             raise TooLarge(f"more bytes were sent than the {length} of Upload-Length")
         if shortage := self.disk.shortage():
             raise OSError(errno.ENOSPC, shortage)
-        with self._locked(sha256) as part:
+        with _locked(self._whole(sha256)) as part:
             here = self.offset(sha256)
             if here != offset:
                 raise WrongOffset(here)
@@ -156,7 +156,7 @@ class MediaShelf:
 
     def finish(self, sha256: str, length: int, content_type: str) -> Kept:
         """Makes a part of `length` bytes a picture. WrongContent when the hash differs. Again: changes nothing."""
-        with self._locked(sha256) as part:
+        with _locked(self._whole(sha256)) as part:
             path = self._whole(sha256)
             if not path.exists():
                 here = os.fstat(part.fileno()).st_size
@@ -189,7 +189,8 @@ class MediaShelf:
         while (kept := self.find(sha256)) is None:
             here = self.offset(sha256)
             self.check(sha256, here, len(content), content_type)
-            self.append(sha256, here, len(content), content[here:])
+            if here < len(content):  # else it is whole, and off the record
+                self.append(sha256, here, len(content), content[here:])
             try:
                 return self.finish(sha256, len(content), content_type)
             except WrongContent:
@@ -198,6 +199,10 @@ class MediaShelf:
                 # What lay here of it before was none of it, and is removed now.
         return kept
 
+    def discard(self, sha256: str) -> None:
+        """Deletes a picture that is on record no more, file and all."""
+        discard(self._state, self._whole(sha256))
+
     def _whole(self, sha256: str) -> Path:
         # The only place where text from outside becomes part of a path.
         if _sha256.match(sha256) is None:
@@ -205,24 +210,43 @@ class MediaShelf:
         return self._folder / sha256
 
     def _part(self, sha256: str) -> Path:
-        return self._whole(sha256).with_suffix(".part")
+        return _part(self._whole(sha256))
 
-    @contextmanager
-    def _locked(self, sha256: str) -> Iterator[BinaryIO]:
-        """The part file, open for appending, with nobody else in here for this picture."""
-        path = self._part(sha256)
-        while True:
-            with path.open("ab") as part:
-                fcntl.flock(part, fcntl.LOCK_EX)
-                # While we waited, who held the lock may have renamed or removed what we opened.
-                if not _is_at(part, path):
-                    continue
-                try:
-                    yield part
-                finally:
-                    if self._whole(sha256).exists() and _is_at(part, path):
-                        path.unlink()  # an empty one that we made beside the whole picture
-                return
+
+def discard(state: State, whole: Path) -> bool:
+    """Deletes a picture's file and whatever was made of it, unless it is on record; whether it did.
+
+    Its row is deleted before. Whoever sends it anew meanwhile puts it on record again, and then it stays.
+    """
+    with _locked(whole):
+        with state.read() as connection:
+            if connection.scalar(select(tables.media.c.sha256).where(tables.media.c.sha256 == whole.name)) is not None:
+                return False
+        for path in [whole, *whole.parent.glob(f"{whole.name}.*")]:
+            path.unlink(missing_ok=True)
+    return True
+
+
+def _part(whole: Path) -> Path:
+    return whole.with_suffix(".part")
+
+
+@contextmanager
+def _locked(whole: Path) -> Iterator[BinaryIO]:
+    """The part file, open for appending, with nobody else in here for this picture."""
+    path = _part(whole)
+    while True:
+        with path.open("ab") as part:
+            fcntl.flock(part, fcntl.LOCK_EX)
+            # While we waited, who held the lock may have renamed or removed what we opened.
+            if not _is_at(part, path):
+                continue
+            try:
+                yield part
+            finally:
+                if whole.exists() and _is_at(part, path):
+                    path.unlink()  # an empty one that we made beside the whole picture
+            return
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

@@ -65,6 +65,8 @@ class Hour(NamedTuple):
     left: int | None
     coverage: int
     """Per cent of its counters that were heard all through it."""
+    lines: Sequence[tuple[int, int] | None] = ()
+    """(came, left) by each of its counters, in the area's order; None where it was not heard all through it."""
 
 
 def hours_of(store: SeriesReader, area: AreaConfig, start_us: int, end_us: int) -> list[Hour]:
@@ -74,10 +76,11 @@ def hours_of(store: SeriesReader, area: AreaConfig, start_us: int, end_us: int) 
     found = []
     for from_ms in range(start_ms, end_ms - _HOUR_MS + 1, _HOUR_MS):
         passed = [counter.passed(from_ms, from_ms + _HOUR_MS, area.silent_after * 1000) for _, counter in lines]
-        heard = [one[::-1] if line.turned else one for (line, _), one in zip(lines, passed, strict=True) if one is not None]
+        each = [one[::-1] if one and line.turned else one for (line, _), one in zip(lines, passed, strict=True)]
+        heard = [one for one in each if one is not None]
         coverage = 100 * len(heard) // len(lines)
         came, left = (sum(one[0] for one in heard), sum(one[1] for one in heard)) if heard else (None, None)
-        found.append(Hour(from_ms * 1000, came, left, coverage))
+        found.append(Hour(from_ms * 1000, came, left, coverage, tuple(each)))
     return found
 
 

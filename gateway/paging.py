@@ -41,6 +41,8 @@ HOLD_US = 60 * 1_000_000
 """After a start, or a return of the broker, what is not critical waits so long: a town that comes back is one message."""
 MERGE_ABOVE = 3
 """So many first messages of one look may go to one person by themselves; more are one digest."""
+LONGEST_TOLD_US = 72 * 3600 * 1_000_000
+"""What is told and has no end to wait for is over then, whoever could not be told."""
 OPEN = ("waiting", "asking", "answered", "exhausted")
 """States of a page that is not closed. Named, because an index finds what is named, and not what is excluded."""
 STAFF = "staff:"
@@ -387,6 +389,7 @@ class Paging:
             people=people, office=office, answers=found.answers[row.id],
             alerts=[AlertView(a.id, a.state, a.severity == "critical", told_us, a.acknowledged_by) for a, told_us in mine],
             lost=frozenset(found.lost[row.id] | unreachable),
+            waits=row.id in found.waits,
             cooled_us=_cooled(connection, row) if route.cooldown and row.step == 0 else None,
             held_until_us=self._held_until_us,
             lacking=None if memory.pictured else lacking(connection, row.id, [(a.id, a.facts) for a, _ in reversed(mine)]),
@@ -657,15 +660,20 @@ class Paging:
         moment: str,
         facts: Mapping[str, Any],
         now_us: int,
+        contacts: Iterable[str] = (),
         alert: str | None = None,
         key: str | None = None,
         asks: bool = True,
         anew: bool = False,
+        ends: bool = False,
     ) -> str:
-        """Tells everybody of the groups at once, on the page of (route, group_key) that is open, or a new one: its id.
+        """Tells everybody of the groups `to`, and the `contacts` themselves, at once: the id of the page.
+
+        It is the page of (route, group_key) that is open, or a new one.
 
         Said again with the same `key` (without one: the moment) it tells only who was not told this yet, so that a case can be
-        widened. The page has no steps; people's answers are kept and go to `on_answer`; it ends by `close`, never by itself.
+        widened. The page has no steps; people's answers are kept and go to `on_answer`; it ends by `close`, or with `ends`,
+        where nothing follows, once everybody was told: at the latest after 72 h.
         `anew`: a question that was asked before; who says the same as then is not taken to repeat it.
         """
         mine = select(pages).where(pages.c.route == route, pages.c.group_key == group_key)
@@ -678,12 +686,13 @@ class Paging:
         if alert is not None:
             connection.execute(upsert(page_alerts), {"page": row.id, "alert": alert, "joined_us": now_us, "told_us": now_us})
         memory = Memory.model_validate_json(row.memory)
-        memory.scripted = Scripted(moment=moment, facts=dict(facts))
+        memory.scripted = Scripted(moment=moment, facts=dict(facts), ends_us=now_us + LONGEST_TOLD_US if ends else None)
         if anew:
             last = select(answers.c.contact, func.max(answers.c.id)).where(answers.c.page == row.id).group_by(answers.c.contact)
             memory.void.update({one[0]: one[1] for one in connection.execute(last)})
         desk = _Desk(self._book, connection, now_us)
         people = {person.contact: person for name in to for person in desk.who(name, None)}
+        people |= {person.contact: person for one in contacts if (person := desk.person(one)) is not None}
         kind_of = {contact: "update" if contact in memory.told else "alert" for contact in people}
         if not people and self._office:
             people = {person.contact: person for person in desk.who(self._office, None)}
@@ -698,7 +707,7 @@ class Paging:
             if known is None:
                 self._say_to(connection, row, tell, person, facts, now_us)
                 memory.told[contact] = Told(us=now_us)
-        self._keep(connection, row, memory, "asking", now_us)
+        self._keep(connection, row, memory, "asking", now_us, due_us=now_us if ends else None)
         return str(row.id)
 
     def close(
@@ -723,12 +732,14 @@ class Paging:
         about = About(row.id, row.kind, row.severity, row.opened_us, (), facts=facts)
         queue(connection, person, self._teller.message(id_, person, tell, about, now_us), now_us, page=row.id)
 
-    def _keep(self, connection: Connection, row: Any, memory: Memory, state: PageState, now_us: int) -> None:
+    def _keep(
+        self, connection: Connection, row: Any, memory: Memory, state: PageState, now_us: int, due_us: int | None = None
+    ) -> None:
         done = connection.execute(
             update(pages)
             .where(pages.c.id == row.id, pages.c.version == row.version)
             .values(state=state, step=1, memory=memory.model_dump_json(exclude_defaults=True), version=row.version + 1,
-                    closed_us=now_us if state == "closed" else None)
+                    due_us=due_us, closed_us=now_us if state == "closed" else None)
         )  # fmt: skip
         if done.rowcount != 1:
             raise _OvertakenError(row.id)
@@ -744,6 +755,7 @@ class _Found:
         self.alerts: dict[str, list[tuple[Alert, int | None]]] = defaultdict(list)
         self.answers: dict[str, list[Said]] = defaultdict(list)
         self.lost: dict[str, set[str]] = defaultdict(set)
+        self.waits: set[str] = set()
         for page, told_us, *values in connection.execute(_THEIR_ALERTS, its):
             self.alerts[page].append((Alert(**dict(zip(Alert.__slots__, values, strict=True))), told_us))
         for row in connection.execute(_THEIR_ANSWERS, its):
@@ -753,6 +765,8 @@ class _Found:
             for page, contact, state in connection.execute(query, its):
                 states[page, contact].add(state)
         for (page, contact), seen in states.items():
+            if seen & {"queued", "hangs"}:
+                self.waits.add(page)
             if seen & {"dead", "hangs"} and not seen & (_ALIVE | {"queued"}):
                 self.lost[page].add(contact)
 

@@ -78,6 +78,8 @@ POLICY: Mapping[str, Mapping[str, Relation]] = {
     "node.command": {**_OPERATOR, **_JOB},
     "job.read": {**_STAFF, **_JOB},
     "job.manage": _STAFF,
+    "installation.read": {**_STAFF, **_JOB},  # who put up what, where, and who was told of its test; one's own always
+    "installation.record": {**_STAFF, **_JOB},
     # --- traps and cameras
     "visit.read": {**_STAFF, **_TRAPS},  # who was at a trap, and when
     "visit.record": {**_STAFF, **_TRAPS},
@@ -87,13 +89,15 @@ POLICY: Mapping[str, Mapping[str, Relation]] = {
     "media.read-uncleared": _OFFICER,  # pictures in which a person may be
     "media.original": _OFFICER,  # a picture's bytes as they came, which may say where it was taken
     "media.clear": _OFFICER,
-    "media.upload": {**_OPERATOR, "node": ANY},
+    "media.erase": _OFFICER,  # one picture, before its time: somebody is in it
+    "media.upload": {**_STAFF, "installer": ANY, "farmer": ANY, "hunter": ANY, "node": ANY},
     "picture.confirm": {**_STAFF, **_TRAPS},
     # --- people
     "contact.read": _STAFF,  # names, telephone numbers, who is away
     "contact.manage": _KEEPS,  # whom a family's or a helper's contact leads to sees where people are: those are an officer's
-    "page.read": {**_KEEPS, **_TRAPS},  # who was asked, and what they said
-    "page.answer": {**_KEEPS, **_TRAPS},
+    "page.read": {**_KEEPS, **_TRAPS, "family": PERSON},  # what people were told of together, and who goes
+    "page.history": {**_KEEPS, **_TRAPS},  # who was asked over what, and what each said
+    "page.answer": {**_KEEPS, **_TRAPS, "family": PERSON},
     "page.answer-for": _KEEPS,  # what somebody who was told said by telephone
     "account.own": {role: ANY for role in ROLES if role != "node"},  # my passkeys, my sessions
     "account.read": _OFFICER,
@@ -210,6 +214,10 @@ class Extent(NamedTuple):
 class Forbidden(Exception):
     """This actor may not do this."""
 
+    def __init__(self, said: str, action: str) -> None:
+        super().__init__(said)
+        self.action = action
+
 
 def authorize(actor: Actor, action: str, thing: Thing | None, world: World) -> None:
     """Returns when `actor` may do `action` to `thing`; else Forbidden. `thing` None: to all there is, which needs `any`."""
@@ -243,7 +251,7 @@ def has(actor: Actor, action: str) -> bool:
 
 def refusal(actor: Actor, action: str) -> Forbidden:
     """Says of a thing no more than that it is refused, whether there is one or not."""
-    return Forbidden(f"{actor.name} ({', '.join(sorted(actor.roles)) or 'no role'}) may not {action} here")
+    return Forbidden(f"{actor.name} ({', '.join(sorted(actor.roles)) or 'no role'}) may not {action} here", action)
 
 
 def _relations(actor: Actor, action: str) -> set[Relation]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -32,6 +33,7 @@ from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.installations import Installations, telling
 from gateway.keeping.late import Keeps, late_by
 from gateway.keeping.retention import Erasures, replay
 from gateway.media import MediaShelf
@@ -52,6 +54,7 @@ from gateway.state.tables import cursors
 from gateway.state.upsert import upsert
 from gateway.store import SqliteStore, open_store, readable
 from gateway.telemetry import Telemetry
+from gateway.tiles import open_tiles
 from gateway.watch import Watch, WatchedRule
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,7 @@ def take_short_turns() -> None:
 
 
 @asynccontextmanager
-async def running(config: GatewayConfig) -> AsyncIterator[Running]:
+async def running(config: GatewayConfig) -> AsyncIterator[Running]:  # noqa: PLR0915 - a line for each part
     """The whole gateway while the block runs. ConfigError when something can't be opened."""
     rng = random.SystemRandom()
     telemetry, feed = Telemetry(), Feed()
@@ -108,6 +111,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     care = open_care(config.nodes, state, now_us) if config.nodes else None
     store = open_store(config.store)
     media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024)
+    tiles = open_tiles(config.map, Path(config.state.url.removeprefix("sqlite:///")), now_us)
     disks = [media.disk, *([store.disk] if isinstance(store, SqliteStore) else [])]
 
     def say(kind: str, body: Mapping[str, Any]) -> None:
@@ -145,10 +149,12 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                 *([Chore("open_captures", 600, CapturesOpened(state, config.open_data, deployments, zone).run)]
                   if config.open_data and config.open_data.captures else []),
                 Chore("conduct", 5, lambda at_us: conduct.run(at_us)),  # noqa: PLW0108 - likewise
+                Chore("installations", 5, lambda at_us: installations.close(at_us)),  # noqa: PLW0108 - likewise
                 *([Chore("ended", ended.EVERY_S, ended.Ended(state, broker_of(config.broker, care)).run)] if care else [])],
     )  # fmt: skip
     reach = open_reach(config, state, deployments, telemetry, now_us, rng, outside)
     paging = reach.paging
+    installations = Installations(state, telling(paging, deployments))
     shares = Shares(config.share, (conduct := Conduct(state, reach.own.condition)).note, telemetry.left_unread.inc)
     rules += reach.rules
     muting = muting_of(config.inhibit, config.maintenance, config.flapping, zone)
@@ -192,6 +198,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         rules=config.rule,
         areas=config.area,
         open_data=config.open_data,
+        tiles=tiles,
+        alerts_kept_us=config.keep.alerts * 1_000_000,
         zone=zone,
         enrolled=enrolled,
         world=Relations(state, deployments, enrolled, now_us),
@@ -212,7 +220,13 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                _thread("chores", reach.chores.run, loop, failed)]  # fmt: skip
     try:
         async with (
-            serve(create_app(deps), config.api.host, config.api.port, proxies=config.api.trusted_proxies) as port,
+            serve(
+                create_app(deps),
+                config.api.host,
+                config.api.port,
+                proxies=config.api.trusted_proxies,
+                most_of_one=config.api.connections_per_address,
+            ) as port,
             listening(create_node_app(deps, care, conduct.note), config.nodes, care, now_us)
             if config.nodes and care
             else nullcontext() as nodes,
@@ -230,6 +244,8 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                 for thread in threads:
                     await asyncio.to_thread(thread.join, 30)
     finally:
+        if tiles is not None:
+            tiles.close()
         reach.close()
         store.close()
         state.close()

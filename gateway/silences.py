@@ -9,8 +9,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from gateway.alerting.mute import Silence
 from gateway.alerting.route import Match
 from gateway.state.tables import silences
+from gateway.words.refusal import Refusal
 
-LONGEST_US = 31 * 86_400_000_000
+LONGEST_DAYS = 31
+LONGEST_US = LONGEST_DAYS * 86_400_000_000
 """A silence that nobody remembers is how alarms are lost."""
 
 _NOW = (
@@ -20,8 +22,8 @@ _NOW = (
 )
 
 
-class Wrong(ValueError):
-    """This silence can't be made; the text says what would be right."""
+class Wrong(Refusal):
+    """This silence can't be made."""
 
 
 def in_effect(connection: Connection, now_us: int) -> tuple[Silence, ...]:
@@ -36,11 +38,11 @@ def add(
     """Makes one, from now where `from_us` is None; its row. Wrong when it would mute all, nothing, or for too long."""
     from_us = now_us if from_us is None else from_us
     if not match.model_dump(exclude_none=True):
-        raise Wrong("match: say at least one of kind, rule, severity, node, device; an empty one would silence every alert.")
+        raise Wrong("why.silence_all")
     if until_us <= max(from_us, now_us):
-        raise Wrong("The end must lie after the beginning, and after now.")
+        raise Wrong("why.until")
     if until_us - from_us > LONGEST_US:
-        raise Wrong("At most 31 days; make another one then.")
+        raise Wrong("why.at_most_days", n=LONGEST_DAYS)
     row = {
         "match": json.dumps(match.model_dump(exclude_none=True)), "from_us": from_us, "until_us": until_us, "why": why,
         "created_us": now_us, "created_by": who,

@@ -2,55 +2,35 @@
 
 import argparse
 import json
-import time
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway import silences
 from gateway.alerting.route import Match
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
-from gateway.nodes.cli import Act, who
-from gateway.nodes.told import Told, minute, opened
-from gateway.rules.duration import parse_duration
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, duration_us, leaf, minute, opened, who
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `silence` to the program; the function of the one that is chosen is in `arguments.act`."""
-    text = "What is not to be told for a while."
-    group = commands.add_parser("silence", help=text, description=text).add_subparsers(dest="what", required=True)
-    add = _leaf(group, "add", "Have alerts that fit all that is given not told until it ends; then they are told.", _add)
+    below = branch(commands, "silence", "What is not to be told for a while.")
+    add = leaf(below, "add", "Have alerts that fit all that is given not told until it ends; then they are told.", _add)
     for name in Match.model_fields:
         add.add_argument(f"--{name}", help=f"only alerts of this {name}")
     add.add_argument("--for", required=True, dest="long", metavar="DURATION", help="how long, as 90m, 12h or 3d")
     add.add_argument("--why", required=True, help="for who wonders")
-    listed = _leaf(group, "list", "Say which silences go on or are to come.", _list)
+    listed = leaf(below, "list", "Say which silences go on or are to come.", _list)
     listed.add_argument("--all", action="store_true", help="those that are over too")
-    end = _leaf(group, "end", "End one before its time.", _end)
+    end = leaf(below, "end", "End one before its time.", _end)
     end.add_argument("id", type=int, metavar="ID", help="as `silence list` shows it")
-
-
-def _leaf(
-    group: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = group.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
 
 
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     match = Match(**{name: getattr(arguments, name) for name in Match.model_fields})
-    try:
-        long = parse_duration(arguments.long)
-    except ValueError as error:
-        raise ConfigError(f"--for: {error}") from error
-    assert isinstance(long, int)  # noqa: S101 - of a text it is
-    now_us = _now_us()
+    now_us, long_us = clock_us(), duration_us(arguments.long)
     with opened(config) as state, state.write() as connection:
         try:
-            row = silences.add(connection, match, None, now_us + long * 1_000_000, arguments.why, who(), now_us)
+            row = silences.add(connection, match, None, now_us + long_us, arguments.why, who(), now_us)
         except silences.Wrong as error:
             raise ConfigError(str(error)) from error
     return Told(0, {"silence": dict(row)}, [f"silence {row['id']} until {minute(row['until_us'], ZoneInfo(config.time_zone))}"])
@@ -59,22 +39,18 @@ def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 def _list(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     zone = ZoneInfo(config.time_zone)
     with opened(config) as state, state.read() as connection:
-        rows = silences.listed(connection, _now_us(), over=arguments.all)
+        rows = silences.listed(connection, clock_us(), over=arguments.all)
     lines = [
         f"{row['id']:>4}  {minute(row['from_us'], zone)} - {minute(row['ended_us'] or row['until_us'], zone)}  "
         f"{' '.join(f'{name}={value}' for name, value in json.loads(row['match']).items())}  {row['created_by']}: {row['why']}"
         for row in rows
     ]
-    return Told(0, {"silences": [dict(row) for row in rows]}, lines or ["nothing is silenced"])
+    return Told(0, {"silences": [dict(row) for row in rows]}, all_wrapped(lines) or ["nothing is silenced"])
 
 
 def _end(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     with opened(config) as state, state.write() as connection:
-        if not silences.end(connection, arguments.id, who(), _now_us()):
+        if not silences.end(connection, arguments.id, who(), clock_us()):
             error = f"there is no silence {arguments.id} that goes on or is to come; `silence list` shows those"
             return Told(1, {"error": error}, [])
     return Told(0, {"id": arguments.id}, [f"silence {arguments.id} has ended; what it muted and still lasts is told now"])
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -223,6 +223,12 @@ class Teller:
         }
 
 
+def without_place(message: Message) -> Message:
+    """The message with no word of where a tag was; whom it is for, its links and what can be answered stay."""
+    title, body = (text(message.language, f"screen.no_place.{part}") for part in ("title", "body"))
+    return message.model_copy(update={"title": title, "body": body, "spoken": "", "data": {}})
+
+
 def iso(time_us: int) -> str:
     """2026-06-03T06:12:00.000Z."""
     return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -25,6 +25,7 @@ from gateway.alerting.lifecycle import OPEN, Alert, Move, Subject, advance, aler
 from gateway.alerting.mute import FLAPPING, MODE, InForce, Muting, Openings, Silence, in_force, muted, still_inhibits
 from gateway.deployments import Deployments
 from gateway.flow.mode import TownMode, town_mode
+from gateway.keeping.places import PLACES
 from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
 from gateway.rules import SYNTHETIC, Fact, Memory, Rule, SubjectRule, Verdict
@@ -483,6 +484,7 @@ class Watch:
         with self._state.write() as connection:
             if (erased := connection.scalar(_ERASED)) != self._erased:
                 gone = self._forget_erased(connection)
+                self._forget_places(connection)
                 changed = [said for said in changed if said[1] not in gone]
                 unsettled = [key for key in unsettled if key not in gone]
                 refresh = [key for key in refresh if key not in gone]
@@ -518,6 +520,18 @@ class Watch:
             keys.difference_update(gone)
         self._sources = {id_: one for id_, one in self._sources.items() if (one.rule, one.node, one.device) not in gone}
         return gone
+
+    def _forget_places(self, connection: Connection) -> None:
+        """Where an erased tag was, of who carries another: gone from the row of what stands, it is not written there again.
+
+        What the rules remember of the tag itself they let go of at their next tick.
+        """
+        for row in connection.execute(select(rule_states).where(rule_states.c.node == WATCHED)):
+            key = (row.rule, row.node, row.device)
+            saved, standing = json.loads(row.body).get(_OWN, {}).get("standing"), self._standing.get(key)
+            if saved is not None and standing is not None:
+                left = {name: fact for name, fact in standing.facts.items() if name not in PLACES or name in saved[5]}
+                self._standing[key] = standing._replace(facts=left)
 
     def _moved(self, move: Move) -> None:
         alert = move.alert

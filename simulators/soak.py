@@ -24,7 +24,7 @@ from edge.outbox import Outbox
 from simulators.audit import Audit, audit
 from simulators.broker import Broker, mosquitto, nats
 from simulators.escalation_storm import escalation_storm
-from simulators.fuzz import fuzz
+from simulators.fuzz import everything, fuzz
 from simulators.phone import Phone
 from simulators.ports import free_port
 from simulators.town import Edge, Town, ledger_count
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         "--escalations", type=int, default=0, help="Only kills of the gateway while it escalates, so many (default: 0)."
     )
     parser.add_argument(
-        "--fuzz", type=int, default=0, help="Only questions to a running gateway, so many of each kind an operation (default: 0)."
+        "--fuzz", type=int, default=0, help="Only questions to a whole gateway, so many of each kind an operation (default: 0)."
     )
     parser.add_argument("--seed", type=int, default=1, help="Decides what is killed and when (default: 1).")
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
@@ -328,16 +328,13 @@ def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
 
 
 def _fuzzed(examples: int, seed: int, *, as_json: bool) -> int:
-    """A town at work whose gateway is asked whatever can be asked: 1 when an answer was wrong."""
-    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder, Phone(free_port()) as phone:
-        home = Path(folder)
-        with Town(home / "town", nats(home / "broker"), phone, World(seed), nodes=2, rules=RULES) as town:
-            _wait_born(town)
-            try:
-                found = fuzz(town.url, town.token, examples, seed)
-            except ImportError as error:
-                print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
-                return 1
+    """A gateway with every part is asked whatever can be asked: 1 when an answer was wrong."""
+    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder, everything(Path(folder)) as gateway:
+        try:
+            found = fuzz(gateway.url, gateway.officer, examples, seed)
+        except ImportError as error:
+            print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
+            return 1
     if as_json:
         print(json.dumps({"fuzz": [one._asdict() for one in found]}, ensure_ascii=False))
     else:

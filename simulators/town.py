@@ -176,7 +176,7 @@ class Town:
 
     def __enter__(self) -> "Town":
         if self.broker.authority is not None and not self._claimed:
-            self._run_once("authority", "init")
+            run_once(self.folder / "gateway.toml", "authority", "init")
         self._enrol()
         self.broker.start()
         self.start_gateway()
@@ -220,13 +220,6 @@ class Town:
                     connection.execute(upsert(tags), tagged)
         finally:
             state.close()
-
-    def _run_once(self, *command: str) -> None:
-        """A command of the gateway's, for this town."""
-        argv = [str(beside_python("satomori-gateway")), *command, str(self.folder / "gateway.toml")]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
     def _claim(self, edge: Edge) -> None:
         """An operator makes a code for the node and says what it should run; the box proves the code and gets both."""
@@ -461,6 +454,14 @@ def _position(place: str) -> list[float]:
     """Somewhere in the town, the same for the same place."""
     number = crc32(place.encode())
     return [round(36.08 + number % 4096 / 1e5, 5), round(140.06 + number // 4096 % 4096 / 1e5, 5)]
+
+
+def run_once(config: Path, *command: str) -> None:
+    """A command of the gateway's. RuntimeError with what it says when it fails."""
+    argv = [str(beside_python("satomori-gateway")), *command, str(config)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
 
 def write_toml(path: Path, document: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ A table is found by its heading: the settings of `reed_trap` stand in the table 
 
 import argparse
 import ast
+import importlib
 import inspect
 import re
 import shutil
@@ -261,6 +262,28 @@ def test_who_may_do_what() -> None:
         action: {role: str(who.get(role, "-")) for role in ROLES} for action, who in POLICY.items()
     }
     assert {name: row["what it is for"] for name, row in table("gateway/README.md", "role").items()} == dict(ROLES)
+
+
+def test_every_action_in_the_audit_trail() -> None:
+    rows = table("gateway/README.md", "entry")
+    assert set(rows) == actions_recorded() - set(POLICY) | (set(rows) & set(POLICY))
+    assert all(is_said(row) and re.fullmatch(r"[a-z]+(\.[a-z-]+)?", name) for name, row in rows.items())
+
+
+def actions_recorded() -> set[str]:
+    """What the code hands to `record`, or to what hands it on, as an action: a text, or the name of one."""
+    found = set()
+    for path in sorted((ROOT / "gateway").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or len(call.args) < 3:
+                continue
+            if getattr(call.func, "attr", getattr(call.func, "id", "")) not in ("record", "_audited"):
+                continue
+            said = call.args[2]
+            module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            action = said.value if isinstance(said, ast.Constant) else getattr(module, getattr(said, "id", ""), None)
+            found |= {action} if isinstance(action, str) else set()
+    return found
 
 
 def test_every_route_of_the_api() -> None:

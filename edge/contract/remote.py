@@ -83,19 +83,23 @@ class Reported(BaseModel):
     reason: Reason | None = Field(None, description="Why it failed.")
 
 
-CommandName = Literal["identify", "take_picture", "restart_device", "upload_diagnostics"]
+CommandName = Literal["identify", "ping", "test_alarm", "take_picture", "restart_device", "upload_diagnostics"]
+"""What this version knows. Another version may know more: what a node does not know it refuses."""
 
 
 class Command(BaseModel):
-    """One order to one node: never retained, executed at most once, not after `expires`."""
+    """One order to one node: never retained, executed at most once, not after `expires`. A ping changes nothing: it is answered
+    whenever it is heard."""
 
     model_config = _strict
 
     kind: Literal["command"] = "command"
     node: Name
     id: Name
-    name: CommandName
-    device: Name | None = Field(None, description="For take_picture and restart_device.")
+    name: Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z_]{1,32}$")] = Field(
+        description="A CommandName, or one that only a later version knows."
+    )
+    device: Name | None = Field(None, description="For test_alarm, take_picture and restart_device.")
     issued: TimeUs
     expires: TimeUs = Field(description="UTC µs; a node whose clock is not right refuses rather than guesses.")
 
@@ -109,6 +113,9 @@ class Result(BaseModel):
     state: Literal["done", "failed", "refused"]
     reason: Reason | None = None
     media: Sha256 | None = Field(None, description="What the command made: a picture, or diagnostics; the bytes go by HTTP.")
+    rssi_dbm: Annotated[int, Field(strict=True, ge=-200, le=50)] | None = Field(
+        None, description="Of a ping: how the node hears its own way to the network, as `uplink_rssi`; absent where it can't say."
+    )
 
 
 class Expected(BaseModel):

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from gateway.policy import ROLES, Actor
 from gateway.state.tables import accounts, ceremonies, contacts, login_links, memberships, passkeys, sessions, watched
+from gateway.words.refusal import Refusal
 
 GIVEN = tuple(role for role in ROLES if role != "node")
 """The roles that an account may have."""
@@ -28,11 +29,11 @@ GroupRoles = Mapping[str, str]
 """Role by group, of the configuration. A watched person's family is in no configuration, and is `family`."""
 
 
-class NotDone(Exception):
-    """It can't be done. `why` tells the cases apart: unknown, taken, forbidden, last, wrong; the text is for who asked."""
+class NotDone(Refusal):
+    """It can't be done. `why` tells the cases apart: unknown, taken, forbidden, last, wrong."""
 
-    def __init__(self, why: str, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, why: str, id_: str, /, **facts: Any) -> None:
+        super().__init__(id_, **facts)
         self.why = why
 
 
@@ -71,9 +72,9 @@ def add(connection: Connection, name: str, roles: Collection[str], by: str, now_
     if contact is not None:
         known = connection.execute(select(contacts.c.id).where(contacts.c.id == contact, contacts.c.removed_us.is_(None))).first()
         if known is None:
-            raise NotDone("unknown", "There is no such contact.")
+            raise NotDone("unknown", "why.no_contact")
         if connection.scalar(select(accounts.c.id).where(accounts.c.contact == contact)) is not None:
-            raise NotDone("taken", "This contact has an account already.")
+            raise NotDone("taken", "why.account_taken")
     id_ = secrets.token_hex(8)
     row = {"id": id_, "name": name, "roles": _written(roles), "contact": contact, "created_us": now_us, "created_by": by}
     connection.execute(insert(accounts).values(row))
@@ -85,7 +86,7 @@ def of_contact(connection: Connection, contact: str, group_roles: GroupRoles, no
     id_ = connection.scalar(select(accounts.c.id).where(accounts.c.contact == contact))
     if id_ is not None:
         return get(connection, id_, group_roles)
-    if not _roles_of_groups(connection, _groups_of(connection, contact), group_roles):
+    if not any(_roles_by_groups(connection, [contact], group_roles).get(contact, {}).values()):
         return None
     return get(connection, add(connection, "", (), f"contact:{contact}", now_us, contact), group_roles)
 
@@ -93,13 +94,20 @@ def of_contact(connection: Connection, contact: str, group_roles: GroupRoles, no
 def get(connection: Connection, id_: str, group_roles: GroupRoles) -> Account | None:
     """One, also where it is disabled; None where there is none, or its contact is gone and nothing else is left of it."""
     row = connection.execute(_ALL.where(accounts.c.id == id_)).first()
-    return None if row is None else _made(connection, row, group_roles)
+    return None if row is None else _made(connection, [row], group_roles)[0]
 
 
-def listed(connection: Connection, group_roles: GroupRoles) -> list[Account]:
-    """All, in the order in which they were made."""
-    rows = connection.execute(_ALL.order_by(accounts.c.created_us, accounts.c.id)).all()
-    return [_made(connection, row, group_roles) for row in rows]
+def listed(
+    connection: Connection, group_roles: GroupRoles, *, after: str | None = None, limit: int | None = None
+) -> list[Account]:
+    """In the order in which they were made: all, or `limit` of those made after the account `after`. NotDone where it is gone."""
+    query = _ALL.order_by(accounts.c.created_us, accounts.c.id).limit(limit)
+    if after is not None:
+        since_us = connection.scalar(select(accounts.c.created_us).where(accounts.c.id == after))
+        if since_us is None:
+            raise NotDone("unknown", "why.account_gone")
+        query = query.where((accounts.c.created_us > since_us) | ((accounts.c.created_us == since_us) & (accounts.c.id > after)))
+    return _made(connection, connection.execute(query).all(), group_roles)
 
 
 def change(connection: Connection, account: Account, values: Mapping[str, Any], by: frozenset[str] | None) -> None:
@@ -151,7 +159,7 @@ def enable(connection: Connection, account: Account, by: frozenset[str] | None) 
 def check_erasure(connection: Connection, contact: str, by: frozenset[str] | None) -> None:
     """NotDone where a contact's account, which goes with it, has roles that `by` may not take, or is the last officer."""
     for row in connection.execute(_ALL.where(accounts.c.contact == contact)).all():
-        account = _made(connection, row, {})
+        [account] = _made(connection, [row], {})
         may_give(account.own, by)
         _check_not_last(connection, account)
 
@@ -160,7 +168,7 @@ def may_give(roles: Collection[str], by: frozenset[str] | None) -> None:
     """NotDone where who has the roles `by` may not give or take one of these."""
     too_much = set() if by is None else (set(roles) & set(GIVEN)) - BELOW - by
     if too_much:
-        raise NotDone("forbidden", f"Only who is {' and '.join(sorted(too_much))} may give or take that, or the command line.")
+        raise NotDone("forbidden", "why.roles_not_yours", roles=", ".join(sorted(too_much)))
 
 
 def role_of(groups: Mapping[str, Any]) -> dict[str, str]:
@@ -176,39 +184,45 @@ _ALL = select(
 ).join(contacts, contacts.c.id == accounts.c.contact, isouter=True)
 
 
-def _made(connection: Connection, row: Any, group_roles: GroupRoles) -> Account:
-    there = row.contact is not None and row.removed_us is None
-    groups = _groups_of(connection, row.contact) if there else frozenset()
-    return Account(
-        id=row.id,
-        name=row.name or (row.contact_name if there else "") or "—",
-        own=frozenset(role for role in row.roles.split(",") if role in ROLES),
-        by_groups=_roles_of_groups(connection, groups, group_roles),
-        contact=row.contact if there else None,
-        groups=groups,
-        language=row.language if there else "ja",
-        created_us=row.created_us,
-        created_by=row.created_by,
-        disabled_us=row.disabled_us,
-    )
+def _made(connection: Connection, rows: Sequence[Any], group_roles: GroupRoles) -> list[Account]:
+    """Of rows of `_ALL`, by two queries, however many they are."""
+    there = {row.contact for row in rows if row.contact is not None and row.removed_us is None}
+    roles = _roles_by_groups(connection, there, group_roles)
+    return [
+        Account(
+            id=row.id,
+            name=row.name or (row.contact_name if row.contact in there else "") or "—",
+            own=frozenset(role for role in row.roles.split(",") if role in ROLES),
+            by_groups=frozenset(filter(None, roles.get(row.contact, {}).values())),
+            contact=row.contact if row.contact in there else None,
+            groups=frozenset(roles.get(row.contact, {})),
+            language=row.language if row.contact in there else "ja",
+            created_us=row.created_us,
+            created_by=row.created_by,
+            disabled_us=row.disabled_us,
+        )
+        for row in rows
+    ]
 
 
-def _groups_of(connection: Connection, contact: str) -> frozenset[str]:
-    return frozenset(connection.scalars(select(memberships.c.team).where(memberships.c.contact == contact)))
-
-
-def _roles_of_groups(connection: Connection, groups: Collection[str], group_roles: GroupRoles) -> frozenset[str]:
-    roles = {group_roles[group] for group in groups if group in group_roles}
-    others = [group for group in groups if group not in group_roles]
-    if others and connection.execute(select(watched.c.id).where(watched.c.family.in_(others)).limit(1)).first() is not None:
-        roles.add(FAMILY)
-    return frozenset(roles)
+def _roles_by_groups(
+    connection: Connection, people: Collection[str], group_roles: GroupRoles
+) -> dict[str, dict[str, str | None]]:
+    """Of these contacts: their groups, each with the role that it gives."""
+    mine = connection.execute(select(memberships.c.contact, memberships.c.team).where(memberships.c.contact.in_(people))).all()
+    others = {row.team for row in mine} - set(group_roles)
+    families = set(connection.scalars(select(watched.c.family).where(watched.c.family.in_(others)))) if others else set()
+    found: dict[str, dict[str, str | None]] = {}
+    for row in mine:
+        role = group_roles.get(row.team) or (FAMILY if row.team in families else None)
+        found.setdefault(row.contact, {})[row.team] = role
+    return found
 
 
 def _check_roles(roles: Collection[str]) -> None:
     for role in roles:
         if role not in GIVEN:
-            raise NotDone("wrong", f"{role[:40]!r} is no role of an account; there are {', '.join(GIVEN)}.")
+            raise NotDone("wrong", "why.no_role", role=repr(role[:40]), roles=", ".join(GIVEN))
 
 
 def _written(roles: Collection[str]) -> str:
@@ -222,4 +236,4 @@ def _check_not_last(connection: Connection, account: Account) -> None:
         select(accounts.c.roles).where(accounts.c.id != account.id, accounts.c.disabled_us.is_(None))
     ).all()
     if not any("officer" in roles.split(",") for roles in others):
-        raise NotDone("last", "This is the last officer: nobody could let people in any more. Make another officer first.")
+        raise NotDone("last", "why.last_officer")

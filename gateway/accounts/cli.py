@@ -5,10 +5,8 @@ It works on the database of a gateway that runs: run it as its user. Who may do 
 
 import argparse
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import segno
@@ -25,30 +23,33 @@ from gateway.config import GatewayConfig
 from gateway.contacts.address import clean_name
 from gateway.contacts.book import Book
 from gateway.errors import ConfigError
-from gateway.nodes.cli import who
-from gateway.nodes.told import Told, minute, opened
 from gateway.state import State
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, leaf, minute, opened, who
 
-Act = Callable[[GatewayConfig, argparse.Namespace], Told]
 
-
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `account` to the program; the function of the command that is chosen is in `arguments.act`."""
-    text = "Who may come in, and as what."
-    account = commands.add_parser("account", help=text, description=text).add_subparsers(dest="what", required=True)
-    add = _leaf(account, "add", "Make an account, and print a one-time link to come in by.", _add)
+    below = branch(commands, "account", "Who may come in, and as what.")
+    add = leaf(below, "add", "Make an account, and print a one-time link to come in by.", _add)
     add.add_argument("--name", required=True, help="what the history of an alert says")
-    add.add_argument("--role", action="append", required=True, choices=GIVEN, help="a role of their own; may be repeated")
+    add.add_argument(
+        "--role",
+        action="append",
+        required=True,
+        choices=GIVEN,
+        metavar="ROLE",
+        help=f"a role of their own; may be repeated: {', '.join(GIVEN)}",
+    )
     add.add_argument("--contact", metavar="ID", help="who they are among those who are told; see contact list")
-    _leaf(account, "list", "Say who may come in, as what, and where they are signed in.", _list)
-    link = _leaf(account, "link", "Print a one-time link, good for 15 minutes, to hand over.", _link)
-    shut = _leaf(account, "disable", "Shut an account, and end its sessions at once.", _disable)
+    leaf(below, "list", "Say who may come in, as what, and where they are signed in.", _list)
+    link = leaf(below, "link", "Print a one-time link, good for 15 minutes, to hand over.", _link)
+    shut = leaf(below, "disable", "Shut an account, and end its sessions at once.", _disable)
     for command in (link, shut):
         command.add_argument("id", metavar="ID", help="the account's id; see account list")
 
 
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    name, now_us = clean_name(arguments.name), _now_us()
+    name, now_us = clean_name(arguments.name), clock_us()
     if name is None:
         raise ConfigError("a name is one line of 1 to 40 characters")
     with _at_work(config) as (state, desk), state.write() as connection:
@@ -59,7 +60,7 @@ def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 
 def _list(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
-    now_us, zone = _now_us(), ZoneInfo(config.time_zone)
+    now_us, zone = clock_us(), ZoneInfo(config.time_zone)
     with _at_work(config) as (state, desk), state.read() as connection:
         found = rows.listed(connection, desk.group_roles)
         lines = [line for one in found for line in _lines(connection, one, now_us, zone)]
@@ -68,21 +69,21 @@ def _list(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
          "disabled_us": one.disabled_us}
         for one in found
     ]  # fmt: skip
-    return Told(0, {"accounts": body}, lines or ["nobody: account add makes the first"])
+    return Told(0, {"accounts": body}, all_wrapped(lines) or ["nobody: account add makes the first"])
 
 
 def _link(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    now_us = _now_us()
+    now_us = clock_us()
     with _at_work(config) as (state, desk), state.write() as connection:
         one = _one(connection, arguments.id, desk.group_roles)
         if one.disabled_us is not None:
-            raise NotDone("wrong", "This account is shut; over the API another officer can open it again.")
+            raise ConfigError("This account is shut; over the API another officer can open it again.")
         url = desk.hand_link(connection, one.id, who(), now_us)
     return _shown_link(config, one.id, url, now_us)
 
 
 def _disable(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    now_us = _now_us()
+    now_us = clock_us()
     with _at_work(config) as (state, desk), state.write() as connection:
         rows.disable(connection, _one(connection, arguments.id, desk.group_roles), now_us)
         audit.record(connection, who(), "account.disable", f"account/{arguments.id}", now_us)
@@ -97,7 +98,7 @@ def _at_work(config: GatewayConfig) -> Iterator[tuple[State, Accounts]]:
     with opened(config) as state:
         book = Book(config.group, config.contact, ZoneInfo(config.time_zone))
         try:
-            yield state, Accounts(state, role_of(config.group), config.people.public_url, _now_us, book)
+            yield state, Accounts(state, role_of(config.group), config.people.public_url, clock_us, book)
         except NotDone as error:
             raise ConfigError(str(error)) from error
 
@@ -132,19 +133,5 @@ def _lines(connection: Connection, one: Account, now_us: int, zone: ZoneInfo) ->
 def _one(connection: Connection, id_: str, group_roles: GroupRoles) -> Account:
     found = rows.get(connection, id_, group_roles)
     if found is None:
-        raise NotDone("unknown", f"There is no account {id_[:40]!r}; see account list.")
+        raise ConfigError(f"There is no account {id_[:40]!r}; see account list.")
     return found
-
-
-def _leaf(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

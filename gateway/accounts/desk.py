@@ -18,7 +18,8 @@ from gateway.accounts import links, passkeys
 from gateway.accounts.account import STRONG, Account, GroupRoles, get, of_contact
 from gateway.accounts.limits import Limits
 from gateway.accounts.passkeys import Begun, Refused, Site
-from gateway.accounts.sessions import KEPT_US, Entered, How, enter, entered, open_session
+from gateway.accounts.sessions import KEPT_US, Entered, How, end_all, enter, entered, open_session
+from gateway.audit.acts import WITH
 from gateway.contacts.address import WrongAddress, clean_address
 from gateway.contacts.book import Book
 from gateway.contacts.people import owner
@@ -27,14 +28,13 @@ from gateway.notify.message import Language, Link, Message
 from gateway.notify.queue import queue
 from gateway.policy import Actor
 from gateway.state import State
-from gateway.state.tables import ceremonies, contacts, login_links, sessions
+from gateway.state.tables import ceremonies, contacts, login_links, sessions, watched
 from gateway.words import LANGUAGES, text, words
 
 log = logging.getLogger(__name__)
 
 MOST_ASKED = 1000
 """Asked for, and not looked up yet; of more, those who came last must ask again."""
-DAY_US = 86_400_000_000
 TIDY_US = 60_000_000
 _IDS = uuid.UUID("0a5f6e0c-6c0a-5d0e-9a53-3a1d5c7e2b90")
 
@@ -129,6 +129,14 @@ class Accounts:
                 return None
             return self._open(connection, used.account, used.via, browser, now_us)
 
+    def wait_for_link_s(self, mail: str) -> int:
+        """0 when one more link to this address may be asked for, which then counts, be it anybody's or not; else the wait."""
+        try:
+            key = clean_address("mail", mail, "81").casefold()  # however it is written, it is one mail box
+        except WrongAddress:
+            key = mail.strip().casefold()
+        return self.limits.wait_s("asked", key) or self.limits.wait_s("asked_day", key)
+
     def ask(self, mail: str) -> None:
         """Somebody wants a link to this mail address. Says nothing, and looks nothing up: `step` does."""
         with self._lock:
@@ -143,9 +151,12 @@ class Accounts:
         return self.url_of(links.make(connection, account.id, "line", now_us))
 
     def hand_link(self, connection: Connection, account: str, who: str, now_us: int) -> str:
-        """A link that the caller hands over."""
+        """A link that the caller hands over. Whom its owner watches over, its entry is about too: whoever uses it sees them."""
         url = self.url_of(links.make(connection, account, "hand", now_us))
-        audit.record(connection, who, "account.link", f"account/{account}", now_us)
+        owner_ = get(connection, account, self.group_roles)
+        theirs = select(watched.c.id).where(watched.c.family.in_(owner_.groups if owner_ is not None else ()))
+        seen = [f"watched/{id_}" for id_ in connection.scalars(theirs.order_by(watched.c.id))]
+        audit.record(connection, who, "account.link", f"account/{account}", now_us, more={WITH: seen} if seen else None)
         return url
 
     def url_of(self, token: str) -> str:
@@ -257,13 +268,13 @@ class Accounts:
         self._failed[error.why] += 1
         if error.why != "copied" or error.account is None or error.passkey is None:
             return
-        log.warning("a passkey of account %s counted backwards: it may have been copied; it was refused", error.account)
+        log.warning("a passkey of account %s counted backwards: it may have been copied; it is shut", error.account)
+        end_all(connection, error.account, now_us)  # whoever came in by the copy is out as well
         audit.record(connection, f"account:{error.account}", "passkey.copied", f"account/{error.account}", now_us)
         account = get(connection, error.account, self.group_roles)
         for person in self._book.who(connection, self._office, now_us) if self._office and account else []:
             said = words(person.language, "contact.passkey_copied", name=[account.name if account else ""])
-            # Once a day: the key may be tried again and again.
-            id_ = str(uuid.uuid5(_IDS, f"{error.passkey}/{now_us // DAY_US}/{person.contact}"))
+            id_ = str(uuid.uuid5(_IDS, f"copied/{error.passkey}/{person.contact}"))
             message = Message(
                 id=id_, kind="office", severity="warning", language=person.language, title=said.title, body=said.body
             )

@@ -15,11 +15,15 @@ from limits import RateLimitItem, parse
 from limits.storage import MovingWindowSupport, Storage
 from limits.strategies import MovingWindowRateLimiter
 
-Try = Literal["ask", "asked", "begin", "passkey", "finish", "link", "open", "label", "label_miss", "report", "token", "change"]
+Try = Literal[
+    "ask", "asked", "asked_day", "begin", "passkey", "finish", "link", "open", "label", "label_miss", "report", "token", "change",
+    "tile", "upload",
+]  # fmt: skip
 
 RULES: dict[Try, RateLimitItem] = {
     "ask": parse("10/15 minutes"),  # links asked for, by one asker
     "asked": parse("3/15 minutes"),  # links asked for, to one mail address
+    "asked_day": parse("10/1 day"),  # the same: a mail box is not filled by who knows its address
     "begin": parse("60/5 minutes"),  # challenges, by one asker
     "finish": parse("30/5 minutes"),  # answers to challenges, by one asker
     "passkey": parse("10/5 minutes"),  # answers with one passkey
@@ -29,9 +33,12 @@ RULES: dict[Try, RateLimitItem] = {
     "label_miss": parse("300/1 hour"),  # labels that were none of ours, by everybody together
     "report": parse("6/1 hour"),  # reports of tags, by one asker
     "token": parse("60/5 minutes"),  # wrong bearer tokens, by one asker
+    "tile": parse("6000/5 minutes"),  # tiles of the map, by one asker: an installer's area is some 2,000
+    "upload": parse("8000/1 day"),  # UPLOAD_BYTES that one account sends: 500 MiB are a hundred photos
     "change": parse("300/5 minutes"),  # what one account tries to change: each try is in the trail for years
 }
 """What may be tried how often. An asker is an address, of IPv6 a network of 64 bits: a household has as many as it wants."""
+UPLOAD_BYTES = 64 * 1024
 MOST_KEYS = 20_000
 """Windows remembered; of more, those that were used last."""
 
@@ -89,16 +96,18 @@ class _Windows(Storage, MovingWindowSupport):
             self._tries.clear()
             return count
 
+    # Abstract in `Storage`, so they must exist; of counters, which a moving window has none of, so nobody calls them.
+
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Of counters, which a moving window has none of."""
+        """Never called."""
         raise NotImplementedError
 
     def get(self, key: str) -> int:
-        """Likewise."""
+        """Never called."""
         raise NotImplementedError
 
     def get_expiry(self, key: str) -> float:
-        """Likewise."""
+        """Never called."""
         raise NotImplementedError
 
 
@@ -120,6 +129,13 @@ class Limits:
         """As `wait_s`, of what counts only once it has failed: looking counts nothing."""
         rule, key = RULES[what], f"{what} {who}"
         return 0 if self._limiter.test(rule, key) else self._until_s(rule, key)
+
+    def spend(self, what: Try, who: str, count: int) -> None:
+        """Counts so many, or as many as are left: what is done can't be refused, and keeps off what comes next (`closed_s`)."""
+        rule, key = RULES[what], f"{what} {who}"
+        left = self._limiter.get_window_stats(rule, key).remaining
+        if min(count, left) > 0:
+            self._limiter.hit(rule, key, cost=min(count, left))
 
     def _until_s(self, rule: RateLimitItem, key: str) -> int:
         ends_s = self._limiter.get_window_stats(rule, key).reset_time

@@ -6,12 +6,12 @@ who is known; the device asks for a finger, a face or a code. A challenge can be
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import webauthn
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from webauthn.helpers.base64url_to_bytes import base64url_to_bytes
 from webauthn.helpers.bytes_to_base64url import bytes_to_base64url
 from webauthn.helpers.exceptions import WebAuthnException
@@ -29,6 +29,11 @@ CHALLENGE_LASTS_US = 5 * MINUTE_US
 MOST_PASSKEYS = 20
 LONGEST_NAME = 40
 _TIMEOUT_MS = CHALLENGE_LASTS_US // 1000
+
+MOST_CHALLENGES = 10_000
+"""Given out and not answered; of more, the oldest are forgotten."""
+COPIED = 2**32
+"""The count of a passkey that counted backwards: no device counts so far (32 bits), so neither it nor its copy opens any more."""
 
 Purpose = Literal["register", "login"]
 
@@ -75,6 +80,8 @@ class Passkey(NamedTuple):
     name: str
     created_us: int
     used_us: int | None
+    copied: bool
+    """It was found to be in two places, and opens nothing any more."""
 
 
 def begin_register(connection: Connection, site: Site, account: str, name: str, now_us: int) -> Begun:
@@ -140,7 +147,10 @@ def begin_login(connection: Connection, site: Site, now_us: int) -> Begun:
 
 
 def login(connection: Connection, site: Site, ticket: str, said: Mapping[str, Any], now_us: int) -> str:
-    """Whose account the passkey opens. Refused where it opens none; nothing but the challenge is used up then."""
+    """Whose account the passkey opens. Refused where it opens none; nothing but the challenge is used up then.
+
+    One that counts backwards is in two places, and which of them is the owner's nobody knows: it is shut for both.
+    """
     challenge = _take(connection, "login", None, ticket, now_us)
     id_ = said.get("id")
     row = None
@@ -164,18 +174,20 @@ def login(connection: Connection, site: Site, ticket: str, said: Mapping[str, An
         raise Refused("wrong", row.account, row.id) from error
     if handle is not None and handle != bytes.fromhex(row.account):
         raise Refused("wrong", row.account, row.id)
-    if row.disabled_us is not None:
+    if row.disabled_us is not None or row.sign_count >= COPIED:
+        # Not "copied" anew: who has the copy could end its owner's sessions by it, again and again.
         raise Refused("shut", row.account, row.id)
     if (proved.new_sign_count or row.sign_count) and proved.new_sign_count <= row.sign_count:
         # Two devices count with one key: one of them is a copy.
+        connection.execute(update(passkeys).where(passkeys.c.id == row.id).values(sign_count=COPIED))
         raise Refused("copied", row.account, row.id)
     done = connection.execute(
         update(passkeys)
         .where(passkeys.c.id == row.id, passkeys.c.sign_count == row.sign_count)
         .values(sign_count=proved.new_sign_count, used_us=now_us)
     )
-    if done.rowcount != 1:
-        raise Refused("copied", row.account, row.id)
+    if done.rowcount != 1:  # it was used at this very moment: for once only one of them comes in
+        raise Refused("late", row.account, row.id)
     return str(row.account)
 
 
@@ -184,7 +196,14 @@ def of_account(connection: Connection, account: str) -> list[Passkey]:
     rows = connection.execute(
         select(passkeys).where(passkeys.c.account == account).order_by(passkeys.c.created_us, passkeys.c.id)
     )
-    return [Passkey(row.id, row.name, row.created_us, row.used_us) for row in rows]
+    return [Passkey(row.id, row.name, row.created_us, row.used_us, row.sign_count >= COPIED) for row in rows]
+
+
+def counted(connection: Connection, accounts_: Collection[str]) -> dict[str, int]:
+    """How many passkeys each of these accounts has; who has none is not in it."""
+    mine = passkeys.c.account
+    rows = connection.execute(select(mine, func.count()).where(mine.in_(accounts_)).group_by(mine))
+    return {account: count for account, count in rows}  # noqa: C416 - rows are no pairs to mypy
 
 
 def rename(connection: Connection, account: str, id_: str, name: str) -> bool:
@@ -201,6 +220,7 @@ def remove(connection: Connection, account: str, id_: str) -> bool:
 
 def _keep(connection: Connection, purpose: Purpose, account: str | None, challenge: bytes, now_us: int) -> str:
     ticket = secrets.token_urlsafe(32)
+    _forget(connection, now_us)
     connection.execute(
         insert(ceremonies).values(
             sha256=sha256(ticket), purpose=purpose, account=account, challenge=challenge,
@@ -208,6 +228,14 @@ def _keep(connection: Connection, purpose: Purpose, account: str | None, challen
         )
     )  # fmt: skip
     return ticket
+
+
+def _forget(connection: Connection, now_us: int) -> None:
+    """Challenges that are over, and of those of too many askers the oldest: open to everybody, they fill no disk."""
+    connection.execute(delete(ceremonies).where(ceremonies.c.expires_us <= now_us))
+    newest = select(ceremonies.c.expires_us).order_by(ceremonies.c.expires_us.desc()).offset(MOST_CHALLENGES - 1).limit(1)
+    if (since_us := connection.scalar(newest)) is not None:
+        connection.execute(delete(ceremonies).where(ceremonies.c.expires_us <= since_us))
 
 
 def _take(connection: Connection, purpose: Purpose, account: str | None, ticket: str, now_us: int) -> bytes:

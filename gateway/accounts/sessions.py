@@ -7,6 +7,8 @@ time after it was opened, and at once when its owner, or an officer, says so.
 import hashlib
 import re
 import secrets
+from collections import Counter
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection, insert, select, update
@@ -113,6 +115,12 @@ def open_sessions(connection: Connection, account: str, now_us: int) -> list[Ses
         for row in rows
         if _is_open(row, now_us)
     ]
+
+
+def counted(connection: Connection, accounts: Collection[str], now_us: int) -> Counter[str]:
+    """How many sessions of each of these accounts go on."""
+    rows = connection.execute(select(sessions).where(sessions.c.account.in_(accounts), sessions.c.ended_us.is_(None)))
+    return Counter(row.account for row in rows if _is_open(row, now_us))
 
 
 def end(connection: Connection, account: str, id_: str, now_us: int) -> bool:

@@ -90,10 +90,12 @@ class Told(BaseModel):
 
 
 class Scripted(BaseModel):
-    """A page that another room opened: it has no steps of a route, and only that room ends it."""
+    """A page that another room opened: it has no steps of a route, and that room ends it."""
 
     moment: str
     facts: dict[str, JsonValue] = {}
+    ends_us: int | None = None
+    """Nothing follows it: over once none of its messages waits any more, at the latest then. None: the room says when."""
 
 
 class Memory(BaseModel):
@@ -151,6 +153,8 @@ class View:
     """Contacts to whom no message of this page could be delivered, or not for so long that nobody waits for it."""
     cooled_us: int | None = None
     """An earlier page of this group was last really sent then."""
+    waits: bool = False
+    """Whether a message of this page is still to be sent."""
     held_until_us: int = 0
     """What is not critical waits until then."""
     lacking: Lacking | None = None
@@ -258,6 +262,7 @@ class _Look:
     def plan(self) -> Plan:
         out, memory = self.out, self.memory
         if memory.scripted:
+            self._end_told(memory.scripted)
             return out
         ending = self._ending()
         if ending and (newer := [alert for alert in self.open if not _is_about(ending, alert)]):
@@ -287,6 +292,15 @@ class _Look:
 
     def _due(self, at_us: int) -> None:
         self.out.due_us = at_us if self.out.due_us is None else min(self.out.due_us, at_us)
+
+    def _end_told(self, scripted: Scripted) -> None:
+        """Closed before its messages are out, they would be dropped as over."""
+        if scripted.ends_us is None:
+            return
+        if self.view.waits and self.now_us < scripted.ends_us:
+            self._due(min(self.now_us + LOOK_AGAIN_US, scripted.ends_us))
+        else:
+            self.out.state = "closed"
 
     def _tell(self, contact: str, kind: Kind, moment: str, key: str, *, asks: bool, **more: object) -> None:
         self.out.messages.append(Tell(contact, kind, moment, f"{self.memory.life}/{key}", asks, **more))  # type: ignore[arg-type]

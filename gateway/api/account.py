@@ -18,13 +18,17 @@ from gateway.accounts.sessions import ID_LENGTH, Entered, browser_of, end, end_a
 from gateway.api.cookie import take_cookie
 from gateway.api.deps import Deps, permitted
 from gateway.api.login import Agent, BegunJson, CameInJson, Ceremony, known, limited, page
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
+from gateway.contacts import people
 from gateway.contacts.address import clean_name
+from gateway.contacts.away import LONGEST_US, away, back
+from gateway.contacts.config import QuietConfig
+from gateway.contacts.desk import Desk
+from gateway.contacts.listed import require_json
 from gateway.notify.message import Language
 from gateway.policy import Actor, has
 from gateway.words import LANGUAGES
 
-NOT_HERE = "A token has no account: come in at /login."
 Owner = Annotated[Actor, Depends(permitted("account.own", enters=True))]
 PasskeyPath = Annotated[str, Path(max_length=1400)]
 SessionPath = Annotated[str, Path(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
@@ -32,12 +36,13 @@ Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 
 
 class PasskeyJson(TypedDict):
-    """One passkey. `used_us` null: never."""
+    """One passkey. `used_us` null: never. `copied`: it was found to be in two places, and opens nothing any more."""
 
     id: str
     name: str
     created_us: int
     used_us: int | None
+    copied: bool
 
 
 class SessionJson(TypedDict):
@@ -63,6 +68,50 @@ class MeJson(TypedDict):
     sessions: list[SessionJson]
 
 
+class OwnAddressJson(TypedDict):
+    """One way to reach me. `ends`: its end, by which I know it: four digits, or of a mail address what follows the name.
+
+    `state`: new (never answered), proved, or unreachable, then with `why`. `heard_us`: when I last answered over it.
+    """
+
+    channel: str
+    ends: str
+    state: str
+    why: str | None
+    heard_us: int | None
+
+
+class OwnContactJson(TypedDict):
+    """How I am told of things. `quiet` null: the hours of my groups, which are not mine to change.
+
+    `deputy`: the name of who is told while I am away (null: nobody is); while I am there, of whom I named. `push_url`: the page
+    that takes messages in this browser; null where there are none.
+    """
+
+    name: str
+    language: str
+    quiet: list[dict[str, Any]] | None
+    away_until_us: int | None
+    deputy: str | None
+    reachable: bool
+    addresses: list[OwnAddressJson]
+    push_url: str | None
+
+
+class OwnChange(BaseModel):
+    """What changes; what is not said stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: Language | None = None
+    quiet: Annotated[
+        list[QuietConfig] | None, Field(max_length=20, description="My own quiet hours; null: those of my groups.")
+    ] = None
+    away_until_us: Annotated[
+        int | None, Field(ge=1, lt=2**53, description="I am away until then, a year at most; null: I am there again.")
+    ] = None
+
+
 class Rename(BaseModel):
     """What a passkey is called."""
 
@@ -72,7 +121,10 @@ class Rename(BaseModel):
 
 
 def routes(deps: Deps) -> APIRouter:
-    """GET /account; POST /account/passkeys/begin, /account/passkeys; PATCH, DELETE of a passkey; DELETE of sessions."""
+    """GET /account; GET, PATCH /account/contact; POST /account/passkeys/begin, /account/passkeys; PATCH, DELETE of a passkey;
+
+    DELETE of sessions.
+    """
     router = APIRouter()
 
     @router.get("/account")
@@ -101,7 +153,7 @@ def routes(deps: Deps) -> APIRouter:
             try:
                 begun = accounts.begin_register(connection, account, deps.now_us())
             except Refused as error:
-                raise Problem(409, f"An account has at most {passkeys.MOST_PASSKEYS} passkeys. Remove one first.") from error
+                raise Problem(409, "why.passkeys_many", {"n": passkeys.MOST_PASSKEYS}) from error
         return {"ticket": begun.ticket, "options": begun.options}
 
     @router.post("/account/passkeys", status_code=201)
@@ -113,7 +165,7 @@ def routes(deps: Deps) -> APIRouter:
             account = _mine(accounts, connection, actor)
             _may_add(accounts, account, request)
         if accounts.register(account.id, said.ticket, said.credential, browser_of(agent)) is None:
-            raise Problem(422, "This is no passkey made for this page, or the page was open for too long. Try again.")
+            raise Problem(422, "why.no_passkey_made")
         return {"next": "/account"}
 
     @router.patch("/account/passkeys/{id}")
@@ -121,11 +173,11 @@ def routes(deps: Deps) -> APIRouter:
         """Another name."""
         name = clean_name(wanted.name)
         if name is None:
-            raise Problem(422, "name: one line of 1 to 40 characters")
+            raise Problem(422, "why.name")
         with deps.state.write() as connection:
             account = _mine(known(deps), connection, actor)
             if not passkeys.rename(connection, account.id, id, name):
-                raise Problem(404, "You have no such passkey.")
+                raise Problem(404, "why.no_passkey")
             return next(one for one in passkeys_json(connection, account.id) if one["id"] == id)
 
     @router.delete("/account/passkeys/{id}", status_code=204, response_class=Response)
@@ -134,7 +186,7 @@ def routes(deps: Deps) -> APIRouter:
         with deps.state.write() as connection:
             account = _mine(known(deps), connection, actor)
             if not _remove(connection, account.id, id, deps.now_us()):
-                raise Problem(404, "You have no such passkey.")
+                raise Problem(404, "why.no_passkey")
         return Response(status_code=204)
 
     @router.delete("/account/sessions/{id}", status_code=204, response_class=Response)
@@ -143,10 +195,81 @@ def routes(deps: Deps) -> APIRouter:
         with deps.state.write() as connection:
             account = _mine(known(deps), connection, actor)
             if not end(connection, account.id, id, deps.now_us()):
-                raise Problem(404, "You have no such session.")
+                raise Problem(404, "why.no_session")
         return Response(status_code=204)
 
+    _add_contact(router, deps)
     return router
+
+
+def _add_contact(router: APIRouter, deps: Deps) -> None:
+    @router.get("/account/contact")
+    def contact(actor: Owner) -> OwnContactJson:
+        """How I am told of things. 404 for an account that nobody is told by."""
+        with deps.state.read() as connection:
+            return _own_contact(deps, connection, _contact_of(deps, connection, actor))
+
+    @router.patch("/account/contact")
+    def change(actor: Annotated[Actor, Depends(permitted("account.own"))], wanted: OwnChange) -> OwnContactJson:
+        """Changes what is said of my language, my quiet hours and my absence. Who stands in for me stays."""
+        said, now_us = wanted.model_fields_set, deps.now_us()
+        if "language" in said and wanted.language is None:
+            raise Problem(422, "why.not_taken_away")
+        with deps.state.write() as connection:
+            mine = _contact_of(deps, connection, actor)
+            people.change(connection, mine, {key: getattr(wanted, key) for key in ("language", "quiet") if key in said})
+            if wanted.away_until_us is not None:
+                if not now_us < wanted.away_until_us <= now_us + LONGEST_US:
+                    raise Problem(422, "why.away_until")
+                away(connection, _desk(deps).book, mine, wanted.away_until_us, now_us)
+            elif "away_until_us" in said:
+                back(connection, mine)
+            return _own_contact(deps, connection, mine)
+
+
+def _desk(deps: Deps) -> Desk:
+    if deps.desk is None:
+        raise NotHere("[people]")
+    return deps.desk
+
+
+def _contact_of(deps: Deps, connection: Connection, actor: Actor) -> str:
+    account = _mine(known(deps), connection, actor)
+    if account.contact is None:
+        raise Problem(404, "why.no_contact_of_account")
+    return account.contact
+
+
+def _own_contact(deps: Deps, connection: Connection, contact: str) -> OwnContactJson:
+    now_us, book = deps.now_us(), _desk(deps).book
+    shown = require_json(connection, contact, now_us)
+    deputy = None if shown["deputy"] is None else book.name_of(connection, shown["deputy"])
+    if shown["away_until_us"] is not None:
+        person = book.deputy(connection, contact, now_us)
+        deputy = None if person is None else person.name
+    return {
+        "name": shown["name"],
+        "language": shown["language"],
+        "quiet": shown["quiet"],
+        "away_until_us": shown["away_until_us"],
+        "deputy": deputy,
+        "reachable": shown["reachable"],
+        "addresses": [
+            {"channel": one["channel"], "ends": _end_of(one["channel"], one["address"]), "state": one["state"], "why": one["why"],
+             "heard_us": one["heard_us"]}
+            for one in shown["addresses"]
+        ],
+        "push_url": deps.answer_page.push_url(contact, now_us) if deps.answer_page and deps.answer_page.push_url else None,
+    }  # fmt: skip
+
+
+def _end_of(channel: str, address: str) -> str:
+    """Enough for whose it is, and nothing that could be written to."""
+    if channel in ("sms", "voice"):
+        return address[-4:]
+    if channel == "mail":
+        return address[address.rfind("@") :]
+    return address if channel == "push" else ""  # of a browser the name of its maker's service is shown
 
 
 def pages(deps: Deps, accounts: Accounts, zone: ZoneInfo) -> APIRouter:
@@ -175,6 +298,7 @@ def pages(deps: Deps, accounts: Accounts, zone: ZoneInfo) -> APIRouter:
                 passkeys=passkeys.of_account(connection, account.id),
                 sessions=open_sessions(connection, account.id, now_us),
                 here=entered.session[:ID_LENGTH],
+                unknown=browser_of(""),
             )
 
     @router.post("/account/passkeys/{id}/rename")
@@ -229,7 +353,7 @@ def pages(deps: Deps, accounts: Accounts, zone: ZoneInfo) -> APIRouter:
 def passkeys_json(connection: Connection, account: str) -> list[PasskeyJson]:
     """The account's, the oldest first."""
     return [
-        {"id": one.id, "name": one.name, "created_us": one.created_us, "used_us": one.used_us}
+        {"id": one.id, "name": one.name, "created_us": one.created_us, "used_us": one.used_us, "copied": one.copied}
         for one in passkeys.of_account(connection, account)
     ]
 
@@ -252,14 +376,14 @@ def _remove(connection: Connection, account: str, id_: str, now_us: int) -> bool
 def _mine(accounts: Accounts, connection: Connection, actor: Actor) -> Account:
     account = accounts.account_of(connection, actor)
     if account is None:
-        raise Problem(409, NOT_HERE)
+        raise Problem(409, "why.no_account")
     return account
 
 
 def _may_add(accounts: Accounts, account: Account, request: Request) -> None:
     entered = _entered(request)
     if entered is None or not accounts.may_add_passkey(account, entered.how):
-        raise Problem(403, "Your work for the office needs a passkey, and a link by mail or LINE can't make one. Ask an officer.")
+        raise Problem(403, "why.needs_passkey")
 
 
 def _entered(request: Request) -> Entered | None:

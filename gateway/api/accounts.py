@@ -1,23 +1,23 @@
 """Who may come in, for who answers for that: list, make, change, shut and open accounts, end their sessions, hand over a link."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from gateway import audit
 from gateway.accounts import account as rows
+from gateway.accounts import passkeys, sessions
 from gateway.accounts.account import Account, NotDone
 from gateway.accounts.desk import Accounts
 from gateway.accounts.links import LASTS_US
-from gateway.accounts.passkeys import of_account
-from gateway.accounts.sessions import ID_LENGTH, end, end_all, open_sessions
+from gateway.accounts.sessions import ID_LENGTH, end, end_all
 from gateway.api.account import SessionJson, sessions_json
-from gateway.api.deps import Deps, permitted
+from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.login import known
 from gateway.api.problems import Problem
 from gateway.audit.acts import who_of
@@ -28,6 +28,7 @@ Reader = Annotated[Actor, Depends(permitted("account.read"))]
 Manager = Annotated[Actor, Depends(permitted("account.manage", enters=True))]
 IdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 SessionPath = Annotated[str, Path(pattern=rf"^[0-9a-f]{{{ID_LENGTH}}}$")]
+AfterQuery = Annotated[str | None, Query(pattern=r"^[0-9a-f]{16}$", description="Only those made after this one: the next page.")]
 Roles = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)]
 
 _STATUS = {"unknown": 404, "taken": 409, "forbidden": 403, "last": 409, "wrong": 422}
@@ -49,10 +50,11 @@ class AccountJson(TypedDict):
 
 
 class AccountsJson(TypedDict):
-    """In the order in which they were made."""
+    """One page, in the order in which they were made; `next_after` asks for the following one."""
 
     now_us: int
     accounts: list[AccountJson]
+    next_after: str | None
 
 
 class OneAccountJson(AccountJson):
@@ -93,12 +95,11 @@ def routes(deps: Deps) -> APIRouter:
     router = APIRouter()
 
     @router.get("/accounts")
-    def accounts(_: Reader) -> AccountsJson:
+    def accounts(_: Reader, after: AfterQuery = None, limit: LimitQuery = 200) -> AccountsJson:
         """Everybody who may come in, or might."""
-        now_us = deps.now_us()
-        with deps.state.read() as connection:
-            found = rows.listed(connection, known(deps).group_roles)
-            return {"now_us": now_us, "accounts": [_json(connection, one, now_us) for one in found]}
+        with _refusing(), deps.state.read() as connection:
+            found = rows.listed(connection, known(deps).group_roles, after=after, limit=limit)
+            return _page(connection, found, limit, deps.now_us())
 
     @router.post("/accounts", status_code=201)
     def add(actor: Manager, wanted: NewAccount) -> AccountJson:
@@ -106,9 +107,9 @@ def routes(deps: Deps) -> APIRouter:
         desk, now_us = known(deps), deps.now_us()
         with _refusing(), deps.state.write() as connection:
             rows.may_give(wanted.roles, actor.roles)
-            id_ = rows.add(connection, _name(wanted.name), wanted.roles, actor.name, now_us, wanted.contact)
+            id_ = rows.add(connection, _name(wanted.name), wanted.roles, who_of(actor), now_us, wanted.contact)
             _audited(connection, actor, "account.add", id_, now_us, roles=sorted(wanted.roles))
-            return _json(connection, _one(desk, connection, id_), now_us)
+            return _json(connection, [_one(desk, connection, id_)], now_us)[0]
 
     @router.get("/accounts/{id}")
     def account(_: Reader, id: IdPath) -> OneAccountJson:  # noqa: A002 - the word of the path
@@ -116,7 +117,7 @@ def routes(deps: Deps) -> APIRouter:
         now_us = deps.now_us()
         with _refusing(), deps.state.read() as connection:
             one = _one(known(deps), connection, id)
-            return {**_json(connection, one, now_us), "open_sessions": sessions_json(connection, id, now_us)}
+            return {**_json(connection, [one], now_us)[0], "open_sessions": sessions_json(connection, id, now_us)}
 
     @router.patch("/accounts/{id}")
     def change(actor: Manager, id: IdPath, wanted: Change) -> AccountJson:  # noqa: A002 - the word of the path
@@ -134,7 +135,7 @@ def routes(deps: Deps) -> APIRouter:
             elif wanted.enabled is False:
                 rows.disable(connection, now, now_us)
             _audited(connection, actor, "account.change", id, now_us, **{k: v for k, v in said.items() if k != "name"})
-            return _json(connection, _one(desk, connection, id), now_us)
+            return _json(connection, [_one(desk, connection, id)], now_us)[0]
 
     @router.delete("/accounts/{id}", status_code=204, response_class=Response)
     def shut(actor: Manager, id: IdPath) -> Response:  # noqa: A002 - the word of the path
@@ -152,7 +153,7 @@ def routes(deps: Deps) -> APIRouter:
             one = _other(desk, connection, actor, id)
             rows.may_give(one.own, actor.roles)
             if one.disabled_us is not None or not (one.own | one.by_groups):
-                raise Problem(409, "This account is shut, or has no role: its link would open nothing.")
+                raise Problem(409, "why.account_shut")
             url = desk.hand_link(connection, id, who_of(actor), now_us)
         return {"url": url, "expires_us": now_us + LASTS_US}
 
@@ -170,7 +171,7 @@ def routes(deps: Deps) -> APIRouter:
         """Ends one session of an account."""
         with _refusing(), deps.state.write() as connection:
             if not end(connection, id, session, deps.now_us()):
-                raise Problem(404, "This account has no such session.")
+                raise Problem(404, "why.no_session")
             _audited(connection, actor, "session.end", id, deps.now_us())
         return Response(status_code=204)
 
@@ -183,7 +184,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except NotDone as error:
-        raise Problem(_STATUS[error.why], str(error)) from error
+        raise Problem(_STATUS[error.why], error) from error
 
 
 def _audited(connection: Connection, actor: Actor, action: str, id_: str, now_us: int, **more: object) -> None:
@@ -193,33 +194,43 @@ def _audited(connection: Connection, actor: Actor, action: str, id_: str, now_us
 def _one(desk: Accounts, connection: Connection, id_: str) -> Account:
     found = rows.get(connection, id_, desk.group_roles)
     if found is None:
-        raise NotDone("unknown", "There is no such account.")
+        raise NotDone("unknown", "why.account_unknown")
     return found
 
 
 def _other(desk: Accounts, connection: Connection, actor: Actor, id_: str) -> Account:
     if actor.account == id_:
-        raise NotDone("forbidden", "Nobody changes their own account. Ask another officer.")
+        raise NotDone("forbidden", "why.own_account")
     return _one(desk, connection, id_)
 
 
 def _name(text: str) -> str:
     name = clean_name(text)
     if name is None:
-        raise NotDone("wrong", "name: one line of 1 to 40 characters")
+        raise NotDone("wrong", "why.name")
     return name
 
 
-def _json(connection: Connection, one: Account, now_us: int) -> AccountJson:
-    return {
-        "id": one.id,
-        "name": one.name,
-        "roles": sorted(one.own),
-        "by_groups": sorted(one.by_groups),
-        "contact": one.contact,
-        "passkeys": len(of_account(connection, one.id)),
-        "sessions": len(open_sessions(connection, one.id, now_us)),
-        "created_us": one.created_us,
-        "created_by": one.created_by,
-        "disabled_us": one.disabled_us,
-    }
+def _page(connection: Connection, found: Sequence[Account], limit: int, now_us: int) -> AccountsJson:
+    next_after = found[-1].id if len(found) == limit else None
+    return {"now_us": now_us, "accounts": _json(connection, found, now_us), "next_after": next_after}
+
+
+def _json(connection: Connection, found: Sequence[Account], now_us: int) -> list[AccountJson]:
+    ids = [one.id for one in found]
+    keys, opened = passkeys.counted(connection, ids), sessions.counted(connection, ids, now_us)
+    return [
+        {
+            "id": one.id,
+            "name": one.name,
+            "roles": sorted(one.own),
+            "by_groups": sorted(one.by_groups),
+            "contact": one.contact,
+            "passkeys": keys.get(one.id, 0),
+            "sessions": opened[one.id],
+            "created_us": one.created_us,
+            "created_by": one.created_by,
+            "disabled_us": one.disabled_us,
+        }
+        for one in found
+    ]

@@ -7,19 +7,19 @@ proved by it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Form, Header, Path, Response
+from fastapi import APIRouter, Form, Header, Path, Request, Response
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.escalation import Memory, Said, who_go
 from gateway.contacts.proof import heard
-from gateway.mimamori.looks import note, told_in
+from gateway.mimamori.looks import note, still, told_in
 from gateway.notify.links import Expired, Forged, Links
 from gateway.notify.message import Answer, Button, Language, Link, Message
 from gateway.notify.queue import arrived_as, mark_answered, mark_seen
@@ -27,6 +27,7 @@ from gateway.pages import language_of, render
 from gateway.paging import Answered, NotTaken
 from gateway.state import State
 from gateway.state.tables import alerts, answers, notifications, pages
+from gateway.telling import without_place
 from gateway.words import acknowledged, not_taken, text
 from gateway.words.moments import without_waiting
 
@@ -84,6 +85,8 @@ AnswerForm = Annotated[str, Form(max_length=20)]
 Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 Fetch = Annotated[str | None, Header(max_length=40)]
 
+AHEAD = ("sec-purpose", "purpose", "x-purpose", "x-moz")
+"""Headers by which programs say that nobody looks yet: `prefetch`, `preview`."""
 
 Look = Callable[[Connection, Row[Any]], Literal["here", "later"] | None]
 """Whether the picture that a notification is about can be seen below its page; gateway.api.told_picture."""
@@ -95,11 +98,11 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
 
     @router.api_route("/a/{token}", methods=["GET", "HEAD"])
     def shown(
+        request: Request,
         token: TokenPath,
         accept_language: Accepts = None,
         sec_fetch_mode: Fetch = None,
         sec_fetch_dest: Fetch = None,
-        sec_purpose: Fetch = None,
     ) -> Response:
         """The message as it stands now."""
         now_us = page.now_us()
@@ -112,8 +115,12 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
             return _problem(page, str(why), 403, language_of(accept_language))
         if looked is None:
             return _problem(page, "screen.unknown", 404, language_of(accept_language))
-        _note_look(page, looked, now_us)
-        if (sec_fetch_mode, sec_fetch_dest, sec_purpose) == ("navigate", "document", None) and looked.row.seen_us is None:
+        ahead = is_ahead(request)
+        if looked.people and request.method != "HEAD":
+            if ahead:
+                return not_shown()
+            _note_look(page, looked, now_us)
+        if not ahead and (sec_fetch_mode, sec_fetch_dest) == ("navigate", "document") and looked.row.seen_us is None:
             _note_seen(page, id_, now_us)
         with page.state.read() as connection:
             picture = look(connection, looked.row)
@@ -159,6 +166,17 @@ def routes(page: AnswerPage, look: Look = lambda _connection, _row: None) -> API
     return router
 
 
+def is_ahead(request: Request) -> bool:
+    """Whether a program asks ahead of somebody who may open it, and says so."""
+    said = " ".join(request.headers.get(name, "") for name in AHEAD).lower()
+    return "prefetch" in said or "preview" in said
+
+
+def not_shown() -> Response:
+    """What such a program gets of where a tag was: nothing, or a browser would show it later and nobody know of that look."""
+    return Response(status_code=503)
+
+
 def _take(page: AnswerPage, id_: str, answer: str, now_us: int) -> str | None:
     """Why it was not taken, None when it was. Only what the message offers can be answered."""
     with page.state.write() as connection:
@@ -201,6 +219,8 @@ class _Looked:
     """Whether people are asked to go."""
     over_us: int | None
     mine: _Mine | None
+    people: Mapping[str, str]
+    """Those of whom it says where their tags were, each with why they were told; empty where it does not say that."""
 
 
 def _read(page: AnswerPage, id_: str, now_us: int) -> _Looked | None:
@@ -211,13 +231,15 @@ def _read(page: AnswerPage, id_: str, now_us: int) -> _Looked | None:
             return None
         if (withheld := page.withheld(connection, row)) is not None:
             raise _WithheldError(withheld)
-        message = _message(row)
+        message, people = _message(row), told_in(connection, row)
+        if still(connection, people, now_us):
+            message, people = without_place(message), {}
         of = None if row.page is None else connection.execute(select(pages).where(pages.c.id == row.page)).first()
         if of is None:
             alert = connection.execute(select(alerts).where(alerts.c.id == row.alert)).first()
             over_us = alert.resolved_us if alert is not None else None
             mine = _mine(message, "seen", row.answered_us) if row.answered_us is not None else None
-            return _Looked(row, message, alert.kind if alert is not None else None, (), 0, False, over_us, mine)
+            return _Looked(row, message, alert.kind if alert is not None else None, (), 0, False, over_us, mine, people)
         said = [
             Said(one.id, one.contact, one.answer, one.at_us)
             for one in connection.execute(select(answers).where(answers.c.page == row.page).order_by(answers.c.id))
@@ -233,6 +255,7 @@ def _read(page: AnswerPage, id_: str, now_us: int) -> _Looked | None:
             of.needed > 0,
             (of.closed_us or now_us) if of.state == "closed" else None,
             _mine(message, own[-1].answer, own[-1].at_us) if own else None,
+            people,
         )
 
 
@@ -252,9 +275,7 @@ def _mine(message: Message, answer: str, at_us: int) -> _Mine:
 
 def _note_look(page: AnswerPage, looked: _Looked, now_us: int) -> None:
     """A message about a watched person says where their tag was."""
-    with page.state.read() as connection:
-        people = told_in(connection, looked.row)
-    note(page.state, f"contact:{looked.row.contact}", people, "message", now_us)
+    note(page.state, f"contact:{looked.row.contact}", looked.people, "message", now_us)
 
 
 def _note_seen(page: AnswerPage, id_: str, now_us: int) -> None:
@@ -266,7 +287,7 @@ def _note_seen(page: AnswerPage, id_: str, now_us: int) -> None:
         log.warning("that a message was seen could not be noted: the state database: %s", error.orig)
 
 
-def _render(page: AnswerPage, template: str, looked: _Looked, now_us: int, *, status: int = 200, **more: object) -> Response:
+def _render(page: AnswerPage, template: str, looked: _Looked, now_us: int, *, status: int = 200, **more: Any) -> Response:
     message = looked.message
     told_us = looked.row.sent_us or looked.row.created_us
     somebody_goes = bool(looked.goers) or looked.over_us is not None

@@ -25,6 +25,7 @@ from gateway.api import (
     flow,
     hooks,
     hooks_twilio,
+    installations,
     jobs,
     join,
     labels,
@@ -40,18 +41,22 @@ from gateway.api import (
     push,
     push_page,
     readings,
+    reports,
     rotating_tags,
     search,
     silences,
     stream,
+    tiles,
     told_picture,
     traps,
     visit_page,
+    web,
 )
 from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
 from gateway.api.described import describe
 from gateway.api.gate import Gate, is_json
+from gateway.api.outcomes import Outcomes
 from gateway.api.problems import add_problem_handlers, describe_problems
 
 
@@ -67,6 +72,7 @@ def create_app(deps: Deps) -> FastAPI:
         redirect_slashes=False,
     )
     add_problem_handlers(app)
+    app.add_middleware(Outcomes, deps=deps)
     app.add_middleware(StrictBodies, is_json=is_json)
     limits = deps.accounts.limits if deps.accounts is not None else Limits(deps.now_us)
     app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts, limits=limits)
@@ -88,6 +94,7 @@ def create_app(deps: Deps) -> FastAPI:
         media,
         nodes,
         jobs,
+        installations,
         rotating_tags,
         flow,
         mimamori,
@@ -97,6 +104,7 @@ def create_app(deps: Deps) -> FastAPI:
         search,
         traps,
         export,
+        tiles,
         operations,
     ):
         api.include_router(group.routes(deps))
@@ -117,12 +125,15 @@ def create_app(deps: Deps) -> FastAPI:
     if deps.desk is not None:
         app.include_router(join.routes(deps, deps.desk))
         if deps.accounts is not None:
-            app.include_router(login.pages(deps.accounts, deps.desk.zone))
+            app.include_router(login.pages(deps.accounts, deps.desk.zone, line=deps.line_secret is not None))
             app.include_router(account.pages(deps, deps.accounts, deps.desk.zone))
         if deps.push is not None:
             app.include_router(push_page.routes(deps.push, deps.desk.zone, deps.desk.phone))
     app.include_router(open_data.routes(deps))
+    app.include_router(tiles.tiles_routes(deps))
+    app.include_router(reports.routes(deps))
     app.include_router(page.routes())
+    app.include_router(web.routes(deps.zone))
     describe_problems(app)
     describe(app)
     app.state.deps = deps

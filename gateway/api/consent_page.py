@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import OperationalError
 
 from gateway.api.deps import Deps
+from gateway.keeping import erasing
 from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.consent import Consents, NoConsent, standing
 from gateway.notify.links import Expired, Forged, Links
@@ -91,8 +92,9 @@ class _Page:
         id_, contact = self._opened(token, now_us)
         if act not in ("go_on", "really"):
             return self.shown(token, accepts, stopping=act == "stop")
+        state = self._deps.state
         try:
-            with self._deps.state.write() as connection:
+            with erasing(state, "watched", id_) if act == "really" else state.write() as connection:
                 self._kept(connection, id_, contact, now_us)
                 language = _language(connection, contact, accepts)
                 if act == "go_on":

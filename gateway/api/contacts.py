@@ -18,10 +18,10 @@ from gateway.accounts.account import NotDone as AccountNotDone
 from gateway.accounts.account import check_erasure
 from gateway.api import things
 from gateway.api.deps import Deps, NameQuery, permitted, sifted
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.audit import who_of
 from gateway.contacts import people
-from gateway.contacts.address import LONGEST_NAME, MOST_BYTES, AddressChannel, clean_name
+from gateway.contacts.address import MOST_BYTES, AddressChannel, clean_name
 from gateway.contacts.away import SAME, away, back
 from gateway.contacts.config import QuietConfig
 from gateway.contacts.desk import Desk
@@ -39,8 +39,9 @@ from gateway.contacts.listed import (
 from gateway.keeping.erase import erase_contact
 from gateway.notify.message import Language
 from gateway.policy import Actor, extent, refusal
+from gateway.words.refusal import Refusal
 
-NOT_CONFIGURED = "This gateway knows no people: [people] is not configured in gateway.toml."
+PEOPLE = "[people]"
 IdPath = Annotated[str, Path(pattern=r"^[0-9a-f-]{1,40}$")]
 _STATUS = {"unknown": 404, "taken": 409, "full": 409, "wrong": 422}
 
@@ -53,7 +54,7 @@ Adder = Annotated[Actor, Depends(sifted("contact.manage"))]
 def _is_a_name(text: str) -> str:
     name = clean_name(text)
     if name is None:
-        raise ValueError(f"a name is one line of 1 to {LONGEST_NAME} characters")
+        raise Refusal("why.name")
     return name
 
 
@@ -147,7 +148,7 @@ def routes(deps: Deps) -> APIRouter:
 
 def _desk(deps: Deps) -> Desk:
     if deps.desk is None:
-        raise Problem(503, NOT_CONFIGURED)
+        raise NotHere(PEOPLE)
     return deps.desk
 
 
@@ -157,9 +158,9 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except people.NotDone as error:
-        raise Problem(_STATUS[error.why], str(error)) from error
+        raise Problem(_STATUS[error.why], error) from error
     except AccountNotDone as error:
-        raise Problem(409 if error.why == "last" else 403, str(error)) from error
+        raise Problem(409 if error.why == "last" else 403, error) from error
 
 
 def _contacts(deps: Deps, router: APIRouter) -> None:
@@ -195,7 +196,7 @@ def _one(deps: Deps, router: APIRouter) -> None:
         said = wanted.model_fields_set
         values: dict[str, Any] = {key: getattr(wanted, key) for key in ("name", "language", "deputy", "quiet") if key in said}
         if any(key in said and values[key] is None for key in ("name", "language")):
-            raise Problem(422, "name and language can be changed, not taken away.")
+            raise Problem(422, "why.not_taken_away")
         with _refusing(), deps.state.write() as connection:
             people.change(connection, id, values)
             if wanted.groups is not None:
@@ -273,7 +274,7 @@ def _addresses(deps: Deps, router: APIRouter) -> None:
         with _refusing(), deps.state.write() as connection:
             shown = require_json(connection, id, now_us)
             if address not in [one["id"] for one in shown["addresses"]]:
-                raise Problem(404, "This contact has no such address.")
+                raise Problem(404, "why.no_address")
             _desk(deps).proof.test(connection, address, now_us)
             return require_json(connection, id, now_us)
 

@@ -163,7 +163,7 @@ def delivery_json(row: Mapping[Any, Any], now_us: int) -> DeliveryJson:
 def _row(connection: Connection, id_: str) -> Mapping[Any, Any]:
     row = connection.execute(select(notifications).where(notifications.c.id == id_)).mappings().first()
     if row is None:
-        raise Problem(404, "There is no delivery with this id.")
+        raise Problem(404, "why.no_delivery")
     return row
 
 
@@ -174,4 +174,4 @@ def _settle(connection: Connection, id_: str, values: dict[str, Any]) -> None:
     )
     if done.rowcount != 1:
         state = _row(connection, id_)["state"]
-        raise Problem(409, f"This delivery is no dead letter: it is {state}.", state=state)
+        raise Problem(409, "why.not_dead", {"state": state}, state=state)

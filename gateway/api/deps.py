@@ -38,6 +38,7 @@ from gateway.rules import RuleConfig
 from gateway.state import State
 from gateway.store import SeriesReader
 from gateway.telemetry import Telemetry
+from gateway.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ class Deps:
     """The areas of the configuration, by name."""
     open_data: OpenDataConfig | None = None
     """What everybody may have; None: nothing."""
+    tiles: Tiles | None = None
+    """Where the map's tiles come from; None: there are none."""
+    alerts_kept_us: int = 365 * 86_400_000_000
+    """Alerts that are over are kept for so long: a report of an earlier month would lack some."""
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Tokyo"))
     """The town's."""
     rules: Mapping[str, RuleConfig] = field(default_factory=dict)
@@ -113,13 +118,16 @@ class Deps:
 
 Of = Callable[["Deps", Mapping[str, str]], Sequence[Thing]]
 """What a route is about, by its parameters as they came in; empty where there is nothing of the kind. See gateway.api.things."""
+Own = Callable[["Deps", Mapping[str, str], Actor], bool]
+"""Whether it is the actor's own, by the route's parameters as they came in. See gateway.api.things."""
 
 
-def permitted(action: str, of: Of | None = None, *, enters: bool = False) -> Callable[[Request], Actor]:
+def permitted(action: str, of: Of | None = None, *, own: Own | None = None, enters: bool = False) -> Callable[[Request], Actor]:
     """The dependency that every route but the open ones has: the actor, once the policy has agreed.
 
     `of` says what the route is about, and of several things one that is theirs will do; without it, only who may do it to all
-    there is gets in. `enters`: the route itself enters in the audit trail what it does, in its transaction.
+    there is gets in. `own`: what is somebody's own stays so when their relation has ended, while they have the role.
+    `enters`: the route itself enters in the audit trail what it does, in its transaction.
 
     The check's `action` and `of` are its attributes: gateway.api.described writes them into the document.
     """
@@ -130,10 +138,15 @@ def permitted(action: str, of: Of | None = None, *, enters: bool = False) -> Cal
         theirs = extent(actor, action, deps.world)
         changes = request.method not in SAFE
         about: Sequence[Thing] = ()
+        params = {**request.query_params, **request.path_params}
         if of is not None and (changes or not theirs.everything):
-            about = of(deps, {**request.query_params, **request.path_params})
+            about = of(deps, params)
         # Who may do it to all hears from the route what there is not; of anybody else it is refused.
-        if not theirs.everything and not any(map(theirs.covers, about)):
+        if not (
+            theirs.everything
+            or any(map(theirs.covers, about))
+            or (own is not None and has(actor, action) and own(deps, params, actor))
+        ):
             raise refusal(actor, action)
         if changes:
             _limit(deps, actor)
@@ -169,7 +182,7 @@ def _limit(deps: Deps, actor: Actor) -> None:
     if deps.accounts is None or actor.account is None:
         return
     if wait_s := deps.accounts.limits.wait_s("change", actor.account):
-        raise Problem(429, "Too many changes. Wait, and try again.", headers={"Retry-After": str(wait_s)})
+        raise Problem(429, "why.changes", headers={"Retry-After": str(wait_s)})
 
 
 def _note(deps: Deps, request: Request, actor: Actor, action: str, about: Sequence[Thing]) -> None:
@@ -178,7 +191,7 @@ def _note(deps: Deps, request: Request, actor: Actor, action: str, about: Sequen
         return
     with deps.state.write() as connection:
         route = (request.method, request.scope["route"].path)
-        noted(connection, actor, action, route, request.path_params, about, deps.now_us())
+        request.state.noted = noted(connection, actor, action, route, request.path_params, about, deps.now_us())
 
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -191,3 +204,5 @@ NameQuery = Annotated[Name, Query()]
 Sha256Path = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 BeforeQuery = Annotated[int | None, Query(ge=1, le=MAX_SEQ, description="Only rows with a smaller id: the next page.")]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Rows at most.")]
+FromQuery = Annotated[int, Query(ge=0, lt=2**53, description="From when, UTC µs.")]
+UntilQuery = Annotated[int | None, Query(ge=0, lt=2**53, description="Until when, UTC µs, not included; now when not said.")]

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from gateway.api.deps import Deps, sifted
 from gateway.api.shapes import DeviceJson, DevicesJson, Row, latest_json
+from gateway.installations import places
 from gateway.policy import Actor, Thing, extent
 from gateway.state import tables
 
@@ -42,6 +43,7 @@ def _devices(deps: Deps, connection: Connection, now_us: int) -> list[DeviceJson
         for row in _rows(connection, select(tables.alerts).where(tables.alerts.c.state.in_(("firing", "acknowledged"))))
     }
     deployed = {(one.node, one.device) for one in deps.deployments}
+    measured = places(connection)
 
     found: list[DeviceJson] = []
     for node, device in sorted(announced.keys() | latest.keys() | deployed):
@@ -58,6 +60,7 @@ def _devices(deps: Deps, connection: Connection, now_us: int) -> list[DeviceJson
                 "kind": deployment.kind if (node, device) in deployed else device_row.get("kind"),
                 "place": deployment.place,
                 "label": deployment.label,
+                "at": measured.get((node, device), deployment.at),
                 # An open alert stays in sight even when the device has fallen silent since: `unknown_why` says so too.
                 "status": "alert" if (node, device) in ringing else "unknown" if unknown_why else "ok",
                 "unknown_why": unknown_why,

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.problems import Problem
 from gateway.audit import who_of
-from gateway.keeping.erase import ERASE, NotErased
+from gateway.keeping.erase import ERASE, NotErased, erasing
 from gateway.keeping.ledger import Kind
 from gateway.policy import Actor
 from gateway.state.tables import erasures
@@ -72,16 +72,14 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.post("/erasures", status_code=201)
     def erase(actor: Annotated[Actor, Depends(permitted("person.erase"))], wanted: Annotated[Wanted, Body()]) -> ErasedJson:
-        """Erases them. 404 where nobody has this id, 409 while they are searched for, 503 while it can't be noted on disk."""
+        """Erases them. 404 where nobody has this id, or nothing names the tag; 409 in a search; 503 while the disk is full."""
         try:
-            with deps.state.write() as connection:
+            with erasing(deps.state, wanted.kind, wanted.id) as connection:
                 erased = ERASE[wanted.kind](connection, wanted.id, who_of(actor), deps.now_us())
         except NotErased as error:
-            raise Problem(404 if error.unknown else 409, str(error)) from error
+            raise Problem(404 if error.unknown else 409, error) from error
         except OSError as error:
-            raise Problem(
-                503, "What is to be erased could not be noted on disk, so nothing was erased. Is the disk full?"
-            ) from error
+            raise Problem(503, "why.not_noted") from error
         with deps.state.read() as connection:
             deps.enrolled.read(connection)
         deps.state.empty_log()  # where a reader keeps it just now, the chore does it within seconds

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Select, select
 
 from gateway.api import sift
-from gateway.api.deps import Deps, permitted, sifted
+from gateway.api.deps import Deps, FromQuery, UntilQuery, permitted, sifted
 from gateway.api.problems import Problem
 from gateway.csvs import MEDIA_TYPE, Cell, table
 from gateway.mimamori.enrolled import WATCHED
@@ -24,8 +24,6 @@ from gateway.state.tables import alerts, captures, visits
 MOST_ROWS = 50_000
 LONGEST_FLOW_US = 31 * 86_400_000_000
 
-FromQuery = Annotated[int, Query(ge=0, lt=2**53, description="From when, UTC µs.")]
-UntilQuery = Annotated[int | None, Query(ge=0, lt=2**53, description="Until when, UTC µs, not included; now when not said.")]
 _CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
 
 
@@ -37,7 +35,7 @@ def routes(deps: Deps) -> APIRouter:
         with deps.state.read() as connection:
             found = connection.execute(query.limit(MOST_ROWS + 1)).all()
         if len(found) > MOST_ROWS:
-            raise Problem(422, f"These are more than {MOST_ROWS} rows. Ask for a shorter time, by from_us and until_us.")
+            raise Problem(422, "why.rows", {"n": MOST_ROWS})
         return found
 
     def end_of(until_us: int | None) -> int:
@@ -82,7 +80,7 @@ def routes(deps: Deps) -> APIRouter:
         query = select(alerts).where(theirs, alerts.c.node != WATCHED)
         query = query.where(alerts.c.since_us >= from_us, alerts.c.since_us < end_of(until_us))
         rows = rows_of(query.order_by(alerts.c.since_us, alerts.c.id))
-        answers = extent(actor, "page.read", deps.world)
+        answers = extent(actor, "page.history", deps.world)
         columns = ("id", "since", "rule", "kind", "severity", "place", "label", "node", "device", "summary", "state", "count",
                    "fired", "acknowledged", "acknowledged_by", "resolved")  # fmt: skip
         return _file("alerts", columns, [
@@ -100,9 +98,9 @@ def routes(deps: Deps) -> APIRouter:
         """Who came and left by the hour, of every area. Exact, for the office: public ones are at /open/. At most 31 days."""
         start_us, end_us = from_us - from_us % 3_600_000_000, end_of(until_us)
         if end_us - start_us > LONGEST_FLOW_US:
-            raise Problem(422, "At most 31 days at once: say from_us and until_us.")
+            raise Problem(422, "why.month")
         if deps.store is None:
-            raise Problem(501, "This series store can't be read by the gateway: ask it directly.")
+            raise Problem(501, "why.not_readable")
         store = deps.store
         columns = ("area", "hour", "came", "left", "coverage_percent")
         return _file("flow", columns, [

@@ -65,7 +65,7 @@ def routes(deps: Deps) -> APIRouter:
         device: NodeQuery = None,
         type: Annotated[str | None, Query(max_length=32)] = None,  # noqa: A002 - the word of the wire
         class_: Annotated[str | None, Query(alias="class", max_length=16)] = None,
-        after: Annotated[int | None, Query(ge=0, description="Only rows with a larger id: what is new.")] = None,
+        after: Annotated[int | None, Query(ge=0, lt=2**63, description="Only rows with a larger id: what is new.")] = None,
         before: BeforeQuery = None,
         limit: LimitQuery = 100,
     ) -> EventsJson:

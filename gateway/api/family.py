@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import OperationalError
 
+from gateway.api.answer import is_ahead, not_shown
 from gateway.api.deps import BeforeQuery, Deps
 from gateway.api.mimamori import SILENT_AFTER_S, presence_memories
 from gateway.mimamori.consent import standing
@@ -80,6 +81,8 @@ def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
     @router.api_route("/m/{token}", methods=["GET", "HEAD"])
     def family(request: Request, token: TokenPath, accept_language: Accepts = None) -> Response:
         """How it is now, as far as the tag says."""
+        if is_ahead(request):
+            return not_shown()
         try:
             return pages.family(token, accept_language, shows=request.method != "HEAD")
         except _RefusedError as why:
@@ -107,6 +110,8 @@ def routes(deps: Deps, links: Links, zone: ZoneInfo) -> APIRouter:
     @router.api_route("/s/{token}", methods=["GET", "HEAD"])
     def helper(request: Request, token: TokenPath, accept_language: Accepts = None) -> Response:
         """The search, for who was asked to help, while it is open."""
+        if is_ahead(request):
+            return not_shown()
         try:
             return pages.helper(token, accept_language, shows=request.method != "HEAD")
         except _RefusedError as why:

@@ -9,15 +9,16 @@ import logging
 from typing import Annotated, get_args
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Form, Header, Path, Request, Response
+from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.exc import OperationalError
 
 from gateway.accounts.limits import Limits, asker
 from gateway.api.deps import Deps
+from gateway.api.problems import reads
 from gateway.mimamori.labels import MOST_REACH, MOST_WORDS, Labels, Mistyped, What, is_ours, read, shown
 from gateway.notify.message import Language
-from gateway.pages import language_of, render
+from gateway.pages import render
 from gateway.words import text
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ LabelForm = Annotated[str, Form(max_length=60)]
 WhatForm = Annotated[str, Form(max_length=10)]
 WordsForm = Annotated[str, Form(max_length=MOST_WORDS)]
 ReachForm = Annotated[str, Form(max_length=MOST_REACH)]
-Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 EVERYBODY = "everybody"
 
 
@@ -37,33 +37,30 @@ def routes(deps: Deps, zone: ZoneInfo, phone: str | None) -> APIRouter:
     pages = _Pages(deps, deps.labels or Labels(), zone, phone)
 
     @router.api_route("/f", methods=["GET", "HEAD"])
-    def form(accept_language: Accepts = None) -> Response:
+    def form(request: Request) -> Response:
         """Where a label is typed."""
-        return pages.form(language_of(accept_language))
+        return pages.form(reads(request.scope))
 
     @router.post("/f")
-    def typed(request: Request, label: LabelForm = "", accept_language: Accepts = None) -> Response:
+    def typed(request: Request, label: LabelForm = "") -> Response:
         """Leads to the label's page, or says that something in it is not right, or that it is not ours."""
-        language = language_of(accept_language)
+        language = reads(request.scope)
         found = pages.looked_up(request, label, language)
-        return (
-            found if isinstance(found, Response) else RedirectResponse(f"/f/{shown(found)}", 303, {"Cache-Control": "no-store"})
-        )
+        if isinstance(found, Response):
+            return found
+        return RedirectResponse(f"/f/{shown(found)}?lang={language}", 303, {"Cache-Control": "no-store"})
 
     @router.api_route("/f/{label}", methods=["GET", "HEAD"])
-    def scanned(request: Request, label: LabelPath, accept_language: Accepts = None) -> Response:
+    def scanned(request: Request, label: LabelPath) -> Response:
         """What it is, and what to do."""
-        language = language_of(accept_language)
+        language = reads(request.scope)
         found = pages.looked_up(request, label, language)
         return found if isinstance(found, Response) else pages.ours(found, language)
 
     @router.post("/f/{label}")
-    def told(
-        request: Request, label: LabelPath, what: WhatForm = "", words: WordsForm = "", reach: ReachForm = "",
-        accept_language: Accepts = None,
-    ) -> Response:  # fmt: skip
+    def told(request: Request, label: LabelPath, what: WhatForm = "", words: WordsForm = "", reach: ReachForm = "") -> Response:
         """Takes a report: found, or misuse."""
-        language = language_of(accept_language)
+        language = reads(request.scope)
         found = pages.looked_up(request, label, language)
         if isinstance(found, Response):
             return found
@@ -85,13 +82,14 @@ class _Pages:
 
     def form(self, language: Language, typed: str = "", fault: str | None = None, status: int = 200) -> Response:
         return render(
-            "finder.html", language, self._zone, status=status, typed=typed, fault=fault, owner=self._owner(language),
-            phone=self._phone,
+            "finder.html", language, self._zone, status=status, switch=True, typed=typed, fault=fault,
+            owner=self._owner(language), phone=self._phone,
         )  # fmt: skip
 
     def ours(self, label: str, language: Language) -> Response:
         return render(
-            "finder_ours.html", language, self._zone, label=shown(label), owner=self._owner(language), phone=self._phone,
+            "finder_ours.html", language, self._zone, switch=True, label=shown(label), owner=self._owner(language),
+            phone=self._phone,
         )  # fmt: skip
 
     def looked_up(self, request: Request, typed: str, language: Language) -> str | Response:

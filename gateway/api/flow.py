@@ -10,16 +10,19 @@ from sqlalchemy import Connection, insert, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from edge.contract.names import Name
-from gateway.api.deps import Deps, permitted
+from gateway.api.deps import Deps, FromQuery, UntilQuery, permitted
 from gateway.api.problems import Problem
 from gateway.flow import baseline, occupancy
 from gateway.flow.config import AreaConfig
 from gateway.flow.mode import tell_mode, tell_people
+from gateway.open_data import Hour, hours_of
 from gateway.own_facts import add_fact
 from gateway.policy import Actor
 from gateway.rules.crowd import AREA, RECOUNTED, alive
 from gateway.state.tables import recounts, rule_states, town_modes
 
+HOUR_US = 3_600_000_000
+LONGEST_HOURS_US = 62 * 24 * HOUR_US
 AreaPath = Annotated[Name, Path()]
 
 
@@ -76,6 +79,39 @@ class AreasJson(TypedDict):
     areas: list[AreaJson]
 
 
+class LineHourJson(TypedDict):
+    """One counter's hour; null where it was not heard all through it, which is not zero."""
+
+    came: int | None
+    left: int | None
+
+
+class HourJson(TypedDict):
+    """One hour of an area: sums over the counters that were heard all through it. `lines`: of each, as in the list of lines."""
+
+    start_us: int
+    came: int | None
+    left: int | None
+    coverage_percent: int
+    lines: list[LineHourJson]
+
+
+class CounterJson(TypedDict):
+    """One counter of an area."""
+
+    node: str
+    device: str
+    label: str
+
+
+class HoursJson(TypedDict):
+    """The hours of an area, the first first."""
+
+    area: str
+    lines: list[CounterJson]
+    hours: list[HourJson]
+
+
 class RecountJson(TypedDict):
     """One count of heads by a person. `error_percent` is of `counted`; null where that is 0 or nothing was reckoned."""
 
@@ -119,7 +155,7 @@ class Mode(BaseModel):
 
 
 def routes(deps: Deps) -> APIRouter:
-    """GET /areas, GET|POST /areas/{area}/recounts, GET|POST /town/mode."""
+    """GET /areas, GET /areas/{area}/hours, GET|POST /areas/{area}/recounts, GET|POST /town/mode."""
     router = APIRouter()
 
     @router.get("/areas")
@@ -133,6 +169,23 @@ def routes(deps: Deps) -> APIRouter:
             "now_us": now_us,
             "mode": mode,
             "areas": [_area(name, area, known.get(name, {}), now_us) for name, area in deps.areas.items()],
+        }
+
+    @router.get("/areas/{area}/hours")
+    def hours(
+        _: Annotated[Actor, Depends(permitted("area.read"))], area: AreaPath, from_us: FromQuery, until_us: UntilQuery = None
+    ) -> HoursJson:
+        """Who came and left by the hour, exact, for the office; the same as `/export/flow.csv`. At most 62 days."""
+        known = _known(deps, area)
+        start_us, end_us = from_us - from_us % HOUR_US, deps.now_us() + 1 if until_us is None else until_us
+        if end_us - start_us > LONGEST_HOURS_US:
+            raise Problem(422, "why.two_months")
+        if deps.store is None:
+            raise Problem(501, "why.not_readable")
+        return {
+            "area": area,
+            "lines": [{"node": one.node, "device": one.device, "label": one.label} for one in known.line],
+            "hours": [_hour_json(hour) for hour in hours_of(deps.store, known, start_us, end_us)],
         }
 
     @router.get("/areas/{area}/recounts")
@@ -174,7 +227,7 @@ def routes(deps: Deps) -> APIRouter:
         with deps.state.write() as connection:
             before = _mode(connection)
             if before["mode"] == said.mode:
-                raise Problem(409, f"The town is in {said.mode} mode already.", mode=said.mode)
+                raise Problem(409, "why.mode_already", {"mode": said.mode}, mode=said.mode)
             row = {"mode": said.mode, "since_us": now_us, "who": actor.name, "why": said.why}
             connection.execute(insert(town_modes).values(row))
             tell_mode(connection, now_us)
@@ -191,7 +244,7 @@ def routes(deps: Deps) -> APIRouter:
 def _known(deps: Deps, area: str) -> AreaConfig:
     found = deps.areas.get(area)
     if found is None:
-        raise Problem(404, f"There is no area.{area} in the configuration.")
+        raise Problem(404, "why.no_area", {"area": area})
     return found
 
 
@@ -243,6 +296,11 @@ def _area(name: str, area: AreaConfig, memory: Mapping[str, Any], now_us: int) -
         "lines": lines,
         "correction": _correction(correction) if correction else None,
     }
+
+
+def _hour_json(hour: Hour) -> HourJson:
+    lines: list[LineHourJson] = [{"came": one[0], "left": one[1]} if one else {"came": None, "left": None} for one in hour.lines]
+    return {"start_us": hour.start_us, "came": hour.came, "left": hour.left, "coverage_percent": hour.coverage, "lines": lines}
 
 
 class _Hour(TypedDict):

@@ -9,15 +9,18 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.accounts.desk import Accounts
 from gateway.accounts.limits import Limits, asker
 from gateway.accounts.sessions import Entered
+from gateway.api import web
 from gateway.api.cookie import cookie_name
 from gateway.api.problems import HSTS, SECURITY_HEADERS, problem
 from gateway.api.tokens import Tokens
@@ -39,6 +42,8 @@ OPEN = frozenset({"/", "/f", "/open", "/page.js", "/page.css", "/icon.svg", "/ap
     "/api/v1/push/key",
     "/api/v1/push/subscriptions",
     "/api/v1/push/unsubscribe",
+    *(path for page in web.PAGES for path in (page, f"{page}/")),
+    web.WORKER,
 }
 """What needs no token: the page's own files, which hold no data, whether the gateway is well, and what is signed or brings a
 signed link's token in its body."""
@@ -53,11 +58,14 @@ OPEN_BELOW = (
     "/c/",  # whether a watch goes on
     "/f/",  # a tag's label
     "/hooks/twilio/",
+    web.ASSETS,
     "/open/",  # open data: not a proof, but everybody's
+    "/tiles/",  # the map, likewise
 )
 """Paths whose rest is itself the proof that they may be opened (gateway.notify.links)."""
 
-COMING_IN = frozenset({"/login", "/account", "/passkey.js"})
+LOGIN = "/login"
+COMING_IN = frozenset({LOGIN, "/account", "/passkey.js"})
 COMING_IN_BELOW = ("/login/", "/account/", "/api/v1/login/")
 """Where people come in, and where they see to their account by forms: who has no session is led to the first by the others."""
 
@@ -122,22 +130,19 @@ class Gate:
             if actor is None and not is_open:
                 found = await self._by_token(token.strip(), scope) if scheme.lower() == "bearer" else None
                 if isinstance(found, int):
-                    said, wait = "Too many wrong tokens came from there. Wait, and try again.", {"Retry-After": str(found)}
-                    await problem(429, said, wait)(scope, receive, send_with_headers)
+                    await problem(429, "why.tokens_wrong", {"Retry-After": str(found)})(scope, receive, send_with_headers)
                     return
                 actor = found
             if actor is None and not is_open:
-                said = "This token is not known." if token else "Say `Authorization: Bearer <token>`, or come in at /login."
-                await problem(401, said, {"WWW-Authenticate": "Bearer"})(scope, receive, send_with_headers)
+                await self._come_in(scope, headers)(scope, receive, send_with_headers)
                 return
             scope.setdefault("state", {}).update(actor=actor, entered=entered)
             by_cookie = entered is not None or _is_coming_in(path)
             if by_cookie and scope["method"] not in SAFE and not self._is_own(headers):
-                said = "This did not come from a page of this gateway. Open its page, and do it there."
-                await problem(403, said)(scope, receive, send_with_headers)
+                await problem(403, "why.foreign")(scope, receive, send_with_headers)
                 return
         if not path.startswith(MEDIA) and (fault := _body_fault(headers, _most(path))):
-            await problem(*fault)(scope, receive, send_with_headers)
+            await fault(scope, receive, send_with_headers)
             return
         if entered is None:
             await self._app(scope, receive, send_with_headers)
@@ -194,11 +199,24 @@ class Gate:
         cookie = HTTPConnection(scope).cookies.get(cookie_name(self._accounts.https))
         return self._accounts.enter(cookie) if cookie else None
 
+    def _come_in(self, scope: Scope, headers: Headers) -> Response:
+        """401; who opens a page with a browser is led to where people come in."""
+        if self._accounts is not None and _opens_a_page(scope, headers):
+            return RedirectResponse(f"{LOGIN}?next={quote(scope['path'], safe='/')}", 303)
+        has_token = "Authorization" in headers
+        return problem(401, "why.token_unknown" if has_token else "why.come_in", {"WWW-Authenticate": "Bearer"})
+
     def _is_own(self, headers: Headers) -> bool:
         """Whether a page of ours asks, as the browser says it: by Sec-Fetch-Site; browsers of before 2023 say Origin only."""
         if "Sec-Fetch-Site" in headers:
             return headers["Sec-Fetch-Site"] == "same-origin"
         return self._accounts is not None and headers.get("Origin") == self._accounts.site.origin
+
+
+def _opens_a_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser asks for something to be shown to a person, who can come in first."""
+    is_page = scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/api/")
+    return is_page and "Authorization" not in headers and "text/html" in headers.get("Accept", "")
 
 
 def is_json(path: str) -> bool:
@@ -211,10 +229,12 @@ def _most(path: str) -> int:
     return PHOTO_BYTES if path.startswith(PHOTOS) and path.endswith("/photos") else LONGER.get(path, MAX_BODY_BYTES)
 
 
-def _body_fault(headers: Headers, most_bytes: int) -> tuple[int, str] | None:
+def _body_fault(headers: Headers, most_bytes: int) -> Response | None:
+    # What follows may be its body or another request: a proxy before us could see the one, we the other. Nothing of it is asked.
+    close = {"Connection": "close"}
     if "Transfer-Encoding" in headers:
-        return 411, "Say how long the body is, in Content-Length."
+        return problem(411, "why.length", close)
     length = headers.get("Content-Length", "0")
     if not length.isdecimal() or int(length[:20]) > most_bytes:
-        return 413, f"At most {most_bytes} bytes."
+        return problem(413, "why.too_long", close, facts={"n": most_bytes})
     return None

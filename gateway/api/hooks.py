@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from gateway.api.deps import Deps
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.inbox import Arrival
 
 LINE = "/hooks/line"
@@ -32,7 +32,7 @@ def routes(deps: Deps) -> APIRouter:
     async def line(request: Request) -> Response:
         """Open to all, and does nothing without LINE's signature. 200 once every event is durable."""
         if deps.line_secret is None or deps.inbox is None:
-            raise Problem(404, "LINE is not configured here: see [channel.line].")
+            raise NotHere("[channel.line]")
         body = await request.body()
         if not is_signed(deps.line_secret, body, request.headers.get("X-Line-Signature", "")):
             raise Problem(401, "X-Line-Signature is not that of this channel's secret.")

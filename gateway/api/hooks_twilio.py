@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import ImmutableMultiDict
 
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.contacts.proof import heard
 from gateway.notify.afterwards import Lost, arrived, not_arrived
 from gateway.notify.deliver import read_message
@@ -115,7 +115,7 @@ def _twiml(document: str) -> Response:
 async def _signed(hooks: TwilioHooks | None, request: Request) -> tuple[TwilioHooks, dict[str, str]]:
     """The fields of a request that Twilio signed. Problem 404 without Twilio, 400 for no form, 403 for any other sender."""
     if hooks is None:
-        raise Problem(404, "Twilio is not configured here: see [channel.twilio].")
+        raise NotHere("[channel.twilio]")
     try:
         body = (await request.body()).decode("utf-8")
         fields = parse_qsl(body, keep_blank_values=True, max_num_fields=MOST_FIELDS, strict_parsing=bool(body), errors="strict")

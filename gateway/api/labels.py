@@ -1,11 +1,11 @@
 """Labels of tags at the office: made and printed, and what finders reported of them, until it is settled. Says whose a tag is."""
 
 import io
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import segno
-from fastapi import APIRouter, Body, Depends, Form, Header, Path, Response
+from fastapi import APIRouter, Body, Depends, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,12 +14,14 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 
 from edge.contract.events import MAX_SEQ
 from gateway.api.deps import Deps, permitted
-from gateway.api.problems import Problem
+from gateway.api.problems import Problem, reads
+from gateway.audit import who_of
+from gateway.keeping import erasing
 from gateway.mimamori import labels as made
 from gateway.mimamori.labels import How, Labels, Mistyped, NotSettled, read, shown
 from gateway.notify.links import Links
 from gateway.notify.message import Language
-from gateway.pages import language_of, render
+from gateway.pages import render
 from gateway.policy import Actor
 from gateway.state.tables import label_reports, labels, tags, watched
 from gateway.words import text
@@ -28,7 +30,6 @@ IdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 TagPath = Annotated[str, Path(pattern=r"^[a-z0-9:-]{1,80}$")]
 LabelPath = Annotated[str, Path(max_length=60)]
 ReportPath = Annotated[int, Path(ge=1, le=MAX_SEQ)]
-Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 MOST = 200
 
 
@@ -85,8 +86,8 @@ def routes(deps: Deps) -> APIRouter:
         """The label of this tag; a new one where it has none. 404 where they have no such tag."""
         with deps.state.write() as connection:
             if connection.scalar(select(tags.c.tag).where(tags.c.tag == tag, tags.c.watched == id)) is None:
-                raise Problem(404, "They have no such tag.")
-            found = shown(made.make(connection, tag, actor.name, deps.now_us()))
+                raise Problem(404, "why.no_tag")
+            found = shown(made.make(connection, tag, who_of(actor), deps.now_us()))
         return {"label": found, "url": deps.answer_page.links.label_url(found) if deps.answer_page else None}
 
     @router.get("/label-reports")
@@ -105,7 +106,7 @@ def routes(deps: Deps) -> APIRouter:
         try:
             _settle(deps, office, id, told.how, actor, told.why)
         except NotSettled as error:
-            raise Problem(409, f"{error}.") from error
+            raise Problem(409, error) from error
         with deps.state.read() as connection:
             return {"reports": _reports(connection)}
 
@@ -118,23 +119,26 @@ def pages(deps: Deps, links: Links, zone: ZoneInfo, phone: str | None) -> APIRou
     office = _office(deps)
 
     @router.get("/labels")
-    def reported(_: Annotated[Actor, Depends(permitted("label.settle"))], accept_language: Accepts = None) -> Response:
+    def reported(request: Request, _: Annotated[Actor, Depends(permitted("label.settle"))]) -> Response:
         """What is to be decided."""
-        return _page(deps, zone, language_of(accept_language))
+        return _page(deps, zone, reads(request.scope))
 
     @router.post("/labels")
     def settled(
+        request: Request,
         actor: Annotated[Actor, Depends(permitted("label.settle"))],
         report: Annotated[int, Form(ge=1, le=MAX_SEQ)],
         how: Annotated[How, Form()],
-        accept_language: Accepts = None,
+        sure: Annotated[Literal["", "yes"], Form()] = "",
     ) -> Response:
-        """Decides."""
+        """Decides. What erases is asked for once more: it can't be undone."""
+        if how == "revoke" and not sure:
+            return _page(deps, zone, reads(request.scope), asked=report)
         try:
             _settle(deps, office, report, how, actor, "")
         except NotSettled:
-            return _page(deps, zone, language_of(accept_language), note="screen.reports.not_settled", status=409)
-        return RedirectResponse("/labels", 303, {"Cache-Control": "no-store"})
+            return _page(deps, zone, reads(request.scope), note="screen.reports.not_settled", status=409)
+        return RedirectResponse(f"/labels?lang={reads(request.scope)}", 303, {"Cache-Control": "no-store"})
 
     @router.get("/labels/{label}")
     def printed(_: Annotated[Actor, Depends(permitted("mimamori.manage"))], label: LabelPath) -> Response:
@@ -142,10 +146,10 @@ def pages(deps: Deps, links: Links, zone: ZoneInfo, phone: str | None) -> APIRou
         try:
             known = read(label)
         except Mistyped as error:
-            raise Problem(404, f"{error}.") from error
+            raise Problem(404, "why.label_mistyped") from error
         with deps.state.read() as connection:
             if connection.scalar(select(labels.c.label).where(labels.c.label == known, labels.c.ended_us.is_(None))) is None:
-                raise Problem(404, "There is no such label, or its tag is nobody's any more.")
+                raise Problem(404, "why.no_label")
         url = links.label_url(shown(known))
         where = url.removesuffix(f"/{shown(known)}").partition("://")[2]
         about = "screen.label.printed" if phone else "screen.label.printed_without"
@@ -162,8 +166,11 @@ def _office(deps: Deps) -> Labels:
 
 
 def _settle(deps: Deps, office: Labels, report: int, how: How, actor: Actor, why: str) -> None:
-    with deps.state.write() as connection:
-        office.settle(connection, report, how, actor.name, deps.now_us(), why)
+    with deps.state.read() as connection:
+        of_label = select(labels.c.tag).join(label_reports, label_reports.c.label == labels.c.label)
+        tag = connection.scalar(of_label.where(label_reports.c.id == report)) or ""
+    with erasing(deps.state, "tag", tag) if how == "revoke" and tag else deps.state.write() as connection:
+        office.settle(connection, report, how, who_of(actor), deps.now_us(), why)
     if how == "revoke":
         deps.state.empty_log()
     with deps.state.read() as connection:
@@ -171,10 +178,13 @@ def _settle(deps: Deps, office: Labels, report: int, how: How, actor: Actor, why
     deps.ring_deliveries()
 
 
-def _page(deps: Deps, zone: ZoneInfo, language: Language, *, note: str | None = None, status: int = 200) -> Response:
+def _page(
+    deps: Deps, zone: ZoneInfo, language: Language, *, note: str | None = None, status: int = 200, asked: int | None = None
+) -> Response:
+    """`asked`: the one report that is shown, with what erasing means."""
     with deps.state.read() as connection:
-        found = [one for one in _reports(connection) if one["state"] == "open"]
-    return render("reports.html", language, zone, status=status, reports=found, note=note)
+        found = [one for one in _reports(connection) if one["state"] == "open" and asked in (None, one["id"])]
+    return render("reports.html", language, zone, status=status, switch=asked is None, reports=found, note=note, asked=asked)
 
 
 def _reports(connection: Connection) -> list[ReportJson]:

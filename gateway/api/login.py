@@ -5,10 +5,11 @@ Every refusal is the same one, whoever is asked for and whatever is wrong: nobod
 
 import importlib.resources
 import math
+import re
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
@@ -17,14 +18,13 @@ from gateway.accounts.desk import Accounts, Opened
 from gateway.accounts.limits import Try, asker
 from gateway.api.cookie import set_cookie
 from gateway.api.deps import Deps
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem, reads
 from gateway.notify.message import Language
-from gateway.pages import HEADERS, language_of, render
+from gateway.pages import HEADERS, render
 from gateway.policy import Actor, has
-from gateway.words import LANGUAGES, text
+from gateway.words import text
 
 COMING_IN = {"x-open": "who comes in has no session yet; limited, and every refusal is the same"}
-NOT_CONFIGURED = "Nobody has an account here: gateway.toml has no [people]."
 POLICY = HEADERS["Content-Security-Policy"] + "; script-src 'self'; connect-src 'self'"
 OWN_HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -32,8 +32,6 @@ OWN_HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 _SCRIPT = (importlib.resources.files("gateway.pages") / "passkey.js").read_bytes()
-
-Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 
 
 def agent_of(request: Request) -> str:
@@ -43,7 +41,8 @@ def agent_of(request: Request) -> str:
 
 Agent = Annotated[str, Depends(agent_of)]
 TokenPath = Annotated[str, Path(max_length=100)]
-LanguageQuery = Annotated[Language | None, Query()]
+_OWN_PATH = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*/?")
+"""A path of this gateway and nothing else: no `//`, which is another host, no backslash, no query."""
 
 
 class BegunJson(TypedDict):
@@ -96,7 +95,7 @@ def routes(deps: Deps) -> APIRouter:
         limited(accounts, request, "passkey", str(said.credential.get("id"))[:200])
         opened = accounts.login(said.ticket, said.credential, agent)
         if opened is None:
-            raise Problem(401, "This passkey opens nothing here, or the page was open for too long. Try again.")
+            raise Problem(401, "why.passkey_opens_nothing")
         set_cookie(response, opened, accounts.https)
         return {"next": next_page(accounts, opened)}
 
@@ -105,15 +104,16 @@ def routes(deps: Deps) -> APIRouter:
         """Sends a link to this address, if it is the proved address of somebody who may come in. 202 also where it is not."""
         accounts = known(deps)
         limited(accounts, request, "ask")
-        limited(accounts, request, "asked", said.mail.strip().casefold())
+        if wait_s := accounts.wait_for_link_s(said.mail):
+            raise _too_often(wait_s)
         accounts.ask(said.mail)
         return Response(status_code=202)
 
     return router
 
 
-def pages(accounts: Accounts, zone: ZoneInfo) -> APIRouter:
-    """GET and POST of /login and /login/link/{token}; GET /passkey.js."""
+def pages(accounts: Accounts, zone: ZoneInfo, *, line: bool) -> APIRouter:
+    """GET and POST of /login and /login/link/{token}; GET /passkey.js. `line`: links can be asked for there."""
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/passkey.js", methods=["GET", "HEAD"])
@@ -123,47 +123,42 @@ def pages(accounts: Accounts, zone: ZoneInfo) -> APIRouter:
         return Response(_SCRIPT, headers=headers)
 
     @router.api_route("/login", methods=["GET", "HEAD"])
-    def login(language: LanguageQuery = None, accept_language: Accepts = None) -> Response:
-        """The ways in."""
-        reads = language or language_of(accept_language)
-        called = [(one, text(one, "screen.join_called")) for one in LANGUAGES if one != reads]
-        return page("login.html", reads, zone, languages=called, reads=reads, mails=accounts.mails)
+    def login(request: Request, next: Annotated[str, Query(max_length=300)] = "") -> Response:  # noqa: A002 - the link's word
+        """The ways in. `next`: the page of ours that was asked for, opened once a passkey has let somebody in."""
+        wanted = next if next and _OWN_PATH.fullmatch(next) else None
+        return page("login.html", reads(request.scope), zone, switch=True, next=wanted, line=line, mails=accounts.mails)
 
     @router.post("/login")
     def ask(
         request: Request,
         mail: Annotated[str, Form(max_length=300)] = "",
-        language: LanguageQuery = None,
-        accept_language: Accepts = None,
     ) -> Response:
         """Says that a link is on its way, whether the address is anybody's or not: nothing was looked up yet."""
-        reads = language or language_of(accept_language)
-        tries: tuple[tuple[Try, str], ...] = (("ask", _asker(request)), ("asked", mail.strip().casefold()))
-        for what, who in tries:
-            if wait_s := accounts.limits.wait_s(what, who):
-                return often(reads, zone, wait_s)
+        language = reads(request.scope)
+        if wait_s := accounts.limits.wait_s("ask", _asker(request)) or accounts.wait_for_link_s(mail):
+            return often(language, zone, wait_s)
         accounts.ask(mail)
-        return said(reads, zone, "screen.login_sent")
+        return said(language, zone, "screen.login_sent")
 
     @router.api_route("/login/link/{token}", methods=["GET", "HEAD"])
-    def look(request: Request, token: TokenPath, accept_language: Accepts = None) -> Response:
+    def look(request: Request, token: TokenPath) -> Response:
         """The one button. Looking uses nothing."""
-        reads = language_of(accept_language)
+        language = reads(request.scope)
         if wait_s := accounts.limits.wait_s("link", _asker(request)):
-            return often(reads, zone, wait_s)
+            return often(language, zone, wait_s)
         if not accounts.is_good(token):
-            return said(reads, zone, "screen.login_over", 410)
-        return page("login_link.html", reads, zone)
+            return said(language, zone, "screen.login_over", 410)
+        return page("login_link.html", language, zone, switch=True)
 
     @router.post("/login/link/{token}")
-    def use(request: Request, token: TokenPath, agent: Agent, accept_language: Accepts = None) -> Response:
+    def use(request: Request, token: TokenPath, agent: Agent) -> Response:
         """Comes in, once."""
-        reads = language_of(accept_language)
+        language = reads(request.scope)
         if wait_s := accounts.limits.wait_s("link", _asker(request)):
-            return often(reads, zone, wait_s)
+            return often(language, zone, wait_s)
         opened = accounts.use_link(token, agent)
         if opened is None:
-            return said(reads, zone, "screen.login_over", 410)
+            return said(language, zone, "screen.login_over", 410)
         answer = RedirectResponse("/account", 303, {"Cache-Control": "no-store"})
         set_cookie(answer, opened, accounts.https)
         return answer
@@ -172,16 +167,20 @@ def pages(accounts: Accounts, zone: ZoneInfo) -> APIRouter:
 
 
 def known(deps: Deps) -> Accounts:
-    """503 in a gateway without accounts."""
+    """404 in a gateway without accounts."""
     if deps.accounts is None:
-        raise Problem(503, NOT_CONFIGURED)
+        raise NotHere("[people]")
     return deps.accounts
 
 
 def limited(accounts: Accounts, request: Request, what: Try, who: str | None = None) -> None:
     """429 for who tries too often: the asker, or (`who`) what is asked for."""
     if wait_s := accounts.limits.wait_s(what, who or _asker(request)):
-        raise Problem(429, "Too many attempts. Wait, and try again.", headers={"Retry-After": str(wait_s)})
+        raise _too_often(wait_s)
+
+
+def _too_often(wait_s: int) -> Problem:
+    return Problem(429, "why.tries", headers={"Retry-After": str(wait_s)})
 
 
 def next_page(accounts: Accounts, opened: Opened) -> str:

@@ -16,7 +16,8 @@ from gateway.state.tables import watched
 
 
 class LookJson(TypedDict):
-    """One look at where a tag was. `by`: family, office, helper (in a search), program or gone; `name` null: erased.
+    """One look at where a tag was. `by`: family, helper (in a search), officer, operator, installer, office, program or gone;
+    `name` null: erased. `what` is `link` where a link was handed out by which whoever has it comes in as family.
 
     `why`: `search/<id>`, `alert/<id>`, or in their own words; empty: of family.
     """
@@ -53,7 +54,7 @@ def routes(deps: Deps) -> APIRouter:
         with deps.state.read() as connection:
             family = connection.scalar(select(watched.c.family).where(watched.c.id == id))
             if family is None:
-                raise Problem(404, "There is nobody with this id.")
+                raise Problem(404, "why.nobody")
             office = deps.search.office if deps.search is not None else None
             found = log_of(connection, id, family, office, before=before, limit=limit)
         shown: list[LookJson] = [

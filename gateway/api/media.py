@@ -3,7 +3,8 @@
     HEAD   204, Upload-Offset: n, Upload-Complete: ?0     go on from n
            200, Upload-Complete: ?1                       the gateway has all of it: the sender may delete its copy
     PATCH  with Upload-Offset, Upload-Length, Content-Type and bytes: 204 or 200 as above;
-           409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says
+           409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says;
+           429: this person has sent as much as somebody may in a day
     GET    403 where a person may be in it and the asker may not see such: before, and whether or not, it is here; without
            what it says besides what it shows (gateway.stripping). `/original` gives the bytes as they came, to few, who say why
 
@@ -11,6 +12,8 @@ Header names as in the IETF's draft "Resumable Uploads for HTTP".
 """
 
 import errno
+import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -20,6 +23,7 @@ from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
 from edge.contract.events import MAX_SEQ
+from gateway.accounts.limits import UPLOAD_BYTES, Limits
 from gateway.api import things
 from gateway.api.deps import Deps, Sha256Path, permitted
 from gateway.api.problems import Problem
@@ -27,9 +31,11 @@ from gateway.api.shapes import PictureJson, PicturesJson
 from gateway.api.stripped import stripped
 from gateway.audit.acts import who_of
 from gateway.audit.chain import record
+from gateway.installations import photo_of
+from gateway.keeping import pictures
 from gateway.media import CONTENT_TYPES, Kept, MediaShelf, TooLarge, WrongContent, WrongOffset, WrongType
 from gateway.pictures import clear, is_open, unclear
-from gateway.policy import Actor, authorize
+from gateway.policy import Actor, Thing, authorize, may
 from gateway.state import tables
 
 DRAIN_BYTES = 1024 * 1024
@@ -38,13 +44,16 @@ Length = Annotated[int, Header(ge=0, le=MAX_SEQ)]
 WhyQuery = Annotated[
     str, Query(min_length=1, max_length=200, description="What the original is needed for, in the person's words.")
 ]
+ErasedQuery = Annotated[
+    str, Query(min_length=1, max_length=200, description="Why it must go before its time, in the person's words.")
+]
 _ANY_MEDIA: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in CONTENT_TYPES}}}
 
 
 def routes(deps: Deps) -> APIRouter:
-    """HEAD, PATCH, GET /media/{sha256}; GET .../original; POST, DELETE .../clear."""
+    """HEAD, PATCH, GET, DELETE /media/{sha256}; GET .../original; POST, DELETE .../clear."""
     router = APIRouter()
-    shelf = deps.media
+    shelf, limits = deps.media, Limits(deps.now_us)
 
     @router.head("/media/{sha256}", status_code=204, response_class=Response)
     def how_far(_: Annotated[Actor, Depends(permitted("media.upload"))], sha256: Sha256Path) -> Response:
@@ -60,7 +69,7 @@ def routes(deps: Deps) -> APIRouter:
     )
     async def go_on(
         request: Request,
-        _: Annotated[Actor, Depends(permitted("media.upload"))],
+        actor: Annotated[Actor, Depends(permitted("media.upload"))],
         sha256: Sha256Path,
         upload_offset: Length,
         upload_length: Length,
@@ -70,21 +79,28 @@ def routes(deps: Deps) -> APIRouter:
         if kept := await run_in_threadpool(shelf.find, sha256):
             await _drain(request)
             return _whole(kept)
+        if actor.account is not None and (wait_s := limits.closed_s("upload", actor.account)):
+            await _drain(request)
+            raise Problem(429, "why.uploads", headers={"Retry-After": str(wait_s)})
+
+        def took(count: int) -> None:
+            if actor.account is not None:
+                limits.spend("upload", actor.account, math.ceil(count / UPLOAD_BYTES))
+
         try:
-            return await _take(request, shelf, sha256, upload_offset, upload_length, content_type)
+            return await _take(request, shelf, sha256, upload_offset, upload_length, content_type, took)
         except ClientDisconnect:
             return Response(status_code=204)  # to nobody; the sender asks again where we are
         except WrongOffset as wrong:
             await _drain(request)
-            raise Problem(409, f"Go on from Upload-Offset: {wrong}.", headers=_offset(wrong.offset)) from wrong
+            raise Problem(409, "why.upload_from", {"offset": str(wrong.offset)}, headers=_offset(wrong.offset)) from wrong
         except (TooLarge, WrongType, WrongContent) as refused:
             await _drain(request)
-            status = {TooLarge: 413, WrongType: 415, WrongContent: 422}[type(refused)]
-            raise Problem(status, f"Refused: {refused}.") from refused
+            raise _refusal(refused, shelf) from refused
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise Problem(507, "The gateway's disk is full.", headers={"Retry-After": "600"}) from error
+            raise Problem(507, "why.disk_full", headers={"Retry-After": "600"}) from error
 
     _add_giving_out(router, deps)
     _add_clearing(router, deps)
@@ -96,18 +112,40 @@ def _add_giving_out(router: APIRouter, deps: Deps) -> None:
 
     @router.get("/media/{sha256}", response_class=Response, responses=_ANY_MEDIA)
     def fetch(
-        request: Request, actor: Annotated[Actor, Depends(permitted("media.read", things.picture))], sha256: Sha256Path
+        request: Request,
+        actor: Annotated[Actor, Depends(permitted("media.read", things.picture, own=things.own_photo))],
+        sha256: Sha256Path,
     ) -> Response:
-        """The picture, without position, camera's number or comments. Where a person may be in it, it opens to few."""
+        """The picture, without position, camera's number or comments. Where a person may be in it, it opens to few.
+
+        An installer's photo opens to who took it and who may see what it was taken of: no camera took it of whoever came by.
+        """
         with deps.state.read() as connection:
             everybodys = is_open(connection, sha256)
-        if not everybodys:
+            put_up = [] if everybodys else photo_of(connection, sha256)
+        if not everybodys and not any(_shows(deps, actor, *one) for one in put_up):
             authorize(actor, "media.read-uncleared", None, deps.world)
         kept = _here(shelf, sha256)
         answer = stripped(kept, request.headers, {"Content-Disposition": f'attachment; filename="{_file_name(kept)}"'})
         if answer is None:
-            raise Problem(404, f"This file is damaged, or holds more than a picture, so it is not shown ({kept.content_type}).")
+            raise Problem(404, "why.picture_unshown", {"kind": kept.content_type})
         return answer
+
+    @router.delete("/media/{sha256}", status_code=204, response_class=Response)
+    def erase(
+        actor: Annotated[Actor, Depends(permitted("media.erase", enters=True))], sha256: Sha256Path, why: ErasedQuery
+    ) -> Response:
+        """Deletes it for good, as when somebody who is in it asks for that. 409 for a capture's papers."""
+        with deps.state.write() as connection:
+            try:
+                there_was = pictures.erase(connection, sha256)
+            except pictures.InPapers as error:
+                raise Problem(409, error) from error
+            if not there_was:
+                raise Problem(404, "why.no_picture")
+            record(connection, who_of(actor), "media.erase", f"media/{sha256}", deps.now_us(), why=why)
+        shelf.discard(sha256)
+        return Response(status_code=204)
 
     @router.get("/media/{sha256}/original", response_class=FileResponse, responses=_ANY_MEDIA)
     def fetch_original(
@@ -120,6 +158,12 @@ def _add_giving_out(router: APIRouter, deps: Deps) -> None:
         return FileResponse(
             kept.path, media_type=kept.content_type, filename=_file_name(kept), content_disposition_type="attachment"
         )
+
+
+def _shows(deps: Deps, actor: Actor, node: str, device: str, account: str | None) -> bool:
+    """Whether the actor sees the installation of this device, which this account put up."""
+    own = account is not None and actor.account == account
+    return own or may(actor, "installation.read", Thing(node, device), deps.world)
 
 
 def _add_clearing(router: APIRouter, deps: Deps) -> None:
@@ -138,10 +182,20 @@ def _add_clearing(router: APIRouter, deps: Deps) -> None:
             return _told(connection, sha256)
 
 
+def _refusal(refused: TooLarge | WrongType | WrongContent, shelf: MediaShelf) -> Problem:
+    match refused:
+        case TooLarge():
+            return Problem(413, "why.picture_large", {"n": shelf.limit_bytes})
+        case WrongType():
+            return Problem(415, "why.picture_kind", {"kinds": ", ".join(CONTENT_TYPES)})
+        case WrongContent():
+            return Problem(422, "why.picture_broken")
+
+
 def _here(shelf: MediaShelf, sha256: str) -> Kept:
     kept = shelf.find(sha256)
     if kept is None or kept.content_type not in CONTENT_TYPES:
-        raise Problem(404, "This picture is not here, or not whole yet.")
+        raise Problem(404, "why.no_picture")
     return kept
 
 
@@ -156,7 +210,7 @@ def _told(connection: Connection, sha256: str) -> PicturesJson:
         select(tables.pictures).where(tables.pictures.c.sha256 == sha256).order_by(tables.pictures.c.node)
     ).all()
     if not rows:
-        raise Problem(404, "No node has told of a picture with this SHA-256.")
+        raise Problem(404, "why.picture_untold")
     found: list[PictureJson] = [
         {
             "sha256": row.sha256,
@@ -174,13 +228,18 @@ def _told(connection: Connection, sha256: str) -> PicturesJson:
     return {"pictures": found}
 
 
-async def _take(request: Request, shelf: MediaShelf, sha256: str, offset: int, length: int, content_type: str) -> Response:
+async def _take(
+    request: Request, shelf: MediaShelf, sha256: str, offset: int, length: int, content_type: str, took: Callable[[int], None]
+) -> Response:
+    """`took` is told how many bytes were kept, however the request ends."""
     await run_in_threadpool(shelf.check, sha256, offset, length, content_type)
+    began = offset
     try:
         async for piece in request.stream():
             if piece:
                 offset = await run_in_threadpool(shelf.append, sha256, offset, length, piece)
     finally:
+        took(offset - began)
         await run_in_threadpool(shelf.flush, sha256)
     if offset < length:
         return _so_far(offset)

@@ -14,11 +14,14 @@ from edge.contract.events import MAX_SEQ
 from gateway.api.deps import Deps, permitted, sifted
 from gateway.api.looking import PlacesQuery, WhyQuery, look
 from gateway.api.problems import Problem
+from gateway.audit import who_of
+from gateway.keeping import erasing
 from gateway.mimamori import consent, enrolment
 from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.consent import Consent, Consents, Given, NoConsent
 from gateway.mimamori.enrolled import WATCHED, Watched
-from gateway.mimamori.enrolment import Entry, NotEnrolled
+from gateway.mimamori.enrolment import Entry, NotEnrolled, Town
+from gateway.mimamori.knowing import CONSENT_US
 from gateway.policy import Actor, Thing, extent, may
 from gateway.rules.presence import state
 from gateway.state.tables import rule_states, tags, watched
@@ -34,6 +37,7 @@ class WatchedJson(TypedDict):
     Where nothing is taken in any more it is `lapsed` (no consent holds) or `stopped` (every tag was reported). `stopped`: tags
     that were reported, until an officer decides: till then their place is shown to officers only. Where places were not asked
     for, and in answers to changes, `state` (but for those two), `place`, `seen_us` and `age_s` are null: nobody looked.
+    `consent_url`: where family says whether it goes on; null to everybody else.
     """
 
     id: str
@@ -43,6 +47,7 @@ class WatchedJson(TypedDict):
     tags: list[str]
     stopped: list[str]
     consent: "ConsentJson"
+    consent_url: str | None
     state: str | None
     place: str | None
     seen_us: int | None
@@ -137,15 +142,19 @@ def routes(deps: Deps) -> APIRouter:
             found = [_shown(deps, connection, who, memories, sees_all=sees_all, places=places) for who in people]
         if places:
             look(deps, actor, [one.id for one in people], "place", why, is_staff=theirs.everything)
+        if actor.contact is not None and not theirs.everything and deps.answer_page is not None:
+            for shown in found:
+                shown["consent_url"] = deps.answer_page.links.consent_url(shown["id"], actor.contact, deps.now_us() + CONSENT_US)
         return {"now_us": deps.now_us(), "watched": found}
 
     @router.post("/watched", status_code=201)
     def enter(actor: Annotated[Actor, Depends(permitted("mimamori.manage"))], told: Annotated[Person, Body()]) -> WatchedJson:
-        """Enters a person, on somebody's word. 422 without one."""
+        """Enters a person, on somebody's word. 422 without one, and for what can't be meant: who is entered twice, say."""
         with _or_problem(422), deps.state.write() as connection:
             if told.consent is None:
                 raise NoConsent("consent: say on whose word they are watched over; without one nobody is entered")
-            id_ = enrolment.add(connection, told.entry(), told.consent.given(), actor.name, deps.now_us(), consents.config)
+            enrolment.refuse_doubtful(connection, told.entry(), _town(deps))
+            id_ = enrolment.add(connection, told.entry(), told.consent.given(), who_of(actor), deps.now_us(), consents.config)
         return _one(deps, id_)
 
     @router.put("/watched/{id}")
@@ -156,8 +165,10 @@ def routes(deps: Deps) -> APIRouter:
     ) -> WatchedJson:
         """Changes what was entered; a `consent` is another word, on top of those before."""
         with _or_problem(422), deps.state.write() as connection:
+            _known(connection, id)
+            enrolment.refuse_doubtful(connection, told.entry(), _town(deps), id)
             if enrolment.change(connection, id, told.entry()) and told.consent is not None:
-                consents.enter(connection, id, told.consent.given(), actor.name, deps.now_us())
+                consents.enter(connection, id, told.consent.given(), who_of(actor), deps.now_us())
         return _one(deps, id)
 
     @router.delete("/watched/{id}", status_code=204, response_class=Response)
@@ -176,7 +187,7 @@ def routes(deps: Deps) -> APIRouter:
     ) -> WatchedJson:
         """This tag is theirs from now on. 409 when it is somebody else's, or when no consent holds."""
         with _or_problem(409), deps.state.write() as connection:
-            enrolment.give_tag(connection, id, tag, actor.name, deps.now_us())
+            enrolment.give_tag(connection, id, tag, who_of(actor), deps.now_us())
         return _one(deps, id)
 
     @router.delete("/watched/{id}/tags/{tag}", status_code=204, response_class=Response)
@@ -186,17 +197,26 @@ def routes(deps: Deps) -> APIRouter:
         tag: TagPath,
     ) -> Response:
         """The tag is nobody's from now on; where it was is erased, and its key destroyed. 409 in a search."""
-        with _or_problem(409), deps.state.write() as connection:
-            known = enrolment.take_tag(connection, id, tag, actor.name, deps.now_us())
+        with _or_problem(409), erasing(deps.state, "tag", tag) as connection:
+            known = enrolment.take_tag(connection, id, tag, who_of(actor), deps.now_us())
         if known:
             deps.state.empty_log()
         _learn(deps)
         if not known:
-            raise Problem(404, "They have no such tag.")
+            raise Problem(404, "why.no_tag")
         return Response(status_code=204)
 
     _about_consent(deps, router, consents)
     return router
+
+
+def _town(deps: Deps) -> Town:
+    """What is configured, as far as this gateway tells people at all."""
+    groups = deps.desk.joining.groups if deps.desk is not None else {}
+    office = deps.labels.office if deps.labels is not None else None
+    return Town(
+        {name: group.role for name, group in groups.items()}, office, {(one.node, one.device) for one in deps.deployments}
+    )
 
 
 def _about_consent(deps: Deps, router: APIRouter, consents: Consents) -> None:
@@ -211,7 +231,7 @@ def _about_consent(deps: Deps, router: APIRouter, consents: Consents) -> None:
         """Puts a word on record, on top of those before; a watch that stood still for want of one goes on. 422 for none."""
         with _or_problem(422), deps.state.write() as connection:
             _known(connection, id)
-            consents.enter(connection, id, told.given(), actor.name, deps.now_us())
+            consents.enter(connection, id, told.given(), who_of(actor), deps.now_us())
         deps.ring_deliveries()
         return _one(deps, id)
 
@@ -223,7 +243,7 @@ def _about_consent(deps: Deps, router: APIRouter, consents: Consents) -> None:
         """They have said again that it goes on, to the office. 409 where there is no word that could be said again."""
         with _or_problem(409), deps.state.write() as connection:
             _known(connection, id)
-            consents.confirm(connection, id, actor.name, deps.now_us())
+            consents.confirm(connection, id, who_of(actor), deps.now_us())
         deps.ring_deliveries()
         return _one(deps, id)
 
@@ -238,9 +258,9 @@ def _about_consent(deps: Deps, router: APIRouter, consents: Consents) -> None:
 
 
 def _forget(deps: Deps, consents: Consents, id_: str, actor: Actor, why: str) -> Response:
-    with _or_problem(409), deps.state.write() as connection:
+    with _or_problem(409), erasing(deps.state, "watched", id_) as connection:
         _known(connection, id_)
-        consents.revoke(connection, id_, actor.name, deps.now_us(), why)
+        consents.revoke(connection, id_, who_of(actor), deps.now_us(), why)
     deps.state.empty_log()
     _learn(deps)
     deps.ring_deliveries()
@@ -272,6 +292,7 @@ def _shown(
         "tags": [row.tag for row in theirs],
         "stopped": stopped,
         "consent": _consent_json(held),
+        "consent_url": None,
         "state": how if places or how in ("lapsed", "stopped") else None,
         "place": deps.deployments.of(node, device).place if seen_at else None,
         "seen_us": seen_us,
@@ -309,7 +330,7 @@ def _or_problem(status: int) -> Iterator[None]:
     try:
         yield
     except (NotEnrolled, NoConsent) as error:
-        raise Problem(status, f"{error}.") from error
+        raise Problem(status, error) from error
 
 
 def _known(connection: Connection, id_: str) -> None:
@@ -335,4 +356,4 @@ def _consent_json(held: Consent) -> ConsentJson:
 
 
 def _nobody() -> Problem:
-    return Problem(404, "There is nobody with this id.")
+    return Problem(404, "why.nobody")

@@ -17,7 +17,7 @@ from edge.contract.names import Name
 from edge.contract.remote import CommandName, RemoteBroker
 from gateway.api import things
 from gateway.api.deps import Deps, LimitQuery, permitted, sifted
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.api.shapes import (
     ClaimJson,
     CommandJson,
@@ -40,7 +40,7 @@ from gateway.policy import Actor, Thing, extent
 from gateway.state import tables
 
 NodePath = Annotated[Name, Path()]
-NOT_CONFIGURED = "This gateway does not care for nodes: [nodes] is not configured in gateway.toml."
+NODES = "[nodes]"
 
 
 class Invited(BaseModel):
@@ -80,7 +80,7 @@ class Ordered(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: CommandName
-    device: Name | None = Field(None, description="For take_picture and restart_device.")
+    device: Name | None = Field(None, description="For test_alarm, take_picture and restart_device.")
     ttl_s: Annotated[int, Field(ge=SHORTEST_S, le=LONGEST_S)] = Field(TTL_S, description="It is not done later than this.")
 
 
@@ -93,9 +93,9 @@ def routes(deps: Deps) -> APIRouter:
 
 
 def signing(deps: Deps) -> Signer:
-    """What nodes are told is signed with. 503 where there is nothing to sign with."""
+    """What nodes are told is signed with. NotHere where there is nothing to sign with."""
     if deps.signer is None:
-        raise Problem(503, NOT_CONFIGURED)
+        raise NotHere(NODES)
     return deps.signer
 
 
@@ -132,7 +132,7 @@ def _identity(deps: Deps, router: APIRouter) -> None:
         try:
             claim, qr = _claims(deps).invite(node, wanted.hours, actor.name, deps.taken_names)
         except NameTaken as error:
-            raise Problem(422, f"{error}.") from error
+            raise Problem(422, error) from error
         return {"node": node, "code": claim.shown, "qr": qr, "expires_us": claim.expires_us}
 
     @router.post("/nodes/{node}/revoke")
@@ -140,13 +140,13 @@ def _identity(deps: Deps, router: APIRouter) -> None:
         """Ends all that a node has; it can come back by a new code only."""
         ended, fault = _claims(deps).revoke(node, f"{actor.name}: {wanted.why}")
         if not any(ended):
-            raise Problem(404, "This node has neither a certificate nor a code.")
+            raise Problem(404, "why.no_identity")
         return {"node": node, "certificates": ended.certificates, "codes": ended.codes, "fault": fault}
 
 
 def _claims(deps: Deps) -> Claims:
     if deps.claims is None:
-        raise Problem(503, NOT_CONFIGURED)
+        raise NotHere(NODES)
     return deps.claims
 
 
@@ -159,7 +159,7 @@ def _desired(deps: Deps, router: APIRouter) -> None:
         with deps.state.read() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
-            raise Problem(404, "This node was never asked to run anything; it runs its own file.")
+            raise Problem(404, "why.own_file")
         statement = json.loads(row["payload"])["statement"]
         return {**asked_json(dict(row)), "node": node, "device": statement["device"], "broker": statement.get("broker")}
 
@@ -173,11 +173,11 @@ def _desired(deps: Deps, router: APIRouter) -> None:
                 deps.state, signing(deps), node, wanted.device, wanted.broker, deps.now_us(), actor.name, after=wanted.after
             )
         except UnknownNode as error:
-            raise Problem(404, f"{error}.") from error
+            raise Problem(404, error) from error
         except Overtaken as error:
-            raise Problem(409, f"{error}.", revision=error.revision) from error
+            raise Problem(409, error, revision=error.revision) from error
         except NotAsked as error:
-            raise Problem(422, f"{error}.") from error
+            raise Problem(422, error) from error
         deps.ring()
         return {"node": node, "revision": revision}
 
@@ -202,11 +202,11 @@ def _commands(deps: Deps, router: APIRouter) -> None:
         try:
             id_ = order(deps.state, signing(deps), node, wanted.name, wanted.device, deps.now_us(), actor.name, wanted.ttl_s)
         except UnknownNode as error:
-            raise Problem(404, f"{error}.") from error
+            raise Problem(404, error) from error
         except TooManyWaiting as error:
-            raise Problem(429, f"{error}.", headers={"Retry-After": "60"}) from error
+            raise Problem(429, error, headers={"Retry-After": "60"}) from error
         except NotOrdered as error:
-            raise Problem(422, f"{error}.") from error
+            raise Problem(422, error) from error
         deps.ring()
         with deps.state.read() as connection:
             row = connection.execute(select(tables.commands).where(tables.commands.c.id == id_)).mappings().one()

@@ -14,24 +14,23 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from gateway.accounts.limits import Limits, asker
 from gateway.api.deps import Deps
-from gateway.api.problems import Problem
+from gateway.api.problems import Problem, reads
 from gateway.csvs import MEDIA_TYPE, Cell, whole
 from gateway.open_data import LICENCES, OpenDataConfig, OpenDay
 from gateway.open_data import Cell as OpenCell
 from gateway.open_days import newest_published, published, published_captures
-from gateway.pages import language_of, render
+from gateway.pages import render
 from gateway.words import text
 
 EVERYBODYS = {"x-open": "open data: numbers that tell of nobody"}
 KEPT_S = 3600
 
 MonthQuery = Annotated[str | None, Query(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="Only this month, as 2026-06.")]
-Accepts = Annotated[str | None, Header(alias="Accept-Language", max_length=500)]
 
 _FLOW = ("area", "label", "kind", "start", "came", "came_state", "left", "left_state", "coverage_percent")
 _CAPTURES = ("month", "mesh", "species", "captures")
@@ -44,7 +43,7 @@ def routes(deps: Deps) -> APIRouter:
     def light(request: Request) -> None:
         wait_s = limits.wait_s("open", asker(request.client.host if request.client else None))
         if wait_s:
-            raise Problem(429, "That is a lot at once. Try again a little later.", headers={"Retry-After": str(wait_s)})
+            raise Problem(429, "why.at_once", headers={"Retry-After": str(wait_s)})
 
     router = APIRouter(prefix="/open", dependencies=[Depends(light)])
     config = deps.open_data
@@ -90,12 +89,12 @@ def _add_about(router: APIRouter, deps: Deps, config: OpenDataConfig) -> None:
         return _given(request, _json(_catalog(config)), "application/ld+json")
 
     @router.get("/", include_in_schema=False, response_class=Response)
-    def page(request: Request, accept_language: Accepts = None) -> Response:
+    def page(request: Request) -> Response:
         """What there is, in words."""
         with deps.state.read() as connection:
             newest = newest_published(connection, config.areas)
         made = render(
-            "open_data.html", language_of(accept_language), deps.zone,
+            "open_data.html", reads(request.scope), deps.zone, switch=True,
             publisher=config.publisher, licence=config.licence, licence_url=LICENCES[config.licence],
             areas=[deps.areas[name].label for name in config.areas if name in deps.areas],
             captures=config.captures, delay_days=config.delay_days, newest=newest,

@@ -1,6 +1,7 @@
 """GET pages, GET one with what was answered and delivered, POST an answer of the staff's, or of somebody who called them.
 
-Who was asked and what they said concerns persons: the staff, and who looks after what the page is about.
+Who was asked over what, and what each said, concerns persons: the staff, and who looks after what the page is about. A family
+sees who goes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 from gateway.api import sift, things
 from gateway.api.deliveries import DeliveryJson, delivery_json
 from gateway.api.deps import Deps, LimitQuery, permitted, sifted
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.notify.message import Answer
 from gateway.paging import STAFF, NotTaken, Paging, Standing
 from gateway.policy import Actor, extent, refusal
@@ -26,13 +27,6 @@ StateQuery = Annotated[
     list[PageState] | None, Query(max_length=5, description="Only pages in one of these states; all when not said.")
 ]
 PagePath = Annotated[str, Path(max_length=64)]
-
-_WHY = {
-    "closed": "This page is closed: nobody needs to go any more.",
-    "not_told": "This contact was not told of this page, so there is nothing that they could answer.",
-    "not_asked": "This message asks nothing.",
-    "unknown": "There is no page with this id.",
-}
 
 
 class PageJson(TypedDict):
@@ -82,11 +76,15 @@ class AnswerJson(TypedDict):
 
 
 class PageWithAnswersJson(PageJson):
-    """A page with all that was said, on both sides."""
+    """A page with all that was said, on both sides. `answers`, `deliveries` null: not for this caller (`page.history`).
+
+    `mine`: what the caller said last.
+    """
 
     alerts: list[PagedAlertJson]
-    answers: list[AnswerJson]
-    deliveries: list[DeliveryJson]
+    mine: str | None
+    answers: list[AnswerJson] | None
+    deliveries: list[DeliveryJson] | None
 
 
 class AnsweredJson(TypedDict):
@@ -131,10 +129,12 @@ def routes(deps: Deps) -> APIRouter:
         actor: Annotated[Actor, Depends(permitted("page.read", things.page))],
         id: PagePath,  # noqa: A002 - the word of the path
     ) -> PageWithAnswersJson:
-        """One page with those of its alerts that the caller may read, its answers and every message that went out for it."""
+        """One page with those of its alerts that the caller may read and, where they may, all that was answered and sent."""
         paging, now_us = _paging(deps), deps.now_us()
         joined, said, sent = tables.page_alerts, tables.answers, tables.notifications
         theirs = sift.of_device(extent(actor, "page.read", deps.world), tables.alerts.c.node, tables.alerts.c.device)
+        history = extent(actor, "page.history", deps.world)
+        tells = history.everything or any(map(history.covers, things.page_things(deps, id)))
         with deps.state.read() as connection:
             row = _row(connection, id)
             alerts = connection.execute(
@@ -152,6 +152,7 @@ def routes(deps: Deps) -> APIRouter:
                     {"alert": one.alert, "rule": one.rule, "state": one.state, "joined_us": one.joined_us, "told_us": one.told_us}
                     for one in alerts
                 ],
+                "mine": next((one.answer for one in reversed(answers) if one.contact == _own(actor)), None),
                 "answers": [
                     {
                         "at_us": one.at_us,
@@ -161,8 +162,10 @@ def routes(deps: Deps) -> APIRouter:
                         "via": one.via,
                     }
                     for one in answers
-                ],
-                "deliveries": [delivery_json(one, now_us) for one in deliveries],
+                ]
+                if tells
+                else None,
+                "deliveries": [delivery_json(one, now_us) for one in deliveries] if tells else None,
             }
 
     @router.post("/pages/{id}/answer")
@@ -177,15 +180,15 @@ def routes(deps: Deps) -> APIRouter:
         is_staff = theirs.everything or any(map(theirs.covers, things.page_things(deps, id)))
         if said.contact not in (None, actor.contact) and not is_staff:
             raise refusal(actor, "page.answer-for")
-        own = f"{STAFF}{actor.name}" if is_staff or actor.contact is None else actor.contact
+        own = f"{STAFF}{actor.name}" if is_staff else _own(actor)
         contact = own if said.contact is None else said.contact
         with deps.state.write() as connection:
             result = paging.answer(connection, id, contact, said.answer, "api", None, now_us)
             if isinstance(result, NotTaken):
                 now = result.now
                 if now is None:
-                    raise Problem(404, _WHY["unknown"])
-                raise Problem(409, _WHY[result.reason], state=now.state, missing=now.missing)
+                    raise Problem(404, "not_taken.unknown")
+                raise Problem(409, f"not_taken.{result.reason}", state=now.state, missing=now.missing)
             shown = _page(paging, connection, _row(connection, id), now_us)
         deps.feed.say("page", {"id": id, "state": shown["state"], "severity": shown["severity"]})
         return {"answer": result.answer, "repeated": result.repeated, "page": shown}
@@ -193,16 +196,20 @@ def routes(deps: Deps) -> APIRouter:
     return router
 
 
+def _own(actor: Actor) -> str:
+    return actor.contact or f"{STAFF}{actor.name}"
+
+
 def _paging(deps: Deps) -> Paging:
     if deps.paging is None:
-        raise Problem(503, "This gateway pages nobody: it was started without that part.")
+        raise NotHere("[people]")
     return deps.paging
 
 
 def _row(connection: Connection, id_: str) -> Mapping[Any, Any]:
     row = connection.execute(select(tables.pages).where(tables.pages.c.id == id_)).mappings().first()
     if row is None:
-        raise Problem(404, _WHY["unknown"])
+        raise Problem(404, "not_taken.unknown")
     return row
 
 

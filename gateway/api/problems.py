@@ -1,12 +1,14 @@
 """Errors as RFC 9457 problem documents: one shape, a sentence in the reader's language, and nothing of the inside.
 
-`title` is for people: one sentence of the catalogues by status. `detail` is for who mends the request: it names the field and
-what is wrong with it. `errors`, where fields are wrong, says the same in parts.
+`title` is one sentence of the catalogues by status. `detail` says what is wrong here: an id below `why.` with its facts, or the
+fields that are wrong and how. An id that has a `.title` and a `.body` says both. `errors`, where fields are wrong, says them in
+parts. What the domain refuses (`Refusal`) brings its id and facts along. A text that is no id is said as it stands:
+tests/gateway/api/test_problem_words.py holds who may do that.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -22,6 +24,7 @@ from gateway.notify.message import Language
 from gateway.pages import language_of
 from gateway.policy import Forbidden
 from gateway.words import LANGUAGES, has, text
+from gateway.words.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +50,32 @@ SECURITY_HEADERS = {
 HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 """Where people reach the gateway by https."""
 
-Said = str | Callable[[Language], str]
+Facts = Mapping[str, Any]
 
 
 class Problem(Exception):
-    """Raised by a route to answer with `status`, a text, and members that say more."""
+    """Raised by a route to answer with `status`, with words (`why.no_alert` and its facts, or a refusal's), and more members."""
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: str | int | None) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers, self.more = status, detail, headers, more
+    def __init__(
+        self,
+        status: int,
+        why: str | Refusal,
+        facts: Facts | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: str | int | None,
+    ) -> None:
+        said, of = (why.id, why.facts) if isinstance(why, Refusal) else (why, facts)
+        super().__init__(said)
+        self.status, self.why, self.facts, self.headers, self.more = status, said, of, headers, more
+
+
+class NotHere(Problem):
+    """404 for what a part of the gateway does that its configuration does not name: nothing to try again later."""
+
+    def __init__(self, setting: str) -> None:
+        """`setting`: as in gateway.toml, `[nodes]`."""
+        super().__init__(404, "why.not_here", {"setting": setting})
 
 
 class Fault(NamedTuple):
@@ -76,14 +96,16 @@ class ProblemResponse(Response):
     def __init__(
         self,
         status: int,
-        detail: Said,
+        why: str,
         headers: Mapping[str, str] | None = None,
+        facts: Facts | None = None,
+        *,
         more: Mapping[str, Any] | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
-        """`more`: members beside those that every problem has."""
+        """`faults` say what is wrong in place of `why`; `more`: members beside those that every problem has."""
         super().__init__(status_code=status, headers={**SECURITY_HEADERS, **(headers or {})}, media_type=MEDIA_TYPE)
-        self._detail, self._more, self._faults, self._own = detail, more or {}, faults, dict(headers or {})
+        self._why, self._facts, self._more, self._faults, self._own = why, facts or {}, more or {}, faults, dict(headers or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -92,15 +114,21 @@ class ProblemResponse(Response):
         await Response(content, self.status_code, headers, MEDIA_TYPE)(scope, receive, send)
 
     def _document(self, language: Language) -> bytes:
-        status = self.status_code
-        by_status = f"fault.{status}"
-        title = text(language, by_status if has(by_status) else "fault.500" if status >= 500 else "fault.400")
-        detail = self._detail if isinstance(self._detail, str) else self._detail(language)
+        title, detail = self._said(language)
         # about:blank, for nothing but the status says what kind of problem it is.
-        body = {**self._more, "type": "about:blank", "title": title, "status": status, "detail": detail[:LONGEST_DETAIL]}
+        said = {"title": title, "status": self.status_code, "detail": detail[:LONGEST_DETAIL]}
+        body = {**self._more, "type": "about:blank", **said}
         if self._faults:
             body["errors"] = [{"where": one.where, "why": one.said(language)} for one in self._faults]
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+    def _said(self, language: Language) -> tuple[str, str]:
+        status, by_status, own = self.status_code, f"fault.{self.status_code}", f"{self._why}.title"
+        title = own if has(own) else by_status if has(by_status) else "fault.500" if status >= 500 else "fault.400"
+        if self._faults:
+            return text(language, title), "; ".join(f"{one.where}: {one.said(language)}" for one in self._faults)
+        detail = f"{self._why}.body" if has(own) else self._why
+        return text(language, title), text(language, detail, **self._facts) if has(detail) else detail
 
 
 problem = ProblemResponse
@@ -108,10 +136,7 @@ problem = ProblemResponse
 
 def refused(status: int, faults: Sequence[Fault]) -> ProblemResponse:
     """The answer to a request in which these things are wrong."""
-    named = faults[:MOST_ERRORS]
-    return ProblemResponse(
-        status, lambda language: "; ".join(f"{one.where}: {one.said(language)}" for one in named), faults=named
-    )
+    return ProblemResponse(status, "", faults=faults[:MOST_ERRORS])
 
 
 def reads(scope: Scope) -> Language:
@@ -125,11 +150,11 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _raised(_: Request, error: Problem) -> Response:
-        return problem(error.status, error.detail, error.headers, error.more)
+        return problem(error.status, error.why, error.headers, error.facts, more=error.more)
 
     @app.exception_handler(Forbidden)
     async def _forbidden(_: Request, error: Forbidden) -> Response:
-        return problem(403, str(error))
+        return problem(403, "why.forbidden", facts={"action": error.action})
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
@@ -137,22 +162,24 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, error.detail, error.headers)
+        # The framework's own detail is the status' English name, and says no more than our title does.
+        why = f"fault.{error.status_code}"
+        return problem(error.status_code, why if has(why) else error.detail, error.headers)
 
     @app.exception_handler(StoreDown)
     async def _store_down(_: Request, error: StoreDown) -> Response:
         log.warning("a reading could not be read: %s", error)
-        return problem(503, "The series store can't be read now. Try again later.", {"Retry-After": "10"})
+        return problem(503, "why.store_down", {"Retry-After": "10"})
 
     @app.exception_handler(StoreRefused)
     async def _store_refused(_: Request, error: StoreRefused) -> Response:
         log.error("a reading could not be read: %s", error)
-        return problem(500, "The series store refuses to be read; the gateway's log says why.")
+        return problem(500, "why.store_refused")
 
     @app.exception_handler(Exception)
-    async def _unexpected(request: Request, _: Exception) -> Response:
+    async def _unexpected(_: Request, __: Exception) -> Response:
         # Starlette raises it again after this answer, so the server logs the traceback.
-        return problem(500, f"{request.method} {request.url.path} failed; the gateway's log says why.")
+        return problem(500, "why.failed")
 
 
 # --- What pydantic finds, in our words --------------------------------------------------------------
@@ -199,7 +226,9 @@ def _faults(errors: Sequence[Any]) -> Iterator[Fault]:
         context = error.get("ctx") or {}
         kind = error["type"]
         if kind in ("value_error", "assertion_error"):  # one of our own checks, which says it in its own words
-            yield Fault(where, str(context.get("error") or "") or error["msg"], {})
+            own = context.get("error")
+            said, of = (own.id, own.facts) if isinstance(own, Refusal) else (str(own or "") or error["msg"], {})
+            yield Fault(where, said, of)
             continue
         limit = next((context[name] for name in _LIMITS if name in context), None)
         facts: dict[str, object] = {} if limit is None else {"n": limit}
@@ -219,7 +248,7 @@ _SCHEMA = {
         "type": {"type": "string"},
         "title": {"type": "string", "description": "For people, in the language that Accept-Language or ?lang= asks for."},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What exactly is wrong, and where."},
+        "detail": {"type": "string", "description": "What exactly is wrong, and where; as the title."},
         "errors": {
             "type": "array",
             "items": {

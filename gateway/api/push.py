@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.contacts.people import NotDone, remove_address, require
 from gateway.notify.guard import Blocked, Guard
 from gateway.notify.links import Expired, Forged
@@ -100,7 +100,7 @@ def routes(door: PushDoor | None) -> APIRouter:
                 if state != "proved":
                     known.test(connection, address, now_us)
         except NotDone as error:
-            raise Problem(404 if error.why == "unknown" else 409, str(error)) from error
+            raise Problem(404 if error.why == "unknown" else 409, error) from error
         return {"address": address, "state": str(state)}
 
     @router.post(UNSUBSCRIBE, status_code=204, response_class=Response, openapi_extra=BY_LINK)
@@ -122,7 +122,7 @@ def routes(door: PushDoor | None) -> APIRouter:
 
 def _configured(door: PushDoor | None) -> PushDoor:
     if door is None:
-        raise Problem(404, "Push messages are not configured here: see [channel.push].")
+        raise NotHere("[channel.push]")
     return door
 
 
@@ -131,9 +131,9 @@ def _contact(door: PushDoor, token: str, now_us: int) -> str:
         case str(contact):
             return contact
         case Expired():
-            raise Problem(410, "This link has ended. Ask for a new one.")
+            raise Problem(410, "why.push_link_over")
         case Forged():
-            raise Problem(403, "This is no link of this gateway for subscribing, or only a part of one.")
+            raise Problem(403, "why.push_link_wrong")
 
 
 def _checked(door: PushDoor, subscription: Subscription) -> None:
@@ -146,4 +146,4 @@ def _checked(door: PushDoor, subscription: Subscription) -> None:
     except Blocked as error:
         raise Problem(422, f"subscription.endpoint: {error}.") from error
     except OSError as error:
-        raise Problem(422, "subscription.endpoint: its host can't be found.") from error
+        raise Problem(422, "why.push_host") from error

@@ -53,7 +53,7 @@ def routes(deps: Deps) -> APIRouter:
         try:
             add_tag(deps.state, tag, bytes.fromhex(told.key), told.exponent, told.zero_us, deps.now_us())
         except NotEnrolled as error:
-            raise Problem(422, f"{error}.") from error
+            raise Problem(422, error) from error
         deps.ring()
         return {"tag": tag, "exponent": told.exponent, "zero_us": told.zero_us}
 
@@ -61,7 +61,7 @@ def routes(deps: Deps) -> APIRouter:
     def forget(_: Annotated[Actor, Depends(permitted("tag.enrol"))], tag: TagPath) -> Response:
         """Forgets a tag and destroys its key."""
         if not remove_tag(deps.state, tag, deps.now_us()):
-            raise Problem(404, "There is no rotating tag of this name.")
+            raise Problem(404, "why.no_tag")
         deps.ring()
         return Response(status_code=204)
 

@@ -12,7 +12,7 @@ from gateway.api import sift, things
 from gateway.api.deps import Deps, LimitQuery, permitted, sifted
 from gateway.api.looking import look_for
 from gateway.api.mimamori import IdPath
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.audit import who_of
 from gateway.mimamori.looks import looked
 from gateway.mimamori.search import UNENDED, NobodyError, NoSearchError, Search
@@ -151,8 +151,7 @@ def routes(deps: Deps) -> APIRouter:
             row = _case(search, connection, id_)
             if not act(search, connection):
                 state = _case(search, connection, id_).state
-                why = f"it is {state}" if state not in UNENDED else "somebody else has just changed it: look again"
-                raise Problem(409, f"This search can't be changed: {why}.", state=row.state)
+                raise Problem(409, "why.changed" if state in UNENDED else "why.search_over", state=row.state)
             found = whole(connection, id_)
             _looked(connection, deps, actor, found)
         deps.ring_deliveries()
@@ -171,7 +170,7 @@ def routes(deps: Deps) -> APIRouter:
             try:
                 case, is_new = search.open(connection, id, told.reason, _by(deps, actor), deps.now_us())
             except NoSearchError as error:
-                raise Problem(404 if isinstance(error, NobodyError) else 422, f"{error}.") from error
+                raise Problem(404 if isinstance(error, NobodyError) else 422, error) from error
             found = whole(connection, case)
             _looked(connection, deps, actor, found)
         deps.ring_deliveries()
@@ -242,7 +241,7 @@ def _looked(connection: Connection, deps: Deps, actor: Actor, found: SearchWithA
 
 def _search(deps: Deps) -> Search:
     if deps.search is None:
-        raise Problem(404, "This gateway searches for nobody: it pages nobody.")
+        raise NotHere("[people]")
     return deps.search
 
 
@@ -250,4 +249,4 @@ def _case(search: Search, connection: Connection, id_: str) -> Row[Any]:
     try:
         return search.case(connection, id_)
     except NoSearchError as error:
-        raise Problem(404, "There is no search with this id.") from error
+        raise Problem(404, "why.no_search") from error

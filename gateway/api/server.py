@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 import h11
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from pydantic import IPvAnyNetwork
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from gateway.accounts.limits import asker
 from gateway.api.problems import MEDIA_TYPE, SECURITY_HEADERS
 from gateway.errors import ConfigError
 from gateway.words import text
@@ -26,7 +28,8 @@ MAX_CONNECTIONS = 500
 SHAKING_HANDS = 100
 """Connections beside these that are not through with TLS yet: each costs a quarter of a megabyte before anybody knows of it."""
 MOST_OF_ONE = 100
-"""Connections of one address, where no proxy stands before us: one stolen node must not take them all from the others."""
+"""Connections of one address, or of a network of 64 bits of IPv6, unless we are told otherwise: one stolen node must not take
+them all from the others."""
 IDLE_S = 30.0
 """Who has begun nothing, or not ended what was begun, and says nothing for so long, is hung up on."""
 LOOK_S = 30.0
@@ -113,21 +116,29 @@ class _Patient(H11Protocol):
 class _Door(socket.socket):
     """A listening socket that lets in so many at once; whoever comes beyond that is hung up on before it costs anything."""
 
-    most_of_one = MAX_CONNECTIONS + SHAKING_HANDS
-
-    def __init__(self, family: int, kind: int, protocol: int) -> None:
+    def __init__(
+        self, family: int, kind: int, protocol: int, most_of_one: int, proxies: Sequence[IPv4Network | IPv6Network]
+    ) -> None:
+        """`proxies`: whose address stands for everybody's."""
         super().__init__(family, kind, protocol)
+        self._most_of_one, self._proxies = most_of_one, proxies
         self._open: Counter[str] = Counter()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """ConnectionAbortedError, which asyncio passes over, for who is not let in."""
         connection, address = super().accept()
-        who = str(address[0])
-        if self._open.total() >= MAX_CONNECTIONS + SHAKING_HANDS or self._open[who] >= self.most_of_one:
+        who = asker(address[0])
+        too_many = self._open[who] >= self._most_of_one and not self._is_proxy(address[0])
+        if too_many or self._open.total() >= MAX_CONNECTIONS + SHAKING_HANDS:
             connection.close()
             raise ConnectionAbortedError("too many connections")
         self._open[who] += 1
         return _Guest(connection, partial(self._gone, who)), address
+
+    def _is_proxy(self, host: str) -> bool:
+        address = ip_address(host.partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in one for one in self._proxies)
 
     def _gone(self, who: str) -> None:
         self._open[who] -= 1
@@ -164,16 +175,16 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     setting: str = "api.listen",
     proxies: Sequence[IPvAnyNetwork] = (),
+    most_of_one: int | None = None,
 ) -> AsyncIterator[int]:
     """Serves `app` while the block runs; yields the port, which is a free one when 0 was asked for.
 
     `proxies`: who may say, by X-Forwarded-For, whom it asks for; of anybody else that is not believed.
+    `most_of_one`: connections at once of one address that is no such proxy's; MOST_OF_ONE without.
     With `tls`, over TLS only; who loads another certificate into it later changes what new connections see. Leaving the block
     ends the streams and waits, at most 5 s, for answers under way. ConfigError, about `setting`, when the address can't be had.
     """
-    listener = _listen(host, port, setting)
-    if tls is not None:  # else a proxy's one address may stand for everybody's
-        listener.most_of_one = MOST_OF_ONE
+    listener = _listen(host, port, setting, MOST_OF_ONE if most_of_one is None else most_of_one, proxies)
     config = uvicorn.Config(
         app,
         http=_Patient,
@@ -198,10 +209,10 @@ async def serve(
         listener.close()
 
 
-def _listen(host: str, port: int, setting: str) -> _Door:
+def _listen(host: str, port: int, setting: str, most_of_one: int, proxies: Sequence[IPvAnyNetwork]) -> _Door:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = _Door(family, kind, protocol)
+        listener = _Door(family, kind, protocol, most_of_one, proxies)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)

@@ -10,6 +10,7 @@ from edge.contract.events import EVENTS
 from edge.contract.metrics import METRICS
 from gateway.deployments import Deployment
 from gateway.mimamori.enrolled import WATCHED
+from gateway.nodes.commands import round_trip_ms
 
 Row = Mapping[str, Any]
 
@@ -29,13 +30,17 @@ class LatestJson(TypedDict):
 
 
 class DeviceJson(TypedDict):
-    """One device as it is known now. `unknown_why` says why the status is unknown, and is null otherwise."""
+    """One device as it is known now. `unknown_why` says why the status is unknown, and is null otherwise.
+
+    `at`: latitude and longitude, where its newest installation was measured; else as its deployment says.
+    """
 
     node: str
     device: str
     kind: str | None
     place: str
     label: str
+    at: tuple[float, float] | None
     status: Literal["ok", "alert", "unknown"]
     unknown_why: Literal["never_heard", "silent", "node_offline", "device_down"] | None
     heard_us: int | None
@@ -159,10 +164,11 @@ class NotificationJson(TypedDict):
 
 
 class AlertWithHistoryJson(AlertJson):
-    """An alert with all that happened to it."""
+    """An alert with all that happened to it. `page`: the newest that it is told in; null: in none, or not for who asks."""
 
     history: list[ChangeJson]
     notifications: list[NotificationJson]
+    page: str | None
 
 
 class QuarantinedJson(TypedDict):
@@ -253,7 +259,10 @@ class RevisionJson(TypedDict):
 
 
 class CommandJson(TypedDict):
-    """One command. `state`: `waiting`, `done`, `failed`, `refused`, or `expired`: not answered, so perhaps done, perhaps not."""
+    """One command. `state`: `waiting`, `done`, `failed`, `refused`, or `expired`: not answered, so perhaps done, perhaps not.
+
+    `round_trip_ms`: from when it was given to its answer. `rssi_dbm`: of a ping, as the node hears its network.
+    """
 
     id: str
     node: str
@@ -266,6 +275,8 @@ class CommandJson(TypedDict):
     reason: str | None
     media: str | None
     answered_us: int | None
+    round_trip_ms: int | None
+    rssi_dbm: int | None
 
 
 class CommandsJson(TypedDict):
@@ -424,6 +435,8 @@ def command_json(row: Row) -> CommandJson:
         "reason": row["reason"],
         "media": row["media"],
         "answered_us": row["answered_us"],
+        "round_trip_ms": round_trip_ms(row["issued_us"], row["answered_us"]),
+        "rssi_dbm": row["rssi_dbm"],
     }
 
 
@@ -432,7 +445,7 @@ SOMEBODY = "contact:"
 
 
 def alert_json(row: Row, deployment: Deployment, names: bool = True) -> AlertJson:
-    """Of a row of `alerts`. `names`: for who may read who answered (`page.read`)."""
+    """Of a row of `alerts`. `names`: for who may read who answered (`page.history`)."""
     return {
         "id": row["id"],
         "rule": row["rule"],

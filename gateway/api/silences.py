@@ -66,7 +66,7 @@ def routes(deps: Deps) -> APIRouter:
         now_us = deps.now_us()
         with deps.state.read() as connection:
             rows = silences.listed(connection, now_us, over=over, limit=limit)
-        return {"now_us": now_us, "silences": [silence_json(row, names=has(actor, "page.read")) for row in rows]}
+        return {"now_us": now_us, "silences": [silence_json(row, names=has(actor, "page.history")) for row in rows]}
 
     @router.post("/silences", status_code=201)
     def add(actor: Annotated[Actor, Depends(permitted("silence.set"))], new: Annotated[NewSilence, Body()]) -> SilenceJson:
@@ -75,7 +75,7 @@ def routes(deps: Deps) -> APIRouter:
             try:
                 row = silences.add(connection, new.match, new.from_us, new.until_us, new.why, actor.name, deps.now_us())
             except silences.Wrong as error:
-                raise Problem(422, str(error)) from error
+                raise Problem(422, error) from error
         return silence_json(row)
 
     @router.post("/silences/{id}/end")
@@ -87,7 +87,7 @@ def routes(deps: Deps) -> APIRouter:
         now_us = deps.now_us()
         with deps.state.write() as connection:
             if not silences.end(connection, id, actor.name, now_us):
-                raise Problem(404, "There is no silence with this id that goes on or is to come.")
+                raise Problem(404, "why.no_silence")
             row = silences.one(connection, id)
         return silence_json(row)
 

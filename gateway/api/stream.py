@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from gateway.api import things
 from gateway.api.deps import Deps, sifted
-from gateway.api.looking import look_for
+from gateway.api.looking import look_for, shown
 from gateway.api.problems import Problem
 from gateway.api.shapes import alert_json, concerns_person, event_json, unit_of
 from gateway.feed import RESYNC, Said
@@ -42,9 +42,9 @@ def routes(deps: Deps) -> APIRouter:
     async def stream(actor: Annotated[Actor, Depends(sifted("stream.read"))]) -> StreamingResponse:
         """The live stream, of what the caller may read. A comment comes every few seconds, so silence means a dead connection."""
         if deps.feed.full:
-            raise Problem(503, "Too many streams are open. Try again later.", headers={"Retry-After": "30"})
+            raise Problem(503, "why.streams", headers={"Retry-After": "30"})
         if actor.account is not None and mine[actor.account] >= MOST_OF_ONE:
-            raise Problem(429, "You have too many pages open. Close some.", headers={"Retry-After": "30"})
+            raise Problem(429, "why.your_streams", headers={"Retry-After": "30"})
         lines = _lines(deps, actor, mine)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
@@ -88,7 +88,7 @@ async def _lines(deps: Deps, actor: Actor, mine: Counter[str]) -> AsyncIterator[
 
 
 def _extents(deps: Deps, actor: Actor) -> Mapping[str, Extent]:
-    return {action: extent(actor, action, deps.world) for action in READ_BY.values()}
+    return {action: extent(actor, action, deps.world) for action in (*READ_BY.values(), "page.history")}
 
 
 async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
@@ -101,11 +101,10 @@ async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
     theirs = extents[READ_BY[said.kind]]
     match said.kind:
         case "event" | "alert":
-            # Where a tag is goes to nobody as it happens: a dot that moves is nobody's business, and a search tells places.
-            if not theirs.covers(Thing(body["node"], body["device"])) or (said.kind == "event" and concerns_person(body)):
+            if not await _reaches(deps, said.kind, body, theirs):
                 return None
             deployment, thing = deps.deployments.of(body["node"], body["device"]), Thing(body["node"], body["device"])
-            is_event, names = said.kind == "event", extents["page.read"].covers(thing)
+            is_event, names = said.kind == "event", extents["page.history"].covers(thing)
             return event_json(body, deployment) if is_event else alert_json(body, deployment, names)
         case "latest":
             rows = [
@@ -121,6 +120,18 @@ async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
             return body if any(map(theirs.covers, about)) else None
         case _:
             return body if theirs.everything else None
+
+
+async def _reaches(deps: Deps, kind: str, body: Any, theirs: Extent) -> bool:
+    """Where a tag is goes to nobody as it happens: a dot that moves is nobody's business, and a search tells places.
+
+    Of alerts about people family hears those that its list has: none while a tag is stopped.
+    """
+    if not theirs.covers(Thing(body["node"], body["device"])) or (kind == "event" and concerns_person(body)):
+        return False
+    if kind == "event" or body["node"] != WATCHED or theirs.everything:
+        return True
+    return bool(await run_in_threadpool(shown, deps, theirs, None, [body["device"]]))
 
 
 def sse(id_: int, kind: str, body: Any) -> bytes:

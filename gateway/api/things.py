@@ -1,4 +1,4 @@
-"""What each route is about: the `of` of `permitted`, one statement each. Reads only, and only what says whose something is.
+"""What each route is about: the `of` and `own` of `permitted`, a statement each. Reads only, and only what says whose it is.
 
 Parameters come as they were written: not checked yet, perhaps no name, no id, absent. What there is nothing of is empty, and is
 refused like what is somebody else's.
@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, Select, or_, select
 
 from gateway.api.deps import Deps
+from gateway.installations import photo_of
 from gateway.mimamori.enrolled import WATCHED
-from gateway.policy import Thing
+from gateway.policy import Actor, Thing
 from gateway.state.tables import (
     alerts,
     capture_photos,
     captures,
     contacts,
+    installations,
     memberships,
     page_alerts,
     pages,
@@ -76,11 +78,26 @@ def capture(deps: Deps, params: Params) -> Sequence[Thing]:
 
 
 def picture(deps: Deps, params: Params) -> Sequence[Thing]:
-    """{sha256}: the cameras that told of it, and the traps whose dossiers it is in."""
+    """{sha256}: the cameras that told of it, the traps whose dossiers it is in, what it was taken of as it was put up."""
     sha256 = _said(params, "sha256")
     taken = select(pictures.c.node, pictures.c.device).where(pictures.c.sha256 == sha256)
     proves = select(captures.c.node, captures.c.device).join(capture_photos, capture_photos.c.capture == captures.c.id)
-    return [*_rows(deps, taken), *_rows(deps, proves.where(capture_photos.c.sha256 == sha256))]
+    with deps.state.read() as connection:
+        put_up = [Thing(node, device) for node, device, _ in photo_of(connection, sha256)]
+    return [*_rows(deps, taken), *_rows(deps, proves.where(capture_photos.c.sha256 == sha256)), *put_up]
+
+
+def own_photo(deps: Deps, params: Params, actor: Actor) -> bool:
+    """{sha256}: whether the actor took it of what they put up."""
+    with deps.state.read() as connection:
+        return actor.account in {account for *_, account in photo_of(connection, _said(params, "sha256")) if account}
+
+
+def own_installation(deps: Deps, params: Params, actor: Actor) -> bool:
+    """{id}: whether the actor told of it before."""
+    mine = select(installations.c.id).where(installations.c.id == _said(params, "id"), installations.c.account == actor.account)
+    with deps.state.read() as connection:
+        return actor.account is not None and connection.scalar(mine) is not None
 
 
 def page_things(deps: Deps, id_: str) -> Sequence[Thing]:

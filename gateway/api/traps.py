@@ -15,11 +15,11 @@ from typing_extensions import TypedDict
 from edge.contract.names import Name
 from gateway.api import sift, things
 from gateway.api.deps import Deps, LimitQuery, Sha256Path, permitted, sifted
-from gateway.api.problems import Problem
+from gateway.api.problems import NotHere, Problem
 from gateway.pictures import Confirmed, confirm
 from gateway.policy import Actor, Extent, Thing, authorize, extent
 from gateway.state.tables import captures, pictures, visits
-from gateway.traps.captures import CHECKLIST, Refused, Sex, add_photo, capture_row, change_capture, open_capture
+from gateway.traps.captures import CHECKLIST, Lacking, Refused, Sex, add_photo, capture_row, change_capture, open_capture
 from gateway.traps.state import state_of
 from gateway.traps.visits import NotTaken, Result, Visit, add_visit
 
@@ -221,9 +221,9 @@ def _add_visits(router: APIRouter, deps: Deps) -> None:
         """The link behind the QR at a trap: who has it can record visits there."""
         trap = deps.deployments.of(node, device)
         if trap.kind != "trap":
-            raise Problem(404, "No trap of this name is deployed.")
+            raise Problem(404, "why.no_trap")
         if deps.answer_page is None:
-            raise Problem(404, "Links need `[people]` in gateway.toml.")
+            raise NotHere("[people]")
         url = deps.answer_page.links.visit_url(node, device, trap.qr)
         return {"url": url, "svg": segno.make(url, error="m").svg_inline(scale=4)}
 
@@ -305,12 +305,12 @@ def _add_captures(router: APIRouter, deps: Deps) -> None:
         """Adds a picture of the shelf. 409 where it proves another capture."""
         kept = deps.media.find(said.sha256)
         if kept is None or not kept.content_type.startswith("image/"):
-            raise Problem(404, "This picture is not here. Send it to /api/v1/media/{sha256} first.")
+            raise Problem(404, "why.picture_first")
         try:
             with deps.state.write() as connection:
                 before = _capture(deps, connection, id)
                 if len(before["photos"]) >= MOST_PHOTOS:
-                    raise Problem(409, f"A dossier has at most {MOST_PHOTOS} pictures.")
+                    raise Problem(409, "why.photos_many", {"n": MOST_PHOTOS})
                 add_photo(connection, id, said.sha256, said.item, actor.name, deps.now_us())
                 return _capture(deps, connection, id)
         except Refused as refused:
@@ -330,7 +330,7 @@ def _add_corrections(router: APIRouter, deps: Deps) -> None:
             facts = confirm(connection, sha256, said.content, said.species, actor.name, deps.now_us())
             told = _corrections(connection, theirs & (pictures.c.sha256 == sha256), 1000)
         if not told:
-            raise Problem(404, "No node has told of a picture with this SHA-256.")
+            raise Problem(404, "why.picture_untold")
         for row in facts:
             deps.feed.say("event", row)
         return {"corrections": told}
@@ -357,7 +357,7 @@ def _add_corrections(router: APIRouter, deps: Deps) -> None:
 def record_visit(deps: Deps, visit: Visit) -> VisitJson:
     """Enters a visit, opens the dossier of a capture, and tells the live stream. Problem 404 or 409 where it can't be."""
     if deps.deployments.of(visit.node, visit.device).kind != "trap":
-        raise Problem(404, "No trap of this name is deployed.")
+        raise Problem(404, "why.no_trap")
     try:
         with deps.state.write() as connection:
             fact = add_visit(connection, visit, deps.now_us())
@@ -366,7 +366,7 @@ def record_visit(deps: Deps, visit: Visit) -> VisitJson:
             row = connection.execute(select(visits).where(visits.c.id == visit.id)).mappings().one()
             shown = _visit(connection, dict(row))
     except NotTaken as refused:
-        raise Problem(409, str(refused)) from refused
+        raise Problem(409, refused) from refused
     if fact is not None:
         deps.feed.say("event", fact)
     return shown
@@ -380,7 +380,7 @@ def _visit(connection: Connection, row: dict[str, Any]) -> VisitJson:
 def _capture(deps: Deps, connection: Connection, id_: str) -> CaptureJson:
     row = capture_row(connection, id_)
     if row is None:
-        raise Problem(404, "There is no dossier with this id.")
+        raise Problem(404, "why.no_dossier")
     deployment = deps.deployments.of(row["node"], row["device"])
     shown: dict[str, Any] = {name: row[name] for name in CaptureJson.__annotations__ if name in row}
     shown["visit"] = _visit(connection, row["visit"])
@@ -403,5 +403,4 @@ def _corrections(connection: Connection, query: Any, limit: int) -> list[Correct
 
 
 def _refusal(refused: Refused) -> Problem:
-    missing = f" It lacks: {', '.join(refused.missing)}." if refused.missing else ""
-    return Problem(409, f"{refused}{missing}", missing=" ".join(refused.missing) or None)
+    return Problem(409, refused, missing=" ".join(refused.missing) if isinstance(refused, Lacking) else None)

@@ -3,8 +3,8 @@
 `record` is the one way in. What an entry says stands beside the chain and can be erased; the chain holds without it.
 """
 
-from gateway.audit.acts import noted, who_of
+from gateway.audit.acts import came_of, noted, who_of
 from gateway.audit.chain import record
 from gateway.audit.erase import erase, erase_where, forget
 
-__all__ = ["erase", "erase_where", "forget", "noted", "record", "who_of"]
+__all__ = ["came_of", "erase", "erase_where", "forget", "noted", "record", "who_of"]

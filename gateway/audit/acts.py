@@ -1,11 +1,12 @@
-"""How what somebody does through the API is written down: who it was, to what, by which route. Never what they sent.
+"""How what somebody asks of us is written down: who it was, to what, by which route, and what came of it. Never what they sent.
 
-An entry says that it was tried, and is durable before it is: what came of it stands where the act stands (an alert's history, a
-search's, ...). So whatever is killed in between, there is no act without its entry.
+An act is entered when it is asked for, durable before it is begun, and what came of it in an entry of its own, before they hear
+of it: the chain changes nothing that stands in it. Whatever is killed in between, there is no act without its entry; one whose
+outcome is missing may have been done or not. Who enters an act in its own transaction has no need of any of this.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -14,6 +15,13 @@ from gateway.policy import PERSON_NODE, Actor, Thing
 
 WITH = "with"
 """The member of `more` that lists what else the act is about, as `<kind>/<id>`; the trail is read and erased by these too."""
+ROUTE = "route"
+"""The member of `more` by which it was asked for: an entry that has it is followed by one of its outcome."""
+OUTCOME = "outcome"
+"""The action of an entry that says what came of another, which is its thing: `entry/<number>`. It names nobody."""
+ENTRY = "entry"
+Outcome = Literal["done", "refused", "failed"]
+"""`failed`: by a fault of ours, and perhaps in part."""
 _API = "/api/v1/"
 _ONE = {"searches": "search", "deliveries": "delivery", "watched": "watched"}
 
@@ -33,8 +41,10 @@ def noted(
     parameters: Mapping[str, Any],
     things: Sequence[Thing],
     now_us: int,
-) -> None:
-    """Records an attempt at `action`. `route`: the method, and the path with its parameters' names in it (`/alerts/{id}`).
+) -> int:
+    """Records that `action` is asked for; the entry's number, for `came_of`.
+
+    `route`: the method, and the path with its parameters' names in it (`/alerts/{id}`).
 
     `things`: what the policy was asked about; a person among them, by whom the entry is found and erased.
     """
@@ -43,10 +53,21 @@ def noted(
     about += [f"watched/{one.device}" for one in things if one.node == PERSON_NODE and one.device is not None]
     about += [f"search/{one.case}" for one in things if one.case is not None]
     about = list(dict.fromkeys(about))
-    more: dict[str, Any] = {"route": f"{method} {path}"}
+    more: dict[str, Any] = {ROUTE: f"{method} {path}"}
     if about[1:]:
         more[WITH] = about[1:]
-    record(connection, who_of(actor), action, about[0] if about else "", now_us, more=more)
+    return record(connection, who_of(actor), action, about[0] if about else "", now_us, more=more)
+
+
+def came_of(connection: Connection, number: int, outcome: Outcome, now_us: int, status: int | None = None) -> None:
+    """Records what came of what the entry `number` says was asked for. `status`: of HTTP."""
+    more = {OUTCOME: outcome} if status is None else {OUTCOME: outcome, "status": status}
+    record(connection, "gateway", OUTCOME, f"{ENTRY}/{number}", now_us, more=more)
+
+
+def by_status(status: int) -> Outcome:
+    """What an answer of HTTP says came of it."""
+    return "done" if status < 400 else "refused" if status < 500 else "failed"
 
 
 def things_in(path: str, parameters: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,8 @@ def record(
 ) -> int:
     """Appends an entry; returns its number. In a transaction of `State.write`, which lets one in at a time.
 
-    `who`: `account:<id>`, `token:<actor>`, `contact:<id>`, or a part of the gateway.
+    `who`: `account:<id>`, `contact:<id>`, `token:<name>` (these by gateway.audit.who_of), `cli:<user>`, or a part of the gateway.
+    `action`: `noun.verb`; those that neither the policy nor a command names stand in a table of gateway/README.md.
     `thing`: `<kind>/<id>`; empty for the gateway.
     """
     last = connection.execute(select(audit.c.id, audit.c.hash).order_by(audit.c.id.desc()).limit(1)).first()

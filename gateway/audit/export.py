@@ -8,16 +8,15 @@ import datetime as dt
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 
 from gateway.audit.config import AuditConfig
 from gateway.audit.verify import Head
-from gateway.notify.message import Severity
+from gateway.paging import Paging
 from gateway.state import State
 from gateway.state.tables import audit, cursors
 from gateway.state.upsert import upsert
@@ -42,22 +41,11 @@ class SayCondition(Protocol):
     def __call__(self, part: str, level: str, reason: str = "") -> None: ...
 
 
-class Pager(Protocol):
-    """What of gateway.paging.Paging is used."""
-
-    def tell(  # noqa: PLR0913 - as Paging has it
-        self, connection: Connection, *, route: str, group_key: str, kind: str, severity: Severity, to: Iterable[str],
-        moment: str, facts: Mapping[str, Any], now_us: int, key: str | None = None, asks: bool = True,
-    ) -> str:  # fmt: skip
-        """See Paging."""
-        ...
-
-
 class Heads:
     """`run` is a chore: it does its work once a day, and may be repeated."""
 
-    def __init__(self, state: State, config: AuditConfig, zone: ZoneInfo, pager: Pager, condition: SayCondition) -> None:
-        self._state, self._config, self._zone, self._pager, self._condition = state, config, zone, pager, condition
+    def __init__(self, state: State, config: AuditConfig, zone: ZoneInfo, paging: Paging, condition: SayCondition) -> None:
+        self._state, self._config, self._zone, self._paging, self._condition = state, config, zone, paging, condition
 
     def run(self, now_us: int) -> None:
         """Tells the head where it was not told today. Where the trail is not what was told before, nothing more is written."""
@@ -87,10 +75,10 @@ class Heads:
             head = last(connection)
             if head is None or told == day.toordinal():
                 return
-            self._pager.tell(
+            self._paging.tell(
                 connection, route=HEADS, group_key="heads", kind=HEADS, severity="info", to=[to], moment="alert.audit_head",
                 facts={"day": day.isoformat(), "id": str(head.id), "hash": head.hash}, now_us=now_us,
-                key=f"head/{day.isoformat()}", asks=False,
+                key=f"head/{day.isoformat()}", asks=False, ends=True,
             )  # fmt: skip
             connection.execute(upsert(cursors, "value"), {"name": _TOLD, "value": day.toordinal()})
 

@@ -6,6 +6,8 @@ import unicodedata
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from gateway.words.refusal import Refusal
+
 AddressChannel = Literal["line", "push", "mail", "sms", "voice"]
 """The channels that a person has an address of."""
 
@@ -19,8 +21,8 @@ _between_digits = re.compile(r"[\s().\-\u2010-\u2015\u2212\u30fc]+")  # with all
 MOST_BYTES = 3000
 
 
-class WrongAddress(ValueError):
-    """This leads nowhere over this channel. The text says why, and never repeats what was typed."""
+class WrongAddress(Refusal):
+    """This leads nowhere over this channel. What was typed is never repeated."""
 
 
 def clean_address(channel: AddressChannel, text: str, calling_code: str) -> str:
@@ -29,18 +31,18 @@ def clean_address(channel: AddressChannel, text: str, calling_code: str) -> str:
     `calling_code`: the country of numbers that begin with 0. WrongAddress for what can't be one.
     """
     if len(text) > MOST_BYTES:
-        raise WrongAddress(f"an address has at most {MOST_BYTES} characters")
+        raise WrongAddress("why.address_long", n=MOST_BYTES)
     if channel == "push":
         return _subscription(text)
     text = unicodedata.normalize("NFKC", text).strip()
     if channel == "line":
-        return _matching(_line, text, "a LINE user id is U and 32 hex digits")
+        return _matching(_line, text, "why.address_line")
     if channel == "mail":
-        return _matching(_mail, text, "a mail address looks like hanako@example.jp")
+        return _matching(_mail, text, "why.address_mail")
     number = _between_digits.sub("", text)
     if number.startswith("0") and not number.startswith("00"):
         number = f"+{calling_code}{number[1:]}"
-    return _matching(_number, number, "a telephone number looks like 050-0000-0001 or +815000000001")
+    return _matching(_number, number, "why.address_number")
 
 
 def _matching(pattern: re.Pattern[str], text: str, wrong: str) -> str:
@@ -60,7 +62,7 @@ def _subscription(text: str) -> str:
         if not sound or not all(isinstance(key, str) for key in kept["keys"].values()):
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
-        raise WrongAddress("a push subscription is JSON with `endpoint` (https), `keys.auth` and `keys.p256dh`") from None
+        raise WrongAddress("why.address_push") from None
     return json.dumps(kept, separators=(",", ":"), sort_keys=True)
 
 

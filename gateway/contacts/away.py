@@ -33,7 +33,7 @@ def away(connection: Connection, book: Book, contact: str, until_us: int, now_us
     NotDone for a time that is over or more than a year away, and for a deputy who can't be one.
     """
     if not now_us < until_us <= now_us + LONGEST_US:
-        raise people.NotDone("wrong", "Until when: a time from now on, within a year.")
+        raise people.NotDone("wrong", "why.away_until")
     people.change(connection, contact, {} if deputy == SAME else {"deputy": deputy})
     connection.execute(update(contacts).where(contacts.c.id == contact).values(away_until_us=until_us))
     people.look_again(connection, contact)

@@ -7,10 +7,8 @@ personal data.
 import argparse
 import datetime as dt
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import segno
@@ -28,27 +26,25 @@ from gateway.contacts.proof import Proof
 from gateway.contacts.quiet import wall_us
 from gateway.errors import ConfigError
 from gateway.keeping.erase import erase_contact
-from gateway.nodes.cli import who
-from gateway.nodes.told import Told, minute, opened
 from gateway.notify.links import Links, open_link_key
 from gateway.state import State
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, leaf, minute, opened, who, whole
 
-Act = Callable[[GatewayConfig, argparse.Namespace], Told]
 _TYPED: tuple[AddressChannel, ...] = ("mail", "sms", "voice")  # what an officer can enter; the others come from a phone
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `contact` and `invite` to the program; the function of the one that is chosen is in `arguments.act`."""
-    contact = _group(commands, "contact", "Who is told, and whether they can be reached.")
-    listed = _leaf(contact, "list", "Say who there is, over what they can be reached, and who is away.", _list)
+    contact = branch(commands, "contact", "Who is told, and whether they can be reached.")
+    listed = leaf(contact, "list", "Say who there is, over what they can be reached, and who is away.", _list)
     listed.add_argument("--group", help="only members of this group")
     listed.add_argument("--unreachable", action="store_true", help="only who can't be reached")
-    add = _leaf(contact, "add", "Enter somebody; each address gets a test, and is used when that is answered.", _add)
+    add = leaf(contact, "add", "Enter somebody; each address gets a test, and is used when that is answered.", _add)
     add.add_argument("--name", required=True, help="what others are told of them")
     add.add_argument("--group", action="append", required=True, help="the group they are in; may be repeated")
     add.add_argument("--language", choices=["ja", "ja-easy", "en"], default="ja", help="their language")
     _add_addresses(add)
-    change = _leaf(contact, "change", "Change what is given, and nothing else.", _change)
+    change = leaf(contact, "change", "Change what is given, and nothing else.", _change)
     _add_id(change)
     change.add_argument("--name", help="what others are told of them")
     change.add_argument("--language", choices=["ja", "ja-easy", "en"], help="their language")
@@ -56,26 +52,27 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     change.add_argument("--leave", action="append", default=[], metavar="GROUP", help="out of this group; may be repeated")
     change.add_argument("--drop", action="append", default=[], metavar="ADDRESS", help="forget this address, by its id")
     _add_addresses(change)
-    remove = _leaf(contact, "remove", "Erase somebody: name, addresses, groups, and what was still to be sent to them.", _remove)
+    remove = leaf(contact, "remove", "Erase somebody: name, addresses, groups, and what was still to be sent to them.", _remove)
     _add_id(remove)
-    test = _leaf(contact, "test", "Send a test to each of their addresses, now.", _test)
+    remove.add_argument("--yes", action="store_true", help="really; it can't be undone")
+    test = leaf(contact, "test", "Send a test to each of their addresses, now.", _test)
     _add_id(test)
-    gone = _leaf(contact, "away", "Somebody is not there: their deputy is told in their place.", _away)
+    gone = leaf(contact, "away", "Somebody is not there: their deputy is told in their place.", _away)
     _add_id(gone)
     gone.add_argument("--until", required=True, type=_day, help="their last day away, as 2026-06-30")
     gone.add_argument(
         "--deputy", default=SAME, metavar="ID", help="the contact who is told meanwhile; without: the one of before"
     )
-    there = _leaf(contact, "back", "They are there again.", _back)
+    there = leaf(contact, "back", "They are there again.", _back)
     _add_id(there)
-    invite = _group(commands, "invite", "Codes by which people join a group.")
-    new = _leaf(invite, "add", "Make a code for a group, printed with the QR to scan.", _invite)
+    invite = branch(commands, "invite", "Codes by which people join a group.")
+    new = leaf(invite, "add", "Make a code for a group, printed with the QR to scan.", _invite)
     new.add_argument("group", metavar="GROUP", help="the group's name")
-    new.add_argument("--uses", type=_number(MOST_USES), default=1, help="how many people may join by it; without: one")
-    new.add_argument("--days", type=_number(LONGEST_DAYS), default=7, help="how long it can be used; without: 7")
+    new.add_argument("--uses", type=whole(1, MOST_USES), default=1, help="how many people may join by it; without: one")
+    new.add_argument("--days", type=whole(1, LONGEST_DAYS), default=7, help="how long it can be used; without: 7")
     new.add_argument("--name", help="who is expected, for a code of one use")
-    _leaf(invite, "list", "Say which codes can still be used, and how each group does.", _invitations)
-    end = _leaf(invite, "end", "Nobody comes in by this code any more.", _end)
+    leaf(invite, "list", "Say which codes can still be used, and how each group does.", _invitations)
+    end = leaf(invite, "end", "Nobody comes in by this code any more.", _end)
     end.add_argument("id", metavar="ID", help="the invitation's id; see invite list")
 
 
@@ -97,13 +94,13 @@ def _at_work(config: GatewayConfig) -> Iterator[tuple[State, Desk]]:
 
 def _list(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     with _at_work(config) as (state, _desk), state.read() as connection:
-        found = contacts_json(connection, _now_us(), group=arguments.group, reachable=False if arguments.unreachable else None)
+        found = contacts_json(connection, clock_us(), group=arguments.group, reachable=False if arguments.unreachable else None)
     zone = ZoneInfo(config.time_zone)
-    return Told(0, {"contacts": found}, [line for one in found for line in _lines(one, zone)] or ["nobody"])
+    return Told(0, {"contacts": found}, all_wrapped(line for one in found for line in _lines(one, zone)) or ["nobody"])
 
 
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    now_us = _now_us()
+    now_us = clock_us()
     with _at_work(config) as (state, desk), state.write() as connection:
         for group in arguments.group:
             desk.joining.check_group(connection, group)
@@ -113,7 +110,7 @@ def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 
 def _change(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    now_us = _now_us()
+    now_us = clock_us()
     values = {}
     if arguments.name is not None:
         values["name"] = _name(arguments.name)
@@ -126,7 +123,7 @@ def _change(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
             people.enter(connection, arguments.id, group)
         for group in arguments.leave:
             if not people.leave(connection, arguments.id, group):
-                raise people.NotDone("unknown", f"They are not in a group {group[:40]!r}.")
+                raise ConfigError(f"{arguments.id} is not in a group {group[:40]!r}")
         for address in arguments.drop:
             people.remove_address(connection, arguments.id, address)
         _enter_addresses(connection, desk, arguments.id, arguments, now_us)
@@ -134,14 +131,16 @@ def _change(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 
 def _remove(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
+    if not arguments.yes:
+        raise ConfigError(f"this erases contact {arguments.id} for good, and that can't be undone: say --yes")
     with _at_work(config) as (state, _desk), state.write() as connection:
         people.require(connection, arguments.id)
-        erase_contact(connection, arguments.id, who(), _now_us())
+        erase_contact(connection, arguments.id, who(), clock_us())
     return Told(0, {"removed": arguments.id}, [f"{arguments.id}: erased"])
 
 
 def _test(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
-    now_us = _now_us()
+    now_us = clock_us()
     with _at_work(config) as (state, desk), state.write() as connection:
         one = require_json(connection, arguments.id, now_us)
         sent = [desk.proof.test(connection, way["id"], now_us) for way in one["addresses"]]
@@ -154,7 +153,7 @@ def _away(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     zone = ZoneInfo(config.time_zone)
     until_us = wall_us(arguments.until + dt.timedelta(days=1), dt.time(), zone)
     with _at_work(config) as (state, desk), state.write() as connection:
-        noted = away(connection, desk.book, arguments.id, until_us, _now_us(), arguments.deputy)
+        noted = away(connection, desk.book, arguments.id, until_us, clock_us(), arguments.deputy)
     told = f"{noted.deputy_name} is told in their place" if noted.deputy else "nobody is told in their place"
     return Told(0, noted._asdict(), [f"away until {minute(noted.until_us, zone)}; {told}"])
 
@@ -169,7 +168,7 @@ def _invite(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     zone = ZoneInfo(config.time_zone)
     with _at_work(config) as (state, desk), state.write() as connection:
         made = desk.joining.invite(
-            connection, arguments.group, who(), _now_us(), uses=arguments.uses, days=arguments.days, name=arguments.name
+            connection, arguments.group, who(), clock_us(), uses=arguments.uses, days=arguments.days, name=arguments.name
         )
         label = desk.book.label_of(made.group)
     drawing = io.StringIO()
@@ -185,7 +184,7 @@ def _invite(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 
 def _invitations(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
-    zone, now_us = ZoneInfo(config.time_zone), _now_us()
+    zone, now_us = ZoneInfo(config.time_zone), clock_us()
     with _at_work(config) as (state, desk), state.read() as connection:
         found = invitations_json(open_invitations(connection, now_us))
         groups = groups_json(connection, desk.book, desk.joining.groups, now_us)
@@ -197,12 +196,12 @@ def _invitations(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
         f"{one['id']}  {one['group']}  {one['uses_left']} use(s) until {minute(one['expires_us'], zone)}, by {one['created_by']}"
         for one in found
     ]
-    return Told(0, {"groups": groups, "invitations": found}, lines or ["no groups and no codes"])
+    return Told(0, {"groups": groups, "invitations": found}, all_wrapped(lines) or ["no groups and no codes"])
 
 
 def _end(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     with _at_work(config) as (state, desk), state.write() as connection:
-        desk.joining.end(connection, arguments.id, _now_us())
+        desk.joining.end(connection, arguments.id, clock_us())
     return Told(0, {"ended": arguments.id}, [f"{arguments.id}: nobody joins by it any more"])
 
 
@@ -211,7 +210,7 @@ def _shown(connection: Connection, id_: str, now_us: int, config: GatewayConfig)
     one = require_json(connection, id_, now_us)
     warnings = _warnings(connection, id_)
     lines = [*_lines(one, ZoneInfo(config.time_zone)), *(f"!! {warning}" for warning in warnings)]
-    return Told(0, {"contact": one, "warnings": warnings}, lines)
+    return Told(0, {"contact": one, "warnings": warnings}, all_wrapped(lines))
 
 
 def _warnings(connection: Connection, id_: str) -> list[str]:
@@ -264,37 +263,8 @@ def _name(text: str) -> str:
     return name
 
 
-def _group(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    return commands.add_parser(name, help=text, description=text).add_subparsers(dest="what", required=True)
-
-
-def _leaf(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
-
-
-def _number(most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= most:
-            raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number from 1 to {most}")
-        return int(text)
-
-    return read
-
-
 def _day(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is no day like 2026-06-30") from None
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from edge.contract.names import Name
 from gateway.notify.message import Language
 from gateway.rules.duration import Duration, TimeOfDay
+from gateway.words.refusal import Refusal
 
 _frozen = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,13 +34,13 @@ class QuietConfig(BaseModel):
             try:
                 ZoneInfo(name)
             except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-                raise ValueError(f"{name!r} is no IANA time zone like Asia/Tokyo") from error
+                raise Refusal("why.time_zone", name=repr(name)) from error
         return name
 
     @model_validator(mode="after")
     def _last(self) -> "QuietConfig":
         if self.from_ == self.to:
-            raise ValueError(f"from and to are both {self.to}: say 00:00 to 23:59 for a whole day")
+            raise Refusal("why.quiet_same", at=str(self.to))
         return self
 
 

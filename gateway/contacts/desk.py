@@ -34,14 +34,11 @@ class Desk(NamedTuple):
         people.require(connection, contact)
         if channel not in self.offers:
             section = "channel.mail" if channel == "mail" else "channel.twilio"
-            raise people.NotDone(
-                "wrong",
-                f"There is no [{section}] in gateway.toml, so nothing could be sent by {channel}. Write that section first.",
-            )
+            raise people.NotDone("wrong", "why.no_channel", section=section, channel=channel)
         try:
             clean = clean_address(channel, to, self.joining.calling_code)
         except WrongAddress as error:
-            raise people.NotDone("wrong", f"This is no address for {channel}: {error}.") from None
+            raise people.NotDone("wrong", error.id, **error.facts) from None
         id_ = people.add_address(connection, contact, channel, clean, now_us)
         if people.state_of(connection, id_) != "proved":
             self.proof.test(connection, id_, now_us, wait=True)

@@ -131,7 +131,7 @@ class Joining:
     def check_group(self, connection: Connection, group: str) -> None:
         """NotDone for what is neither a group of the configuration nor a family's."""
         if group not in self._groups and not _is_family(connection, group):
-            raise people.NotDone("unknown", f"There is no group.{group} in gateway.toml.")
+            raise people.NotDone("unknown", "why.no_group", group=group)
 
     def invite(
         self, connection: Connection, group: str, who: str, now_us: int, *, uses: int = 1, days: int = 7, name: str | None = None
@@ -139,9 +139,9 @@ class Joining:
         """A code for `group`. `name`: of who is expected, for a code of one use. NotDone for what can't be."""
         self.check_group(connection, group)
         if not 1 <= uses <= MOST_USES or not 1 <= days <= LONGEST_DAYS:
-            raise people.NotDone("wrong", f"uses: 1 to {MOST_USES}; days: 1 to {LONGEST_DAYS}.")
+            raise people.NotDone("wrong", "why.invitation_limits", uses=MOST_USES, days=LONGEST_DAYS)
         if name is not None and (uses != 1 or clean_name(name) is None):
-            raise people.NotDone("wrong", "A name is for one use, and has 1 to 40 characters.")
+            raise people.NotDone("wrong", "why.invitation_name")
         connection.execute(delete(invitations).where(invitations.c.expires_us <= now_us - KEPT_US))
         code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
         expires_us = now_us + days * 86_400 * 1_000_000
@@ -231,7 +231,7 @@ class Joining:
             .values(uses_left=0, expires_us=now_us)
         )
         if done.rowcount != 1:
-            raise people.NotDone("unknown", "There is no open invitation of this id.")
+            raise people.NotDone("unknown", "why.no_invitation")
 
     def _welcomed(
         self,

@@ -16,6 +16,7 @@ from gateway.contacts.config import QuietConfig
 from gateway.notify.message import Language, Message
 from gateway.state.tables import addresses, answers, contacts, invitations, memberships, notifications, pages
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 from gateway.words.times import names
 
 MOST_ADDRESSES = 10
@@ -23,11 +24,11 @@ REMOVED = "—"
 """What is left of a name."""
 
 
-class NotDone(Exception):
-    """It can't be done. `why` tells the cases apart: unknown, taken, full, wrong; the text is for who asked."""
+class NotDone(Refusal):
+    """It can't be done. `why` tells the cases apart: unknown, taken, full, wrong."""
 
-    def __init__(self, why: str, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, why: str, id_: str, /, **facts: Any) -> None:
+        super().__init__(id_, **facts)
         self.why = why
 
 
@@ -78,12 +79,12 @@ def add_address(connection: Connection, contact: str, channel: AddressChannel, t
     found = owner(connection, channel, to)
     if found is not None:
         if found.contact != contact:
-            raise NotDone("taken", "This address is somebody's already.")
+            raise NotDone("taken", "why.address_taken")
         return found.address
     row = select(func.count(), func.coalesce(func.max(addresses.c.rank), -1)).where(addresses.c.contact == contact)
     count, rank = connection.execute(row).one()
     if count >= MOST_ADDRESSES and not _forget_ended(connection, contact):
-        raise NotDone("full", f"A contact has at most {MOST_ADDRESSES} addresses. Remove one first.")
+        raise NotDone("full", "why.addresses_many", n=MOST_ADDRESSES)
     id_ = secrets.token_hex(8)
     connection.execute(
         insert(addresses).values(
@@ -106,7 +107,7 @@ def remove_address(connection: Connection, contact: str, address: str) -> None:
     """Forgets one address of the contact."""
     done = connection.execute(delete(addresses).where(addresses.c.id == address, addresses.c.contact == contact))
     if done.rowcount != 1:
-        raise NotDone("unknown", "This contact has no such address.")
+        raise NotDone("unknown", "why.no_address")
     look_again(connection, contact)
 
 
@@ -114,7 +115,7 @@ def prefer(connection: Connection, contact: str, order: Sequence[str]) -> None:
     """The order in which a contact's addresses are tried: all their ids, the first first."""
     has = set(connection.scalars(select(addresses.c.id).where(addresses.c.contact == contact)))
     if len(order) != len(has) or set(order) != has:
-        raise NotDone("wrong", "The order names each address of the contact once.")
+        raise NotDone("wrong", "why.address_order")
     for rank, id_ in enumerate(order):
         connection.execute(update(addresses).where(addresses.c.id == id_).values(rank=rank))
 
@@ -135,7 +136,7 @@ def require(connection: Connection, contact: str) -> Any:
     """The row of a contact who is not removed."""
     row = connection.execute(select(contacts).where(contacts.c.id == contact, contacts.c.removed_us.is_(None))).first()
     if row is None:
-        raise NotDone("unknown", "There is no such contact.")
+        raise NotDone("unknown", "why.no_contact")
     return row
 
 
@@ -145,7 +146,7 @@ def change(connection: Connection, contact: str, values: Mapping[str, Any]) -> N
     kept = {key: values[key] for key in ("name", "language", "deputy") if key in values}
     if kept.get("deputy") is not None:
         if kept["deputy"] == contact:
-            raise NotDone("wrong", "Nobody stands in for themself.")
+            raise NotDone("wrong", "why.own_deputy")
         require(connection, kept["deputy"])
     if "quiet" in values:
         kept["quiet"] = None if values["quiet"] is None else quiet_json(values["quiet"])

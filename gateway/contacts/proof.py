@@ -129,7 +129,7 @@ class Proof:
         """
         row = connection.execute(select(addresses).where(addresses.c.id == address)).first()
         if row is None:
-            raise people.NotDone("unknown", "There is no such address.")
+            raise people.NotDone("unknown", "why.no_address")
         if row.tested_us is not None and 0 <= now_us - row.tested_us < again_us:
             return test_id(address, row.tested_us)
         known = people.require(connection, row.contact)

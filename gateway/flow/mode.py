@@ -1,12 +1,12 @@
 """The town's mode as it is now: the last row of its table, and who is told of it. Who switches it, and why, is the API's."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from gateway.notify.message import Severity
 from gateway.own_facts import add_fact
+from gateway.paging import Paging
 from gateway.state.tables import pages, town_modes
 
 TownMode = Literal["normal", "disaster"]
@@ -17,33 +17,6 @@ MODE = "mode"
 """The kind and route of its pages: one is open as long as the town is in disaster mode."""
 
 _LAST = select(town_modes.c.mode).order_by(town_modes.c.id.desc()).limit(1)
-
-
-class Pager(Protocol):
-    """What of gateway.paging.Paging is used."""
-
-    def tell(  # noqa: PLR0913 - as Paging has it
-        self,
-        connection: Connection,
-        *,
-        route: str,
-        group_key: str,
-        kind: str,
-        severity: Severity,
-        to: Iterable[str],
-        moment: str,
-        facts: Mapping[str, Any],
-        now_us: int,
-        asks: bool = True,
-    ) -> str:
-        """See Paging."""
-        ...
-
-    def close(
-        self, connection: Connection, page: str, now_us: int, *, moment: str, facts: Mapping[str, Any], but: Collection[str] = ()
-    ) -> bool:
-        """See Paging."""
-        ...
 
 
 def town_mode(connection: Connection) -> TownMode:
@@ -58,7 +31,7 @@ def tell_mode(connection: Connection, now_us: int) -> dict[str, Any]:
     return add_fact(connection, "town", "mode", MODE_FACT, {"mode": town_mode(connection)}, now_us, now_us)
 
 
-def tell_people(connection: Connection, paging: Pager, to: Iterable[str], who: str, why: str, now_us: int) -> None:
+def tell_people(connection: Connection, paging: Paging, to: Iterable[str], who: str, why: str, now_us: int) -> None:
     """Tells the groups `to` which mode it is now, who switched it and why: in the transaction that switches it, so once.
 
     That it is over is told to whoever heard that it began; where nobody did, to the groups.
@@ -68,8 +41,8 @@ def tell_people(connection: Connection, paging: Pager, to: Iterable[str], who: s
     if mode == "normal" and page is not None:
         paging.close(connection, page, now_us, moment="mode.normal", facts=facts)
         return
-    # Where nobody heard that it began, this page stays open: who has just been told must not be taken to have been told too late.
+    # Where nobody heard that it began, nothing is left to close.
     paging.tell(
         connection, route=MODE, group_key="town", kind=MODE, severity="warning", to=to, moment=f"mode.{mode}", facts=facts,
-        now_us=now_us, asks=False,
+        now_us=now_us, asks=False, ends=mode == "normal",
     )  # fmt: skip

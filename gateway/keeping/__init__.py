@@ -13,6 +13,6 @@
 Names, numbers and places stand in the state database only; here nothing of them is logged.
 """
 
-from gateway.keeping.erase import Erased, NotErased, erase_contact, erase_tag, erase_watched
+from gateway.keeping.erase import Erased, NotErased, erase_contact, erase_tag, erase_watched, erasing
 
-__all__ = ["Erased", "NotErased", "erase_contact", "erase_tag", "erase_watched"]
+__all__ = ["Erased", "NotErased", "erase_contact", "erase_tag", "erase_watched", "erasing"]

@@ -4,8 +4,6 @@ They work on the database of a gateway that runs: run them as its user.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,29 +13,27 @@ from sqlalchemy import func, select
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
 from gateway.keeping import late, register
-from gateway.keeping.erase import ERASE, NotErased, tag_sha256
+from gateway.keeping.erase import ERASE, NotErased, erasing, tag_sha256
 from gateway.keeping.kinds import KINDS
 from gateway.keeping.sign import sign
-from gateway.nodes.cli import who
-from gateway.nodes.told import Told, day, opened
 from gateway.state.tables import removals
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, day, leaf, opened, who
 
-Act = Callable[[GatewayConfig, argparse.Namespace], Told]
 DAY_US = 86_400 * 1_000_000
 SHOWN_US = 30 * DAY_US
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds them to the program; the function of the one that is chosen is in `arguments.act`."""
-    keep = _group(commands, "keep", "What is kept, and how long.")
-    _leaf(keep, "report", "Say of each kind how long it is kept, what there is, and what was forgotten.", _report)
-    erase = _group(commands, "erase", "Erase everything that concerns somebody, also in what is restored later.")
+    keep = branch(commands, "keep", "What is kept, and how long.")
+    leaf(keep, "report", "Say of each kind how long it is kept, what there is, and what was forgotten.", _report)
+    erase = branch(commands, "erase", "Erase everything that concerns somebody, also in what is restored later.")
     for name, text, thing in (
         ("watched", "Who is watched over, with their tags.", "the person's id"),
         ("contact", "Somebody who is told, with their account.", "the contact's id; see contact list"),
         ("tag", "A tag: where it was, its label and its key.", "the tag's name, as records have it"),
     ):
-        one = _leaf(erase, name, text, _erase)
+        one = leaf(erase, name, text, _erase)
         one.add_argument("id", metavar="ID", help=thing)
         one.add_argument("--yes", action="store_true", help="really; it can't be undone")
         one.add_argument(
@@ -45,10 +41,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             action="store_true",
             help="then write the whole database anew, for one that an earlier release has filled",
         )
-    draft = _group(commands, "draft", "Papers for the town to finish, from what is configured.")
-    file_register = _leaf(draft, "file-register", "個人情報ファイル簿, in Japanese.", _file_register)
+    draft = branch(commands, "draft", "Papers for the town to finish, from what is configured.")
+    file_register = leaf(draft, "file-register", "個人情報ファイル簿, in Japanese.", _file_register)
     file_register.add_argument("--html", action="store_true", help="a page to print, in place of Markdown")
-    camera = _leaf(draft, "camera-sign", "The notice before cameras, Japanese and English, with a QR; HTML for A4.", _camera_sign)
+    camera = leaf(draft, "camera-sign", "The notice before cameras, Japanese and English, with a QR; HTML for A4.", _camera_sign)
     camera.add_argument("--place", default="", help="where it will hang")
     camera.add_argument("--url", default="", help="what the QR opens; without: public_url")
     for one in (file_register, camera):
@@ -56,7 +52,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _report(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
-    now_us, zone = time.time_ns() // 1000, ZoneInfo(config.time_zone)
+    now_us, zone = clock_us(), ZoneInfo(config.time_zone)
     found: list[dict[str, Any]] = []
     with opened(config) as state, state.read() as connection:
         for kind in KINDS:
@@ -78,7 +74,7 @@ def _report(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     for node, of in too_late.items():
         said = ", ".join(f"{number} of {kind}" for kind, number in of.items())
         lines.append(f"{node}: sent {said} past their time in the last 30 days; dropped")
-    return Told(0, {"kinds": found, "too_late": too_late}, lines)
+    return Told(0, {"kinds": found, "too_late": too_late}, all_wrapped(lines))
 
 
 def _line(one: dict[str, Any], zone: ZoneInfo) -> str:
@@ -95,11 +91,11 @@ def _erase(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     kind = arguments.what
     shown = tag_sha256(arguments.id)[:12] if kind == "tag" else arguments.id
     if not arguments.yes:
-        return Told(1, {"error": f"this erases {kind} {arguments.id} for good; say --yes"}, [])
+        raise ConfigError(f"this erases {kind} {arguments.id} for good, and that can't be undone: say --yes")
     with opened(config) as state:
         try:
-            with state.write() as connection:
-                erased = ERASE[kind](connection, arguments.id, who(), time.time_ns() // 1000)
+            with erasing(state, kind, arguments.id) as connection:
+                erased = ERASE[kind](connection, arguments.id, who(), clock_us())
         except NotErased as error:
             return Told(1, {"error": str(error)}, [])
         if arguments.rewrite:
@@ -108,7 +104,7 @@ def _erase(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     lines = [f"{kind} {shown}: erased, {erased.total} rows", *(f"stays: {one}" for one in erased.remains)]
     if not emptied:
         lines.append("the database's log still holds it, because somebody reads just now: the gateway empties it within seconds")
-    return Told(0, {"erased": shown, "rows": erased.rows, "remains": erased.remains, "log_emptied": emptied}, lines)
+    return Told(0, {"erased": shown, "rows": erased.rows, "remains": erased.remains, "log_emptied": emptied}, all_wrapped(lines))
 
 
 def _file_register(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
@@ -127,20 +123,5 @@ def _written(arguments: argparse.Namespace, text: str) -> Told:
             file.write(text)
     except FileExistsError as error:
         raise ConfigError(f"{arguments.out} is there already: give another name, or remove it") from error
-    return Told(0, {"file": str(arguments.out)}, [f"{arguments.out}: written; fill in what stands in 〔〕"])
-
-
-def _group(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    return commands.add_parser(name, help=text, description=text).add_subparsers(dest="what", required=True)
-
-
-def _leaf(
-    group: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = group.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
+    to_do = "; fill in what stands in 〔〕" if "〔" in text else ""
+    return Told(0, {"file": str(arguments.out)}, [f"{arguments.out}: written{to_do}"])

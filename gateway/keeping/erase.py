@@ -1,8 +1,8 @@
 """Erasing one person, contact or tag from every table, now: `erase_watched`, `erase_contact`, `erase_tag`.
 
-Each works in the caller's transaction (`State.write`), and notes first, on disk and outside of the database, what it is about to
-erase (gateway.keeping.ledger). After the transaction call `State.empty_log`, so that the bytes are gone from SQLite's log too,
-and have `Enrolled` read anew; the chore `erasures` does both where a command of another process erased.
+Each works in the caller's transaction (`erasing`, or any of `State.write`), and notes first, on disk and outside of the database,
+what it is about to erase (gateway.keeping.ledger). After the transaction call `State.empty_log`, so that the bytes are gone from
+SQLite's log too, and have `Enrolled` read anew; the chore `erasures` does both where a command of another process erased.
 
 What is nobody's secret stays without its person: that there was an alert of a trap, who (as an id that means nothing any more)
 answered. `gateway.keeping.held` says of every table what is done here; names are looked for in the columns it lists.
@@ -11,11 +11,12 @@ answered. `gateway.keeping.held` says of every table what is done here; names ar
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal, or_, select, update
 
 from gateway.audit.chain import record
 from gateway.audit.erase import erase_where
@@ -25,6 +26,7 @@ from gateway.keeping.held import IN_JSON, SIGNED, WRITTEN
 from gateway.keeping.ledger import Kind, Line, note
 from gateway.mimamori.enrolled import WATCHED
 from gateway.nodes.expected import next_revision
+from gateway.state import State
 from gateway.state.tables import (
     accounts,
     addresses,
@@ -37,8 +39,10 @@ from gateway.state.tables import (
     consents,
     contacts,
     digest_pages,
+    erasures,
     events,
     inbox,
+    installations,
     invitations,
     job_nodes,
     jobs,
@@ -62,13 +66,17 @@ from gateway.state.tables import (
     visits,
     watched,
 )
+from gateway.words.refusal import Refusal
+
+_WHERE = (*places.PLACES, "seen_at", "seen_tag")
+"""By what rules remember where a tag was: themselves, and in the verdict that stands (`watch`)."""
 
 
-class NotErased(ValueError):
-    """Nothing was erased; the text says why. `unknown`: there is nobody of this id."""
+class NotErased(Refusal):
+    """Nothing was erased. `unknown`: there is nobody of this id."""
 
-    def __init__(self, text: str, *, unknown: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, id_: str, *, unknown: bool = False) -> None:
+        super().__init__(id_)
         self.unknown = unknown
 
 
@@ -93,13 +101,42 @@ class Erased:
             self.rows[table.name] = self.rows.get(table.name, 0) + number
 
 
+class _Seen(NamedTuple):
+    """Which events name these tags, of those up to this id: known before anybody had to wait."""
+
+    upto: int
+    of: Mapping[str, Sequence[int]]
+
+
+_NOTHING_SEEN = _Seen(0, {})
+_SEEN = "seen"  # where a connection has it
+
+
+@contextmanager
+def erasing(state: State, kind: Kind, id_: str) -> Iterator[Connection]:
+    """`State.write` for who erases: the largest table was gone through by then, and only what came since is looked at inside.
+
+    Under the one write lock that second would keep alarms waiting.
+    """
+    with state.read() as connection:
+        upto = connection.scalar(select(func.max(events.c.id))) or 0
+        theirs = [id_] if kind == "tag" else connection.scalars(select(tags.c.tag).where(tags.c.watched == id_)).all()
+        found = {tag: connection.scalars(select(events.c.id).where(_names(tag))).all() for tag in theirs}
+    with state.write() as connection:
+        connection.info[_SEEN] = _Seen(upto, found)
+        try:
+            yield connection
+        finally:
+            connection.info.pop(_SEEN, None)
+
+
 def erase_watched(connection: Connection, id_: str, by: str, now_us: int) -> Erased:
     """Erases who is watched over, with all their tags. NotErased where nobody has this id, or while they are searched for."""
     if connection.scalar(select(watched.c.id).where(watched.c.id == id_)) is None:
-        raise NotErased("there is nobody with this id", unknown=True)
+        raise NotErased("why.nobody", unknown=True)
     cases = select(search_cases.c.id).where(search_cases.c.watched == id_)
     if connection.scalar(cases.where(search_cases.c.state.in_(("open", "paused")))) is not None:
-        raise NotErased("they are searched for: end the search first")
+        raise NotErased("why.searched_for")
     line = Line(str(uuid.uuid4()), "watched", id_, now_us, by)
     note(connection, line)
     return redo(connection, line, now_us)
@@ -108,8 +145,11 @@ def erase_watched(connection: Connection, id_: str, by: str, now_us: int) -> Era
 def erase_tag(connection: Connection, tag: str, by: str, now_us: int) -> Erased:
     """Erases a tag: whose it is, its sightings, its key, its label, and what was told of where it was.
 
-    Where its person carries others, what was told of those goes too: which tag was heard is not said there.
+    Where its person carries others, what was told of those goes too: which tag was heard is not said there. NotErased where
+    nothing here names it, nor ever did.
     """
+    if not tag or not _is_known(connection, tag):  # labels of what was erased have an empty one
+        raise NotErased("why.no_such_tag", unknown=True)
     line = Line(str(uuid.uuid4()), "tag", tag_sha256(tag), now_us, by)
     note(connection, line)
     return _tag(connection, tag, line, now_us)
@@ -121,7 +161,7 @@ def erase_contact(connection: Connection, id_: str, by: str, now_us: int) -> Era
     That they answered stays, under an id that means nothing any more. NotErased where nobody has this id.
     """
     if connection.scalar(select(contacts.c.id).where(contacts.c.id == id_)) is None:
-        raise NotErased("there is no contact with this id", unknown=True)
+        raise NotErased("why.no_contact", unknown=True)
     line = Line(str(uuid.uuid4()), "contact", id_, now_us, by)
     note(connection, line)
     return redo(connection, line, now_us)
@@ -236,14 +276,9 @@ def _tag(connection: Connection, tag: str, line: Line, now_us: int) -> Erased:
 
 def _tag_itself(connection: Connection, tag: str, asked_us: int, erased: Erased) -> set[str]:
     """Everything under its name from before it was asked for: afterwards the same thing may be another person's. Its labels."""
-    named = events.c.body.contains(f'"{tag}"', autoescape=True)
-    _delete(connection, erased, events, named & (events.c.received_us <= asked_us))
-    _delete(
-        connection,
-        erased,
-        quarantine,
-        (func.instr(quarantine.c.payload, tag.encode()) > 0) & (quarantine.c.received_us <= asked_us),
-    )
+    for part in places.parts(_events_of(connection, tag)):
+        _delete(connection, erased, events, events.c.id.in_(part) & (events.c.received_us <= asked_us))
+    _delete(connection, erased, quarantine, _is_refused_with(tag) & (quarantine.c.received_us <= asked_us))
     for row in connection.execute(select(alerts).where(alerts.c.facts.contains(f'"{tag}"', autoescape=True))).all():
         if row.since_us <= asked_us:
             left = json.dumps(_without(json.loads(row.facts), tag), ensure_ascii=False)
@@ -265,24 +300,50 @@ def _tag_itself(connection: Connection, tag: str, asked_us: int, erased: Erased)
     return printed
 
 
+def _is_known(connection: Connection, tag: str) -> bool:
+    """Whether anything here names it, or it was erased before: asked for twice it is done twice."""
+    before = (erasures.c.kind == "tag") & (erasures.c.thing == tag_sha256(tag))
+    itself = (tags.c.tag == tag, labels.c.tag == tag, rotating_tags.c.tag == tag, before)
+    named = (alerts.c.facts.contains(f'"{tag}"', autoescape=True), _is_refused_with(tag))
+    here = (connection.scalar(select(literal(1)).where(where).limit(1)) for where in (*itself, *named))
+    return any(here) or bool(_events_of(connection, tag))
+
+
+def _events_of(connection: Connection, tag: str) -> list[int]:
+    """The ids of what names it: as `erasing` has seen, and what came since."""
+    seen: _Seen = connection.info.get(_SEEN, _NOTHING_SEEN)
+    upto = seen.upto if tag in seen.of else 0
+    since = connection.scalars(select(events.c.id).where(events.c.id > upto, _names(tag)))
+    return [*seen.of.get(tag, ()), *since]
+
+
+def _names(tag: str) -> ColumnElement[bool]:
+    """As a record says whose it is. Somebody may give a tag a name that other records have for something else: `dt`, `bear`."""
+    said = (f'"tag":"{tag}"', f'"tag": "{tag}"')
+    return or_(*(events.c.body.contains(one, autoescape=True) for one in said))
+
+
+def _is_refused_with(tag: str) -> ColumnElement[bool]:
+    return func.instr(quarantine.c.payload, tag.encode()) > 0
+
+
 def _rule_memory(connection: Connection, id_: str, tag: str, erased: Erased) -> None:
     """What rules remember of it, in the form of gateway.rules.presence; the watch's own memory drops it at its next tick."""
     here = (rule_states.c.node == WATCHED, rule_states.c.device == id_)
     for row in connection.execute(select(rule_states).where(*here)).all():
-        memory = _without(json.loads(row.body), tag)
-        for name in ("seen_us", "seen_at"):
-            memory.pop(name, None)
+        memory = _without(json.loads(row.body), tag, _WHERE)
         same = (rule_states.c.rule == row.rule, *here)
         connection.execute(update(rule_states).where(*same).values(body=json.dumps(memory, ensure_ascii=False)))
         erased.count(rule_states, 1)
 
 
-def _without(value: Any, tag: str) -> Any:
-    """JSON without the tag's name, and whatever stands under it, or under a name that ends with it."""
+def _without(value: Any, tag: str, names: Collection[str] = ()) -> Any:
+    """JSON without the tag's name, and whatever stands under it, under a name that ends with it, or under one of `names`."""
     if isinstance(value, dict):
-        return {key: _without(one, tag) for key, one in value.items() if tag not in (key, key.rpartition(" ")[2], one)}
+        said = {key: one for key, one in value.items() if key not in names and tag not in (key, key.rpartition(" ")[2], one)}
+        return {key: _without(one, tag, names) for key, one in said.items()}
     if isinstance(value, list):
-        return [_without(one, tag) for one in value if one != tag]
+        return [_without(one, tag, names) for one in value if one != tag]
     return value
 
 
@@ -318,6 +379,7 @@ def _contact(connection: Connection, id_: str, line: Line, now_us: int) -> Erase
     theirs = select(jobs.c.id).where(jobs.c.account.in_(mine))
     _delete(connection, erased, job_nodes, job_nodes.c.job.in_(theirs))
     _delete(connection, erased, jobs, jobs.c.account.in_(mine))
+    connection.execute(update(installations).where(installations.c.account.in_(mine)).values(account=None))
     _delete(connection, erased, accounts, accounts.c.id.in_(mine))
     _delete(connection, erased, invitations, invitations.c.name.in_(names))
     _delete_inbox(connection, erased, {*ways, *names})

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, delete, func, or_, select, update
 
 from edge.contract.events import EVENTS
@@ -28,13 +29,14 @@ from gateway.state.tables import (
     search_changes,
     search_sightings,
 )
-from gateway.telling import PERSONAL
+from gateway.telling import PERSONAL, without_place
 
 AT_ONCE = 500
 MOST_PIECES = 200
 """Of one piece in one run of the chore: it must not keep the others waiting; the next hour goes on."""
 TAGGED = [name for name, model in EVENTS.items() if "tag" in model.model_fields]
-_PLACES = ("place", "state", "seen_us")
+PLACES = ("place", "state", "seen_us")
+"""Facts of an alert, a page or a verdict that say where a tag was, and when."""
 _BLANK = '"title":""'
 """How the body of a message without words begins to say so."""
 
@@ -75,12 +77,12 @@ others = Events(lambda: ~of_sighting())
 def in_alerts(connection: Connection, before_us: int, _now_us: int, *, of: str | None = None) -> int:
     """Of a person's alert the place, and when that was."""
     query = select(alerts.c.id, alerts.c.facts, alerts.c.since_us).where(alerts.c.node == WATCHED, alerts.c.since_us < before_us)
-    query = query.where(or_(*(alerts.c.facts.like(f'%"{name}"%') for name in _PLACES)))
+    query = query.where(or_(*(alerts.c.facts.like(f'%"{name}"%') for name in PLACES)))
     done = 0
     for row in connection.execute(query if of is None else query.where(alerts.c.device == of)).all():
         facts = json.loads(row.facts)
         if (facts.get("seen_us") or row.since_us) < before_us:
-            left = {name: fact for name, fact in facts.items() if name not in _PLACES}
+            left = {name: fact for name, fact in facts.items() if name not in PLACES}
             done += connection.execute(
                 update(alerts).where(alerts.c.id == row.id).values(facts=json.dumps(left, ensure_ascii=False))
             ).rowcount
@@ -120,16 +122,31 @@ def blank(connection: Connection, id_: str, body: str) -> None:
     connection.execute(update(notifications).where(notifications.c.id == id_).values(body=empty))
 
 
+def in_queue(connection: Connection, of: str) -> None:
+    """What waits to be sent about a person still wakes whom it was to wake, with its buttons, and says no place."""
+    theirs = select(alerts.c.id).where(alerts.c.node == WATCHED, alerts.c.device == of)
+    waits = select(notifications.c.id, notifications.c.body).where(about(_personal(of), theirs))
+    for row in connection.execute(waits.where(notifications.c.state == "queued")).all():
+        try:
+            said = without_place(Message.model_validate_json(row.body)).model_dump_json()
+        except ValidationError:  # written by another release
+            blank(connection, row.id, row.body)
+            continue
+        connection.execute(update(notifications).where(notifications.c.id == row.id).values(body=said))
+
+
 def in_pages(connection: Connection, before_us: int, _now_us: int, *, of: str | None = None) -> int:
-    """What a closed page remembers of a place."""
+    """What a closed page remembers of a place; of one person also an open one."""
     query = select(pages.c.id, pages.c.memory, pages.c.version)
-    query = query.where(pages.c.kind.in_(PERSONAL), pages.c.closed_us < before_us, pages.c.memory.like('%"place"%'))
-    for row in connection.execute(query if of is None else query.where(pages.c.id.in_(_personal(of)))).all():
+    query = query.where(pages.c.kind.in_(PERSONAL), pages.c.memory.like('%"place"%'))
+    mine = pages.c.closed_us < before_us if of is None else pages.c.id.in_(_personal(of))
+    for row in connection.execute(query.where(mine)).all():
         memory = Memory.model_validate_json(row.memory)
         if memory.scripted is not None:
-            memory.scripted.facts = {name: fact for name, fact in memory.scripted.facts.items() if name not in _PLACES}
-        same = (pages.c.id == row.id, pages.c.version == row.version)
-        connection.execute(update(pages).where(*same).values(memory=memory.model_dump_json(exclude_defaults=True)))
+            memory.scripted.facts = {name: fact for name, fact in memory.scripted.facts.items() if name not in PLACES}
+        # Another version: who read it before must read it again, and does not write the place back.
+        less = {"memory": memory.model_dump_json(exclude_defaults=True), "version": row.version + 1}
+        connection.execute(update(pages).where(pages.c.id == row.id, pages.c.version == row.version).values(less))
     return 0
 
 
@@ -154,7 +171,8 @@ def in_quarantine(connection: Connection, before_us: int, _now_us: int) -> int:
 
 
 def of_person(connection: Connection, id_: str, now_us: int) -> None:
-    """All that says where this person's tags were, but for events: in what people were told, and in cases that are over."""
+    """All that says where this person's tags were, but for events: in what people were told, or are to be, and in cases."""
+    in_queue(connection, id_)
     for forget in (in_alerts, in_messages, in_pages, in_cases):
         while forget(connection, now_us + 1, now_us, of=id_) >= AT_ONCE:
             pass

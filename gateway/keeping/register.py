@@ -166,7 +166,7 @@ _NOTE = "この下書きは satomori の設定から作られた。公表の要�
 
 def markdown(config: GatewayConfig) -> str:
     """The draft in Markdown."""
-    parts = ["# 個人情報ファイル簿(下書き)", _NOTE]
+    parts = ["# 個人情報ファイル簿（下書き）", _NOTE]
     for file in files(config):
         lines = [f"| {name} | {_cell(said)} |" for name, said in rows(config, file)]
         parts.append("\n".join([f"## {file.name}", "", "| 項目 | 内容 |", "|---|---|", *lines]))
@@ -187,7 +187,7 @@ def html(config: GatewayConfig) -> str:
         "@page{size:A4;margin:18mm}body{font-family:sans-serif;line-height:1.6}table{border-collapse:collapse;width:100%;"
         "break-inside:avoid}th,td{border:1px solid #444;padding:.3em .6em;text-align:left;vertical-align:top}th{width:32%}"
     )
-    title = "個人情報ファイル簿(下書き)"
+    title = "個人情報ファイル簿（下書き）"
     head = f'<head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
     body = f"<body>\n<h1>{title}</h1>\n<p>{_NOTE}</p>\n{''.join(parts)}</body>"
     return f'<!doctype html>\n<html lang="ja">\n{head}\n{body}\n</html>\n'

@@ -75,7 +75,7 @@ class Retention:
             late.count(connection, kind, number, now_us)
         if isinstance(found, list) and self._folder is not None:
             # After the rows: a file without a row is swept some day, a row without its file would be asked for.
-            pictures.remove(self._folder, found)
+            pictures.remove(self._state, self._folder, found)
         if self._telemetry is not None and number:
             self._telemetry.removed.labels(kind).inc(number)
         return number

@@ -15,12 +15,15 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Row, case, func, insert, or_, select, update
 
 from gateway.audit import record
-from gateway.keeping.erase import erase_watched
+from gateway.keeping.erase import erase_watched, erasing
+from gateway.keeping.places import in_queue
 from gateway.mimamori.config import MimamoriConfig
-from gateway.mimamori.search import UNENDED, Pager
+from gateway.mimamori.search import UNENDED
 from gateway.notify.message import Severity
+from gateway.paging import Paging
 from gateway.state import State
 from gateway.state.tables import consents, label_reports, labels, memberships, notifications, pages, search_cases, tags, watched
+from gateway.words.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ NOTICE_US = 14 * DAY_US
 AGAIN_US = 7 * DAY_US
 BY_DAY = (dt.time(9), dt.time(18))
 """Between these, by the gateway's zone, families are asked: it wakes nobody."""
+LEAP_US = DAY_US
+"""By so much a clock does not go on between two looks: it was set, perhaps wrongly, and for so long nobody is asked or warned."""
 NAMED = 12
 """Of more who lack a consent the office hears how many there are, and finds them in the list."""
 _ARRIVED = ("sent", "seen", "answered")
@@ -42,8 +47,8 @@ Held = Literal["held", "due", "ending", "missing", "lapsed", "revoked"]
 missing: nobody has entered one."""
 
 
-class NoConsent(ValueError):
-    """This can't be done or entered; the text says why, and what to do."""
+class NoConsent(Refusal):
+    """This can't be done or entered."""
 
 
 class Given(NamedTuple):
@@ -76,13 +81,13 @@ class Consent(NamedTuple):
 def check(given: Given, now_us: int) -> None:
     """NoConsent for what is none."""
     if given.basis not in ("self", "representative"):
-        raise NoConsent("consent.basis: say self (the person agreed) or representative (somebody who may agree for them)")
+        raise NoConsent("why.consent_basis")
     if not given.by.strip():
-        raise NoConsent("consent.given_by: say who agreed, by name")
+        raise NoConsent("why.consent_by")
     if given.basis == "representative" and not (given.relation.strip() and given.entitled.strip()):
-        raise NoConsent("consent: of a representative say the relation (daughter) and entitled_by, their right to agree")
+        raise NoConsent("why.consent_entitled")
     if given.given_us is not None and not 0 <= given.given_us <= now_us:
-        raise NoConsent("consent.given_us: it was given before now, in UTC µs")
+        raise NoConsent("why.consent_given")
 
 
 def enter(connection: Connection, id_: str, given: Given, by: str, now_us: int, config: MimamoriConfig) -> None:
@@ -95,7 +100,7 @@ def enter(connection: Connection, id_: str, given: Given, by: str, now_us: int, 
          "entitled": given.entitled.strip(), "given_us": at_us, "entered_us": now_us, "entered_by": by,
          "confirm_by_us": at_us + int(config.confirm_every * 1e6)},
     )  # fmt: skip
-    record(connection, by, "enter-consent", f"watched/{id_}", now_us, more={"basis": given.basis})
+    record(connection, by, "watched.consent", f"watched/{id_}", now_us, more={"basis": given.basis})
 
 
 def newest(connection: Connection, id_: str) -> Row[Any] | None:
@@ -128,7 +133,7 @@ def must_hold(connection: Connection, id_: str, now_us: int) -> None:
     """NoConsent where nobody may be given a tag for want of a consent."""
     consent = standing(connection, id_, now_us)
     if consent.given is None or consent.state in ("lapsed", "revoked"):
-        raise NoConsent("there is no consent on record that holds: enter it first")
+        raise NoConsent("why.no_consent")
 
 
 class Consents:
@@ -138,7 +143,7 @@ class Consents:
         self,
         state: State,
         config: MimamoriConfig,
-        paging: Callable[[], Pager] | None = None,
+        paging: Callable[[], Paging] | None = None,
         *,
         office: str | None = None,
         zone: ZoneInfo = ZoneInfo("Asia/Tokyo"),  # noqa: B008 - a value
@@ -149,6 +154,8 @@ class Consents:
         self._state, self.config, self._paging, self._office, self._zone = state, config, paging, office, zone
         self.learn, self._ring = learn, ring
         self._broken: set[str] = set()
+        self._looked_us: int | None = None
+        self._leapt_us: int | None = None
 
     # --- what people do -------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Consents:
         """
         consent = standing(connection, id_, now_us)
         if consent.given is None:
-            raise NoConsent("there is no consent that could be said again: the office must enter one")
+            raise NoConsent("why.no_consent_again")
         self.enter(connection, id_, consent.given._replace(given_us=now_us), by, now_us)
 
     def revoke(self, connection: Connection, id_: str, by: str, now_us: int, why: str = "") -> None:
@@ -181,6 +188,7 @@ class Consents:
 
     def tick(self, now_us: int) -> None:
         """Looks at everybody: a chore of a minute. One who fails is logged once, and stops nobody else."""
+        self._notice_leap(now_us)
         with self._state.read() as connection:
             newest_of = select(func.max(consents.c.id)).where(consents.c.revoked_us.is_(None)).group_by(consents.c.watched)
             waits = consents.c.lapsed_us.is_not(None) | (consents.c.confirm_by_us > now_us)
@@ -189,7 +197,9 @@ class Consents:
         missing: list[str] = []
         for id_ in people:
             try:
-                with self._state.write() as connection:
+                with self._state.read() as connection:
+                    holds_none = newest(connection, id_) is None
+                with erasing(self._state, "watched", id_) if holds_none else self._state.write() as connection:
                     is_gone = self._look(connection, id_, now_us, missing)
                 if is_gone:
                     self._state.empty_log()
@@ -204,6 +214,14 @@ class Consents:
         self.learn()
         if people:
             self._ring()
+
+    def _notice_leap(self, now_us: int) -> None:
+        """A clock that was set far ahead makes words of half a year old at once: it must have stayed so for a day before that."""
+        before_us, self._looked_us = self._looked_us, now_us
+        if before_us is not None and now_us - before_us > LEAP_US:
+            self._leapt_us = now_us
+        elif self._leapt_us is not None and not 0 <= now_us - self._leapt_us < LEAP_US:
+            self._leapt_us = None
 
     def _look(self, connection: Connection, id_: str, now_us: int, missing: list[str]) -> bool:
         """Whether they were erased."""
@@ -220,9 +238,10 @@ class Consents:
                     return False
                 self._finish(connection, person, last.revoked_by or "gateway", now_us)
                 return True
-            missing.append(id_)
+            if self._leapt_us is None:
+                missing.append(id_)
             return False
-        if row.lapsed_us is not None or now_us < row.confirm_by_us:
+        if self._leapt_us is not None or row.lapsed_us is not None or now_us < row.confirm_by_us:
             return False
         if row.told_us is not None:
             if now_us >= row.told_us + NOTICE_US:
@@ -250,7 +269,8 @@ class Consents:
             return
         if not self._set(connection, row, lapsed_us=now_us):
             return
-        record(connection, "gateway", "lapse-consent", f"watched/{row.watched}", now_us)
+        record(connection, "gateway", "watched.lapse", f"watched/{row.watched}", now_us)
+        in_queue(connection, row.watched)  # what was made a moment ago would still say where the tag was
         keepers = [person.family, *([self._office] if self._office else [])]
         self._tell(connection, person, "consent.lapsed", now_us, keepers, key=f"lapsed/{now_us}", severity="warning")
 
@@ -284,7 +304,7 @@ class Consents:
         facts = {"n": len(new), "who": "、".join(names), "until": now_us + int(self.config.confirm_grace * 1e6)}
         self._paging().tell(
             connection, route=CONSENT, group_key=f"missing/{now_us}", kind=CONSENT, severity="warning", to=[self._office],
-            moment="consent.missing", facts=facts, now_us=now_us, asks=False,
+            moment="consent.missing", facts=facts, now_us=now_us, asks=False, ends=True,
         )  # fmt: skip
 
     # --- inside ----------------------------------------------------------------------------------------
@@ -294,12 +314,12 @@ class Consents:
         theirs = connection.scalars(select(tags.c.tag).where(tags.c.watched == person.id)).all()
         end_labels(connection, theirs, now_us)
         erase_watched(connection, person.id, by, now_us)
-        record(connection, by, "revoke-consent", f"watched/{person.id}", now_us)
+        record(connection, by, "watched.revoke", f"watched/{person.id}", now_us)
         if self._paging is not None:
             self._paging().tell(
                 connection, route=CONSENT, group_key=f"revoked/{person.id}", kind=CONSENT, severity="warning",
                 to=[person.family, *([self._office] if self._office else [])], moment="consent.revoked", facts={},
-                now_us=now_us, asks=False,
+                now_us=now_us, asks=False, ends=True,
             )  # fmt: skip
 
     def _tell(
@@ -329,7 +349,7 @@ class Consents:
     def _person(connection: Connection, id_: str) -> Row[Any]:
         row = connection.execute(select(watched).where(watched.c.id == id_)).first()
         if row is None:
-            raise NoConsent("there is nobody with this id")
+            raise NoConsent("why.nobody")
         return row
 
     @staticmethod
@@ -343,7 +363,7 @@ class Consents:
 def mark_revoked(connection: Connection, id_: str, by: str, now_us: int, why: str = "") -> None:
     """Nothing of this person is taken in any more; a gateway that runs erases the rest. NoConsent while they are searched for."""
     if is_searched_for(connection, id_):
-        raise NoConsent("they are searched for: end the search first, as found or closed")
+        raise NoConsent("why.searched_for")
     if connection.scalar(select(consents.c.id).where(consents.c.watched == id_).limit(1)) is None:
         connection.execute(
             insert(consents),
@@ -352,7 +372,7 @@ def mark_revoked(connection: Connection, id_: str, by: str, now_us: int, why: st
         )  # fmt: skip
     mine = consents.c.watched == id_
     connection.execute(update(consents).where(mine, consents.c.revoked_us.is_(None)).values(revoked_us=now_us, revoked_by=by))
-    record(connection, by, "revoke-consent", f"watched/{id_}", now_us, why=why)
+    record(connection, by, "watched.revoke", f"watched/{id_}", now_us, why=why)
 
 
 def end_labels(connection: Connection, theirs: Sequence[str], now_us: int) -> None:

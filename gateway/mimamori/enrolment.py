@@ -5,7 +5,8 @@ Nobody is enrolled, and no tag given, without a consent on record (gateway.mimam
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
@@ -15,16 +16,19 @@ from gateway.keeping.erase import erase_tag
 from gateway.mimamori import consent
 from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.consent import Given
-from gateway.state.tables import tags, watched
+from gateway.state.tables import devices, tags, watched
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 DEFAULTS = MimamoriConfig()
 MOST_TAGS = 10
 MOST_HOMES = 20
+RECEIVER = "ble_tags"
+"""The kind of device that hears tags."""
 
 
-class NotEnrolled(ValueError):
-    """This can't be entered; the text says what would be right."""
+class NotEnrolled(Refusal):
+    """This can't be entered."""
 
 
 class Entry(NamedTuple):
@@ -35,6 +39,36 @@ class Entry(NamedTuple):
     """The group that is told: a name `[a-z0-9-]{1,32}`."""
     homes: Sequence[str]
     """Receivers as `node/device`."""
+
+
+class Town(NamedTuple):
+    """What an entry must fit to."""
+
+    roles: Mapping[str, str | None] = MappingProxyType({})
+    """Role by configured group; families themselves need not be configured."""
+    office: str | None = None
+    deployed: Container[tuple[str, str]] = ()
+    """(node, device) of the configuration."""
+
+
+def doubts(connection: Connection, entry: Entry, town: Town, me: str = "") -> Iterator[NotEnrolled]:
+    """What can't be meant: a `family` of other people, homes that hear no tags, somebody entered twice. `me`: their id."""
+    role = town.roles.get(entry.family)
+    if entry.family == town.office or role not in (None, "family"):
+        at_the_office = entry.family == town.office
+        yield NotEnrolled("why.family_office" if at_the_office else "why.family_role", family=entry.family, role=role)
+    if len(set(entry.homes)) < len(entry.homes):
+        yield NotEnrolled("why.home_twice")
+    for home in dict.fromkeys(entry.homes):
+        node, _, device = home.partition("/")
+        kind = connection.scalar(select(devices.c.kind).where(devices.c.node == node, devices.c.device == device))
+        if kind is None and (node, device) not in town.deployed:
+            yield NotEnrolled("why.home_unknown", home=home)
+        elif kind is not None and kind != RECEIVER:
+            yield NotEnrolled("why.home_deaf", home=home, kind=kind, receiver=RECEIVER)
+    same = select(watched.c.id).where(watched.c.name == entry.name, watched.c.family == entry.family, watched.c.id != me)
+    if connection.scalar(same.limit(1)) is not None:
+        yield NotEnrolled("why.entered_twice", family=entry.family)
 
 
 def add(connection: Connection, entry: Entry, given: Given, by: str, now_us: int, config: MimamoriConfig = DEFAULTS) -> str:
@@ -49,6 +83,13 @@ def add(connection: Connection, entry: Entry, given: Given, by: str, now_us: int
     )
     consent.enter(connection, id_, given, by, now_us, config)
     return id_
+
+
+def refuse_doubtful(connection: Connection, entry: Entry, town: Town, me: str = "") -> None:
+    """NotEnrolled with the first thing that can't be meant."""
+    _check(entry)
+    for doubt in doubts(connection, entry, town, me):
+        raise doubt
 
 
 def change(connection: Connection, id_: str, entry: Entry) -> bool:
@@ -72,10 +113,10 @@ def give_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -
     consent.must_hold(connection, id_, now_us)
     owner = connection.scalar(select(tags.c.watched).where(tags.c.tag == tag))
     if owner is not None and owner != id_:
-        raise NotEnrolled("this tag is somebody else's already: take it from them first")
+        raise NotEnrolled("why.tag_taken")
     theirs = connection.scalars(select(tags.c.tag).where(tags.c.watched == id_)).all()
     if tag not in theirs and len(theirs) >= MOST_TAGS:
-        raise NotEnrolled(f"nobody carries more than {MOST_TAGS} tags")
+        raise NotEnrolled("why.tags_many", n=MOST_TAGS)
     connection.execute(upsert(tags), {"tag": tag, "watched": id_, "enrolled_us": now_us, "enrolled_by": by})
 
 
@@ -88,7 +129,7 @@ def take_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -
     if connection.scalar(select(tags.c.tag).where(tags.c.tag == tag, tags.c.watched == id_)) is None:
         return False
     if consent.is_searched_for(connection, id_):
-        raise NotEnrolled("they are searched for: end the search first, as found or closed")
+        raise NotEnrolled("why.searched_for")
     consent.end_labels(connection, [tag], now_us)
     erase_tag(connection, tag, by, now_us)
     return True
@@ -96,12 +137,12 @@ def take_tag(connection: Connection, id_: str, tag: str, by: str, now_us: int) -
 
 def _check(entry: Entry) -> None:
     if not is_name(entry.family):
-        raise NotEnrolled(f"family: {entry.family[:40]!r} is no name of 1 to 32 of a-z, 0-9 and '-'")
+        raise NotEnrolled("why.bad_name", where="family", name=repr(entry.family[:40]))
     if not entry.name.strip():
-        raise NotEnrolled("name: say what they are called")
+        raise NotEnrolled("why.watched_name")
     if not entry.homes or len(entry.homes) > MOST_HOMES:
-        raise NotEnrolled(f"homes: say 1 to {MOST_HOMES} receivers that hear the tag at home, each as node/device")
+        raise NotEnrolled("why.homes", n=MOST_HOMES)
     for home in entry.homes:
         node, slash, device = home.partition("/")
         if not slash or not is_name(node) or not is_name(device):
-            raise NotEnrolled(f"homes: {home[:70]!r} is not node/device, like tsubaki/tags")
+            raise NotEnrolled("why.home_form", home=repr(home[:70]))

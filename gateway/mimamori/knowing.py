@@ -18,7 +18,7 @@ from gateway.mimamori.labels import LABEL
 from gateway.mimamori.search import HELP, SEARCH, Search
 from gateway.notify.links import Links
 from gateway.notify.message import Link
-from gateway.state.tables import watched
+from gateway.state.tables import tags, watched
 from gateway.telling import About
 from gateway.words import text
 
@@ -43,7 +43,10 @@ class Knowing:
             return {}
         name = connection.scalar(select(watched.c.name).where(watched.c.id == alert.device))
         is_kept = name is not None and self._search.may_keep(connection, alert.device, contact, alert.since_us)
-        return {"who": name, "watched": alert.device, "family_page": is_kept}
+        # Once a tag was reported, an alert of before may go on and ask the next; where the tag was it says to nobody any more.
+        reported = select(tags.c.tag).where(tags.c.watched == alert.device, tags.c.stopped_us.is_not(None)).limit(1)
+        nowhere = {"place": None, "seen_us": None} if connection.scalar(reported) is not None else {}
+        return {"who": name, "watched": alert.device, "family_page": is_kept, **nowhere}
 
     def links_for(self, person: Person, about: About, now_us: int) -> tuple[Link, ...]:
         """The family's page for family and office, the search's for who was asked to help."""

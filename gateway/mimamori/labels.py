@@ -16,12 +16,14 @@ from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
 
 from gateway.audit import record
 from gateway.keeping.erase import erase_tag
+from gateway.keeping.places import in_queue
 from gateway.mimamori.consent import end_labels, is_searched_for
 from gateway.mimamori.enrolled import WATCHED
-from gateway.mimamori.search import Pager
 from gateway.notify.message import Severity
+from gateway.paging import Paging
 from gateway.state import State
 from gateway.state.tables import alerts, label_reports, labels, pages, tags, watched
+from gateway.words.refusal import Refusal
 
 LABEL = "label"
 """The kind, and the route, of its pages."""
@@ -45,12 +47,12 @@ destroyed. done: of a found one, that somebody saw to it."""
 _STATES: Mapping[str, str] = {"resume": "resumed", "revoke": "revoked", "done": "done"}
 
 
-class Mistyped(ValueError):
+class Mistyped(Refusal):
     """This is not written as a label is, or a character of it is wrong."""
 
 
-class NotSettled(ValueError):
-    """It can't be settled so; the text says why."""
+class NotSettled(Refusal):
+    """It can't be settled so."""
 
 
 class Outcome(NamedTuple):
@@ -77,7 +79,7 @@ def read(typed: str) -> str:
     """The label as it is kept, from whatever somebody typed: small letters, full width, with or without separators. Mistyped."""
     plain = re.sub(r"[\s\-_.\u30fb\u30fc\u2010-\u2015\u2212]", "", unicodedata.normalize("NFKC", typed[:100])).upper()
     if len(plain) != WHOLE or any(one not in ALPHABET for one in plain) or check_of(plain[:LENGTH]) != plain[LENGTH]:
-        raise Mistyped("a label has 9 characters, and its last one is made of the others")
+        raise Mistyped("why.label_mistyped")
     return plain
 
 
@@ -96,7 +98,7 @@ def make(connection: Connection, tag: str, by: str, now_us: int) -> str:
     while connection.scalar(select(labels.c.label).where(labels.c.label == label)) is not None:
         label = draw()
     connection.execute(insert(labels), {"label": label, "tag": tag, "made_us": now_us, "made_by": by})
-    record(connection, by, "make-label", f"label/{label}", now_us)
+    record(connection, by, "tag.label", f"label/{label}", now_us)
     return label
 
 
@@ -110,7 +112,7 @@ class Labels:
 
     def __init__(
         self,
-        paging: Callable[[], Pager] | None = None,
+        paging: Callable[[], Paging] | None = None,
         *,
         office: str | None = None,
         town: str = "",
@@ -120,7 +122,7 @@ class Labels:
 
         `learn` has this process know anew whose tag is whose.
         """
-        self._paging, self._office, self.town, self.learn = paging, office, town, learn
+        self._paging, self.office, self.town, self.learn = paging, office, town, learn
 
     def report(self, connection: Connection, label: str, what: What, words: str, reach: str, now_us: int) -> Outcome | None:
         """What a finder says of a tag of ours. None where it was said so often today that it is kept no more."""
@@ -159,16 +161,16 @@ class Labels:
         """
         row = connection.execute(select(label_reports).where(label_reports.c.id == report)).first()
         if row is None:
-            raise NotSettled("there is no report with this number")
+            raise NotSettled("why.no_report")
         if row.state != "open":
-            raise NotSettled("this report is settled already")
+            raise NotSettled("why.report_settled")
         if (how == "done") != (row.what == "found"):
-            raise NotSettled("a report of a found tag is settled as done, one of misuse by stop, resume or revoke")
+            raise NotSettled("why.report_how")
         tag = connection.scalar(select(labels.c.tag).where(labels.c.label == row.label)) or ""
         owner = connection.scalar(select(tags.c.watched).where(tags.c.tag == tag))
         person = connection.execute(select(watched).where(watched.c.id == owner)).first()
         if how == "revoke" and person is not None and is_searched_for(connection, person.id):
-            raise NotSettled("they are searched for: end the search first, as found or closed")
+            raise NotSettled("why.searched_for")
         if how == "stop":
             self._stop(connection, report, tag, person, by, now_us)
             return
@@ -179,7 +181,7 @@ class Labels:
             update(label_reports).where(label_reports.c.id.in_(ids)).values(state=_STATES[how], settled_us=now_us, settled_by=by)
         )
         thing = f"label/{row.label}" if person is None else f"watched/{person.id}"
-        record(connection, by, "settle-label", thing, now_us, why=why, more={"report": report, "how": how})
+        record(connection, by, "label.settle", thing, now_us, why=why, more={"report": report, "how": how})
         if how == "resume":
             connection.execute(update(tags).where(tags.c.tag == tag).values(stopped_us=None))
         elif how == "revoke":
@@ -191,7 +193,7 @@ class Labels:
 
     def remind(self, state: State, now_us: int) -> None:
         """A chore: has the office hear again of misuse that rang and that nobody has settled. May be repeated."""
-        if self._paging is None or self._office is None:
+        if self._paging is None or self.office is None:
             return
         waits = (label_reports.c.what == "misuse", label_reports.c.state == "open", label_reports.c.at_us <= now_us - AGAIN_US[0])
         rang = select(pages.c.id).where(pages.c.route == LABEL, pages.c.group_key == "report/" + cast(label_reports.c.id, Text))
@@ -221,11 +223,12 @@ class Labels:
         """What is heard of it is dropped from now on; the family hears that, and nothing of why."""
         stopped = update(tags).where(tags.c.tag == tag, tags.c.stopped_us.is_(None)).values(stopped_us=now_us)
         if person is not None and connection.execute(stopped).rowcount == 1:
-            record(connection, by, "stop-tag", f"watched/{person.id}", now_us, more={"report": report})
+            record(connection, by, "tag.stop", f"watched/{person.id}", now_us, more={"report": report})
+            in_queue(connection, person.id)  # what was made a moment ago would still say where it was
             self._tell(connection, report, person, "label.stopped", [person.family], now_us, "warning", group=f"stopped/{report}")
 
     def _the_office(self) -> list[str]:
-        return [self._office] if self._office is not None else []
+        return [self.office] if self.office is not None else []
 
     def _tell(  # noqa: PLR0913 - what is said
         self, connection: Connection, report: int, person: Row[Any] | None, moment: str, to: Sequence[str], now_us: int,

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from sqlalchemy import Connection, Row, func, or_, select
 
 from gateway.audit.chain import record
+from gateway.audit.erase import among
+from gateway.mimamori.consent import standing
 from gateway.mimamori.enrolled import WATCHED
 from gateway.mimamori.search import UNENDED
 from gateway.state import State
@@ -23,6 +25,7 @@ from gateway.state.tables import (
     memberships,
     page_alerts,
     search_cases,
+    tags,
 )
 
 LOOK = "look"
@@ -34,9 +37,15 @@ MOST_WITHIN = 20_000
 What = Literal["place", "page", "search", "help", "trail", "alert", "alerts", "message"]
 """How they looked: the list of everybody; the family's page, a search, the page of who helps in it; sightings one by one; an
 alert, the list of alerts; a message that they were sent."""
-WHATS: tuple[What, ...] = get_args(What)
-By = Literal["family", "office", "helper", "program", "gone"]
-"""What somebody is to the person they looked at."""
+LINK = "link"
+"""In the log, though not yet a look: somebody was handed a link by which they come in as family."""
+LINKED = "account.link"
+"""The action of its entry (gateway.accounts.desk)."""
+WHATS: tuple[str, ...] = (*get_args(What), LINK)
+_NOT_HELD = ("lapsed", "revoked")
+By = Literal["officer", "operator", "installer", "family", "office", "helper", "program", "gone"]
+"""What somebody is to the person they looked at: staff by the role of their account."""
+_STAFF: tuple[By, ...] = ("officer", "operator", "installer")
 
 
 class Look(NamedTuple):
@@ -50,6 +59,7 @@ class Look(NamedTuple):
     """What they are called now; None where they were erased."""
     by: By
     what: str
+    """One of WHATS."""
     why: str
     """`search/<id>`, `alert/<id>`, or in their own words; empty: of family, who need none."""
 
@@ -88,9 +98,19 @@ def recently(connection: Connection, who: str, watched: Collection[str], what: W
     return {thing.partition("/")[2] for thing in connection.scalars(query)} & set(watched)
 
 
-def reasons(connection: Connection, watched: Iterable[str]) -> dict[str, str]:
-    """Why it may be looked now without saying why: an unended search, or an alert that is not over. Nobody else is in it."""
+def still(connection: Connection, watched: Iterable[str], now_us: int) -> set[str]:
+    """Those of them of whom nobody but an officer sees where their tags were: one was reported, or no consent holds."""
     ids = set(watched)
+    stopped = select(tags.c.watched).where(tags.c.watched.in_(ids), tags.c.stopped_us.is_not(None))
+    return set(connection.scalars(stopped)) | {id_ for id_ in ids if standing(connection, id_, now_us).state in _NOT_HELD}
+
+
+def reasons(connection: Connection, watched: Iterable[str] | None = None) -> dict[str, str]:
+    """Why it may be looked now without saying why: an unended search, or an alert that is not over. Nobody else is in it.
+
+    `watched` None: of everybody.
+    """
+    ids = None if watched is None else set(watched)
     found: dict[str, str] = {}
     told = select(alerts.c.id, alerts.c.device).where(alerts.c.node == WATCHED, alerts.c.state != "resolved")
     for row in connection.execute(told.order_by(alerts.c.since_us)):
@@ -98,7 +118,7 @@ def reasons(connection: Connection, watched: Iterable[str]) -> dict[str, str]:
     cases = select(search_cases.c.id, search_cases.c.watched).where(search_cases.c.state.in_(UNENDED))
     for row in connection.execute(cases):
         found[row.watched] = f"search/{row.id}"
-    return {id_: why for id_, why in found.items() if id_ in ids}
+    return {id_: why for id_, why in found.items() if ids is None or id_ in ids}
 
 
 def told_in(connection: Connection, notification: Row[Any]) -> dict[str, str]:
@@ -119,10 +139,15 @@ def told_in(connection: Connection, notification: Row[Any]) -> dict[str, str]:
 def log_of(
     connection: Connection, watched: str, family: str | None, office: str | None, *, before: int | None = None, limit: int = 100
 ) -> list[Look]:
-    """Looks at a person, the newest first. `family`, `office`: the groups by which it is said who somebody is."""
-    query = select(audit.c.id, audit.c.at_us, audit_details.c.who, audit_details.c.why, audit_details.c.more)
-    query = query.join(audit_details, audit_details.c.id == audit.c.id)
-    query = query.where(audit_details.c.thing == f"{WATCHED}/{watched}", audit_details.c.action == LOOK)
+    """Looks at a person, the newest first, and links that were handed out by which whoever has them looks as family does.
+
+    `family`, `office`: the groups by which it is said who somebody is.
+    """
+    said, thing = audit_details.c, f"{WATCHED}/{watched}"
+    query = select(audit.c.id, audit.c.at_us, said.who, said.action, said.why, said.more).join(
+        audit_details, said.id == audit.c.id
+    )
+    query = query.where(((said.action == LOOK) & (said.thing == thing)) | ((said.action == LINKED) & among(thing)))
     if before is not None:
         query = query.where(audit.c.id < before)
     people: dict[str, tuple[str | None, By]] = {}
@@ -131,19 +156,25 @@ def log_of(
         if row.who not in people:
             people[row.who] = _person(connection, row.who, family, office)
         name, by = people[row.who]
-        found.append(Look(row.id, row.at_us, row.who, name, by, str(json.loads(row.more).get("what", "")), row.why))
+        what = LINK if row.action == LINKED else str(json.loads(row.more).get("what", ""))
+        found.append(Look(row.id, row.at_us, row.who, name, by, what, row.why))
     return found
 
 
 def _person(connection: Connection, who: str, family: str | None, office: str | None) -> tuple[str | None, By]:
     kind, _, id_ = who.partition(":")
     contact, name = id_, None
-    if kind == "token":
+    if kind in ("token", "cli"):
         return id_, "program"
     if kind == "account":
-        account = connection.execute(select(accounts.c.name, accounts.c.contact).where(accounts.c.id == id_)).first()
+        account = connection.execute(
+            select(accounts.c.name, accounts.c.contact, accounts.c.roles).where(accounts.c.id == id_)
+        ).first()
         if account is None:
             return None, "gone"
+        held = account.roles.split(",")
+        if (role := next((one for one in _STAFF if one in held), None)) is not None:
+            return account.name, role
         if account.contact is None:
             return account.name, "office"  # who is told nothing comes in as staff
         contact, name = account.contact, account.name

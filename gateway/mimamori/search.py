@@ -8,19 +8,19 @@ tag was stands in the state database only, and is forgotten with the sightings (
 import json
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from gateway.alerting.lifecycle import Alert, Move, resolve
+from gateway.alerting.lifecycle import Alert, resolve
 from gateway.contacts.book import Book
 from gateway.deployments import Deployments
 from gateway.mimamori.config import SearchConfig
 from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
-from gateway.notify.message import Answer, Severity
-from gateway.paging import STAFF, Standing
+from gateway.notify.message import Answer
+from gateway.paging import STAFF, Paging, Standing
 from gateway.rules.presence import ENTERED, PRESSED, SEEN
 from gateway.state import State
 from gateway.state.tables import (
@@ -37,6 +37,7 @@ from gateway.state.tables import (
     watched,
 )
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ _ARRIVED = frozenset(("sent", "seen", "answered"))
 CaseState = Literal["open", "paused", "found", "closed"]
 
 
-class NoSearchError(ValueError):
-    """It can't be done; the text says why."""
+class NoSearchError(Refusal):
+    """It can't be done."""
 
 
 class NobodyError(NoSearchError):
@@ -86,40 +87,6 @@ class Seen(NamedTuple):
     last_us: int
 
 
-class Pager(Protocol):
-    """What of gateway.paging.Paging is used."""
-
-    def tell(  # noqa: PLR0913 - as Paging has it
-        self,
-        connection: Connection,
-        *,
-        route: str,
-        group_key: str,
-        kind: str,
-        severity: Severity,
-        to: Iterable[str],
-        moment: str,
-        facts: Mapping[str, Any],
-        now_us: int,
-        alert: str | None = None,
-        key: str | None = None,
-        asks: bool = True,
-        anew: bool = False,
-    ) -> str:
-        """See Paging."""
-        ...  # fmt: skip
-
-    def close(
-        self, connection: Connection, page: str, now_us: int, *, moment: str, facts: Mapping[str, Any], but: Collection[str] = ()
-    ) -> bool:
-        """See Paging."""
-        ...
-
-    def moved(self, connection: Connection, move: Move, now_us: int) -> None:
-        """See Paging."""
-        ...
-
-
 class Search:
     """Safe on many threads. Everything but `tick` works in the caller's transaction."""
 
@@ -129,7 +96,7 @@ class Search:
         config: SearchConfig,
         book: Book,
         deployments: Deployments,
-        paging: Callable[[], Pager],
+        paging: Callable[[], Paging],
         *,
         office: str | None,
         ring: Callable[[], None] = lambda: None,
@@ -153,14 +120,14 @@ class Search:
         """
         person = self._person(connection, id_)
         if not reason.strip():
-            raise NoSearchError("say why: without a reason nobody is searched for")
+            raise NoSearchError("why.search_why")
         case = str(uuid.uuid4())
         values = {"id": case, "watched": id_, "state": "open", "reason": reason.strip(), "opened_us": now_us, "opened_by": who,
                   "step": 0, "renewed_us": now_us, "cursor": connection.scalar(select(func.max(events.c.id))) or 0}  # fmt: skip
         if connection.execute(upsert(search_cases), values).rowcount != 1:
             row = self.unended(connection, id_)
             if row is None:
-                raise NoSearchError("another search was opened and ended just now: look again")
+                raise NoSearchError("why.search_again")
             if row.state == "paused":
                 self.renew(connection, row.id, who, now_us)
             return Opened(row.id, is_new=False)
@@ -261,7 +228,7 @@ class Search:
         """Its row. NoSearchError where there is none."""
         row = connection.execute(select(search_cases).where(search_cases.c.id == case)).first()
         if row is None:
-            raise NoSearchError("there is no search with this id")
+            raise NoSearchError("why.no_search")
         return row
 
     @staticmethod
@@ -506,7 +473,7 @@ class Search:
     def _person(self, connection: Connection, id_: str) -> Row[Any]:
         row = connection.execute(select(watched).where(watched.c.id == id_)).first()
         if row is None:
-            raise NobodyError("there is nobody with this id")
+            raise NobodyError("why.nobody")
         return row
 
     @staticmethod

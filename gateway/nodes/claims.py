@@ -36,6 +36,7 @@ from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.state.tables import certificates, claims, cursors, desired, node_tokens
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 REPEAT_US = 15 * 60 * 1_000_000
 """So long the same request is answered again."""
@@ -64,7 +65,7 @@ class Refused(Exception):
         self.status, self.wait_s = status, wait_s
 
 
-class NameTaken(ValueError):
+class NameTaken(Refusal):
     """This can't be a node's name."""
 
 
@@ -124,9 +125,9 @@ def add(state: State, node: str, hours: int, now_us: int, who: str, taken: froze
 def check_name(node: str, taken: frozenset[str] = frozenset()) -> None:
     """NameTaken, saying why, for what can't be a node's name."""
     if not is_name(node):
-        raise NameTaken(f"{node!r} is no node name: 1 to 32 of a-z, 0-9 and '-'")
+        raise NameTaken("why.bad_name", where="node", name=repr(node[:40]))
     if node in RESERVED | taken or node.startswith("satomori-"):
-        raise NameTaken(f"{node!r} is the name of something that is no node, and would get its rights; choose another")
+        raise NameTaken("why.node_name_taken", node=node)
 
 
 class Ended(NamedTuple):

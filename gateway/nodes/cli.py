@@ -5,11 +5,7 @@ database and folder as a gateway that runs: run them as its user.
 """
 
 import argparse
-import getpass
 import io
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,28 +19,30 @@ from gateway.nodes.brokers import Brokers
 from gateway.nodes.image import add_options, write_image
 from gateway.nodes.list_cli import list_nodes, show_node
 from gateway.nodes.signing import Signer
-from gateway.nodes.told import Told, day, minute, opened
-
-Act = Callable[[GatewayConfig, argparse.Namespace], Told]
+from gateway.terminal import Commands, Told, all_wrapped, branch, clock_us, day, leaf, minute, opened, who, whole
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `authority` and `node` to the program; the function of the one that is chosen is in `arguments.act`."""
-    authority = _group(commands, "authority", "The town's own certificate authority.")
-    _leaf(authority, "init", "Make what is missing of the authority, and of broker's and gateway's certificates.", _init)
-    _leaf(authority, "show", "Say what there is and how long it lasts.", _show)
-    node = _group(commands, "node", "The nodes' identities.")
-    add = _leaf(node, "add", "Make a code that a node comes to its identity by, once.", _add)
+    authority = branch(commands, "authority", "The town's own certificate authority.")
+    leaf(authority, "init", "Make what is missing of the authority, and of broker's and gateway's certificates.", _init)
+    leaf(authority, "show", "Say what there is and how long it lasts.", _show)
+    node = branch(commands, "node", "The nodes' identities.")
+    add = leaf(node, "add", "Make a code that a node comes to its identity by, once.", _add)
     add.add_argument("name", metavar="NAME", help="the node's name")
-    add.add_argument("--hours", type=_hours, help="how long the code may be used; without: nodes.claim_hours")
-    _leaf(node, "list", "Say how every node does: online, what it runs, its certificate, the code that waits.", list_nodes)
-    show = _leaf(node, "show", "Say all that is known of one node, its last commands and their answers included.", show_node)
+    add.add_argument(
+        "--hours", type=whole(1, 24 * 90, " of hours"), help="how long the code may be used; without: nodes.claim_hours"
+    )
+    leaf(node, "list", "Say how every node does: online, what it runs, its certificate, the code that waits.", list_nodes)
+    show = leaf(node, "show", "Say all that is known of one node, its last commands and their answers included.", show_node)
     show.add_argument("name", metavar="NAME", help="the node's name")
-    revoke = _leaf(node, "revoke", "End all that a node has; it can come back by a new code only.", _revoke)
+    revoke = leaf(node, "revoke", "End all that a node has; it can come back by a new code only.", _revoke)
     revoke.add_argument("name", metavar="NAME", help="the node's name")
     revoke.add_argument("--why", default="revoked by hand", help="the reason, for the list")
-    image = _leaf(node, "image", "Write what is copied to a new node's card, its code included.", _image)
-    image.add_argument("--hours", type=_hours, help="how long the code may be used; without: nodes.claim_hours")
+    image = leaf(node, "image", "Write what is copied to a new node's card, its code included.", _image)
+    image.add_argument(
+        "--hours", type=whole(1, 24 * 90, " of hours"), help="how long the code may be used; without: nodes.claim_hours"
+    )
     add_options(image)
     orders_cli.add_commands(node)
 
@@ -56,22 +54,14 @@ def nodes_of(config: GatewayConfig) -> NodesConfig:
     return config.nodes
 
 
-def who() -> str:
-    """Who sits at the command line, for the record."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (OSError, KeyError):  # a user id without a name
-        return "cli"
-
-
 def _init(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     nodes = nodes_of(config)
-    made = init(nodes.folder, nodes.server_names, _now_us())
+    made = init(nodes.folder, nodes.server_names, clock_us())
     fault = _tell(config, nodes, anyway=bool(made))
     lines = [f"made {nodes.folder / name}" for name in made] or [f"{nodes.folder}: nothing is missing"]
     if CA in made:
         lines.append(f"Keep a copy of {nodes.folder} where nobody else can read it: without it every node must be claimed anew.")
-    return _told({"folder": str(nodes.folder), "made": made}, lines, fault)
+    return _told({"folder": str(nodes.folder), "made": made}, all_wrapped(lines), fault)
 
 
 def _show(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
@@ -90,7 +80,7 @@ def _new_claim(config: GatewayConfig, arguments: argparse.Namespace) -> claims.C
     Authority.read(nodes.folder)  # before a code is on a box that nothing could answer
     with opened(config) as state:
         try:
-            return claims.add(state, arguments.name, arguments.hours or nodes.claim_hours, _now_us(), who(), config.taken_names)
+            return claims.add(state, arguments.name, arguments.hours or nodes.claim_hours, clock_us(), who(), config.taken_names)
         except claims.NameTaken as error:
             raise ConfigError(str(error)) from error
 
@@ -114,7 +104,7 @@ def _image(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         f"They hold its code, good once and until {until}: whoever reads them can be {arguments.name}.",
         *_void(made[-1]),
     ]
-    return Told(0, body, lines)
+    return Told(0, body, all_wrapped(lines))
 
 
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
@@ -144,50 +134,25 @@ def _revoke(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     nodes = nodes_of(config)
     Authority.read(nodes.folder)
     with opened(config) as state:
-        ended = claims.revoke(state, arguments.name, arguments.why[:200], _now_us())
+        ended = claims.revoke(state, arguments.name, arguments.why[:200], clock_us())
     body = {"node": arguments.name, "certificates": ended.certificates, "codes": ended.codes}
     if not any(ended):
         return Told(1, {**body, "error": f"{arguments.name} has neither a certificate nor a code: is it the node's name?"}, [])
     lines = [f"{arguments.name}: revoked {ended.certificates} certificate(s) and {ended.codes} code(s)"]
     if ended.certificates:
         lines += [
-            "If it is connected now, the gateway ends its connection within seconds. Where the gateway does not run, Mosquitto",
-            "keeps it until: sudo systemctl restart mosquitto",
+            "If it is connected now, the gateway ends its connection within seconds.",
+            "Where the gateway does not run, Mosquitto keeps it until:",
+            "  sudo systemctl restart mosquitto",
         ]
-    return _told(body, lines, _tell(config, nodes))
+    return _told(body, all_wrapped(lines), _tell(config, nodes))
 
 
 def _tell(config: GatewayConfig, nodes: NodesConfig, *, anyway: bool = False) -> str | None:
     with opened(config) as state:
-        return Brokers(state, Authority.read(nodes.folder), nodes.broker_pid_file, _now_us).tell(anyway=anyway)
+        return Brokers(state, Authority.read(nodes.folder), nodes.broker_pid_file, clock_us).tell(anyway=anyway)
 
 
 def _told(body: dict[str, Any], lines: list[str], fault: str | None) -> Told:
     """Done, but where the broker could not be told somebody must know."""
     return Told(0, body, lines) if fault is None else Told(1, {**body, "error": fault}, [*lines, fault])
-
-
-def _group(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    return commands.add_parser(name, help=text, description=text).add_subparsers(dest="what", required=True)
-
-
-def _leaf(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, act: Act
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    command.add_argument("config", type=Path, help="gateway.toml")
-    command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
-    command.set_defaults(act=act)
-    return command
-
-
-def _hours(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= 24 * 90:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number of hours from 1 to 2160")
-    return int(text)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -1,4 +1,4 @@
-"""Orders to a node: identify, take a picture, restart a device, upload diagnostics. Made, answered, run out.
+"""Orders to a node: identify, ping, test alarm, take a picture, restart a device, upload diagnostics. Made, answered, run out.
 
 An order is done at most once (the node's promise, by its id) and never after it has run out, so it may be published as often
 as it takes. What the node says first is what became of it.
@@ -16,18 +16,20 @@ from gateway.nodes.known import must_be_known
 from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.state.tables import commands
+from gateway.words.refusal import Refusal
 
 NAMES: tuple[str, ...] = get_args(CommandName)
-FOR_A_DEVICE = frozenset({"take_picture", "restart_device"})
+FOR_A_DEVICE = frozenset({"test_alarm", "take_picture", "restart_device"})
 TTL_S = 300
 SHORTEST_S, LONGEST_S = 10, 24 * 3600
 MAX_WAITING = 20  # of one node: who presses a button again and again must not fill its way back
 
 WAITING, EXPIRED = "waiting", "expired"
+NO_ANSWER = "no answer in time: the node was not reached, or its software is too old to know this command"
 
 
-class NotOrdered(ValueError):
-    """This can't be ordered; the text says what would be right."""
+class NotOrdered(Refusal):
+    """This can't be ordered."""
 
 
 class TooManyWaiting(NotOrdered):
@@ -49,15 +51,15 @@ def order(
     NotOrdered, TooManyWaiting, UnknownNode or NotClaimed where it can't be.
     """
     if name not in NAMES:
-        raise NotOrdered(f"name: {name[:40]!r} is no command; there are {', '.join(NAMES)}")
+        raise NotOrdered("why.no_command", name=repr(name[:40]), names=", ".join(NAMES))
     if name in FOR_A_DEVICE and device is None:
-        raise NotOrdered(f"device: {name} is for one device; say which")
+        raise NotOrdered("why.command_device", name=name)
     if name not in FOR_A_DEVICE and device is not None:
-        raise NotOrdered(f"device: {name} is for the node as a whole; leave the device out")
+        raise NotOrdered("why.command_whole", name=name)
     if device is not None and not is_name(device):
-        raise NotOrdered(f"device: {device[:40]!r} is no name of 1 to 32 of a-z, 0-9 and '-'")
+        raise NotOrdered("why.bad_name", where="device", name=repr(device[:40]))
     if not SHORTEST_S <= ttl_s <= LONGEST_S:
-        raise NotOrdered(f"ttl_s: {ttl_s} is outside of {SHORTEST_S} to {LONGEST_S} s")
+        raise NotOrdered("why.ttl", ttl=ttl_s, least=SHORTEST_S, most=LONGEST_S)
     id_ = secrets.token_hex(8)
     expires_us = now_us + ttl_s * 1_000_000
     with state.write() as connection:
@@ -66,7 +68,7 @@ def order(
             select(func.count()).where(commands.c.state == WAITING, commands.c.node == node, commands.c.expires_us > now_us)
         )
         if waiting and waiting >= MAX_WAITING:
-            raise TooManyWaiting(f"{node} has not answered {waiting} commands yet; wait until they are answered or run out")
+            raise TooManyWaiting("why.commands_wait", node=node, n=waiting)
         statement = signer.sign(
             Command.model_validate(
                 {"node": node, "id": id_, "name": name, "device": device, "issued": now_us, "expires": expires_us}
@@ -93,8 +95,15 @@ def commit_results(connection: Connection, results: Iterable[tuple[str, Result]]
         connection.execute(
             update(commands)
             .where(commands.c.id == id_, commands.c.state.in_((WAITING, EXPIRED)))
-            .values(state=result.state, reason=result.reason, media=result.media, answered_us=now_us)
-        )
+            .values(
+                state=result.state, reason=result.reason, media=result.media, rssi_dbm=result.rssi_dbm, answered_us=now_us
+            )
+        )  # fmt: skip
+
+
+def round_trip_ms(issued_us: int, answered_us: int | None) -> int | None:
+    """From when an order was given to its answer, by this gateway's clock; None where there is none, or that was set back."""
+    return None if answered_us is None or answered_us < issued_us else (answered_us - issued_us) // 1000
 
 
 def end(connection: Connection, node: str, why: str) -> None:
@@ -106,4 +115,8 @@ def end(connection: Connection, node: str, why: str) -> None:
 
 def expire(connection: Connection, now_us: int) -> None:
     """Notes what has run out: an order that was not answered may have been done, or not."""
-    connection.execute(update(commands).where(commands.c.state == WAITING, commands.c.expires_us <= now_us).values(state=EXPIRED))
+    connection.execute(
+        update(commands)
+        .where(commands.c.state == WAITING, commands.c.expires_us <= now_us)
+        .values(state=EXPIRED, reason=NO_ANSWER)
+    )

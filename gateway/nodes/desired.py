@@ -20,23 +20,25 @@ from gateway.nodes.signing import Signer
 from gateway.state import State
 from gateway.state.tables import cursors, desired, nodes
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 ASKED = "desired"
 """The cursor that grows with every document, so that who publishes them need not look through all."""
 
 MAX_DEPTH = 8
 MAX_WHOLE = 2**53 - 1  # larger whole numbers are not the same number for everybody who reads JSON
+_SETTING = "why.setting"  # says in English what the contract finds in a setting, and what only a command's TOML can hold
 
 
-class NotAsked(ValueError):
-    """This can't be asked of a node; the text names the setting and says what would be right."""
+class NotAsked(Refusal):
+    """This can't be asked of a node."""
 
 
 class Overtaken(NotAsked):
     """Somebody else asked for something since; `revision` is theirs."""
 
     def __init__(self, revision: int) -> None:
-        super().__init__(f"revision {revision} was asked for meanwhile; look at it, then ask again")
+        super().__init__("why.overtaken", revision=revision)
         self.revision = revision
 
 
@@ -68,14 +70,11 @@ def ask(
         try:
             statement = signer.sign(Desired(node=node, revision=revision, device=devices, broker=broker))
         except ValidationError as error:
-            raise NotAsked(plain(Desired, error)[0]) from None
+            raise NotAsked(_SETTING, what=plain(Desired, error)[0]) from None
         except ValueError as error:
-            raise NotAsked(f"device: {error}") from None
+            raise NotAsked(_SETTING, what=f"device: {error}") from None
         if len(statement.payload) > MAX_BYTES:
-            raise NotAsked(
-                f"device: the document has {len(statement.payload)} bytes as it travels, a message at most {MAX_BYTES}; "
-                "name fewer devices or shorten their settings"
-            )
+            raise NotAsked("why.document_long", n=len(statement.payload), most=MAX_BYTES)
         connection.execute(
             insert(desired).values(
                 node=node, revision=revision, payload=statement.payload.decode(), sha256=statement.sha256,
@@ -146,45 +145,45 @@ def _count(connection: Connection) -> None:
 
 def _check(devices: dict[str, Any], broker: RemoteBroker | None) -> None:
     if not devices:
-        raise NotAsked("device: names no device; a node without devices has nothing to do")
+        raise NotAsked("why.devices_none")
     if len(devices) > MAX_DEVICES:
-        raise NotAsked(f"device: {len(devices)} devices, a node has at most {MAX_DEVICES}")
+        raise NotAsked("why.devices_many", n=len(devices), most=MAX_DEVICES)
     for device, settings in devices.items():
         if not is_name(device):
-            raise NotAsked(f"device.{device[:40]}: is no name of 1 to 32 of a-z, 0-9 and '-'")
+            raise NotAsked("why.bad_name", where="device", name=repr(device[:40]))
         if not isinstance(settings, dict) or not isinstance(settings.get("type"), str):
-            raise NotAsked(f'device.{device}: is no table with a type, like {{ type = "reed_trap", pin = 17 }}')
+            raise NotAsked("why.device_table", where=f"device.{device}", example='{ type = "reed_trap", pin = 17 }')
         _check_json(settings, f"device.{device}", MAX_DEPTH)
     if broker is not None:
         said = broker.model_dump(exclude_none=True)
         try:
             BrokerConfig.model_validate({"url": "mqtts://broker.example", **said})
         except ValidationError as error:
-            raise NotAsked(plain(BrokerConfig, error, "broker")[0]) from None
+            raise NotAsked(_SETTING, what=plain(BrokerConfig, error, "broker")[0]) from None
 
 
 def _check_json(value: object, where: str, depth: int) -> None:
     """NotAsked for what TOML or Python can say and a signed document can't."""
     if depth == 0:
-        raise NotAsked(f"{where[:120]}: lies too deep, at most {MAX_DEPTH} levels")
+        raise NotAsked("why.setting_deep", where=where[:120], n=MAX_DEPTH)
     if value is None:
-        raise NotAsked(f"{where[:120]}: is null; leave a setting out to have its default")
+        raise NotAsked("why.setting_null", where=where[:120])
     if isinstance(value, dict):
         for name, inner in value.items():
             if not isinstance(name, str):
-                raise NotAsked(f"{where[:120]}: {name!r:.40} is no text, as the name of a setting must be")
+                raise NotAsked(_SETTING, what=f"{where[:120]}: {name!r:.40} is no text, as the name of a setting must be")
             _check_json(inner, f"{where}.{name}", depth - 1)
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
             _check_json(inner, f"{where}.{number}", depth - 1)
     elif isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN is what is not itself
-            raise NotAsked(f"{where[:120]}: is {value}, which JSON can't say")
+            raise NotAsked(_SETTING, what=f"{where[:120]}: is {value}, which JSON can't say")
     elif isinstance(value, int):
         if abs(value) > MAX_WHOLE:
-            raise NotAsked(f"{where[:120]}: is beyond ±{MAX_WHOLE}, which JSON can't say for sure")
+            raise NotAsked("why.setting_whole", where=where[:120], most=MAX_WHOLE)
     elif isinstance(value, str):
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise NotAsked(f"{where[:120]}: holds half a letter (a lone surrogate)")
+            raise NotAsked(_SETTING, what=f"{where[:120]}: holds half a letter (a lone surrogate)")
     else:
-        raise NotAsked(f"{where[:120]}: is a {type(value).__name__}; write it as text or number")
+        raise NotAsked(_SETTING, what=f"{where[:120]}: is a {type(value).__name__}; write it as text or number")

@@ -18,6 +18,7 @@ from gateway.nodes.signing import Signer, Statement
 from gateway.state import State
 from gateway.state.tables import certificates, cursors, desired, devices, nodes, rotating_tags
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ _ROOM = MAX_BYTES - 1024  # of a message: the rest is for its signature, and wha
 _AROUND = len('["0123456789abcdef","",1780434720000000,1780434720000000],')
 
 
-class NotEnrolled(ValueError):
-    """This is no rotating tag; the text says what would be right, and never what was given as key."""
+class NotEnrolled(Refusal):
+    """This is no rotating tag. What was given as key is never said."""
 
 
 class Coming(NamedTuple):
@@ -60,21 +61,18 @@ def add_tag(state: State, tag: str, key: bytes, exponent: int, zero_us: int, now
     NotEnrolled for what is none.
     """
     if not is_name(tag):
-        raise NotEnrolled(f"tag: {tag[:40]!r} is no name of 1 to 32 of a-z, 0-9 and '-'")
+        raise NotEnrolled("why.bad_name", where="tag", name=repr(tag[:40]))
     if len(key) != KEY_BYTES:
-        raise NotEnrolled(f"key: has {len(key)} bytes, not {KEY_BYTES}")
+        raise NotEnrolled("why.tag_key", n=len(key), wanted=KEY_BYTES)
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
-        raise NotEnrolled(f"exponent: {exponent} is outside of {MIN_EXPONENT} to {MAX_EXPONENT}; set the tag to one of these")
+        raise NotEnrolled("why.tag_exponent", exponent=exponent, least=MIN_EXPONENT, most=MAX_EXPONENT)
     if not 0 <= zero_us <= now_us:
-        raise NotEnrolled("zero_us: the tag's clock began before 1970, or will begin only later; is it in µs, and UTC?")
+        raise NotEnrolled("why.tag_zero")
     with state.write() as connection:
         one = RotatingTag(tag, key, exponent, zero_us)
         others = [other for other in _enrolled(connection) if other.tag != tag]
         if not _may_fit([*others, one], now_us, SPANS_H[-1]):
-            raise NotEnrolled(
-                f"exponent: with {len(others)} other rotating tags this one needs more identifiers than a node can be told "
-                f"({MAX_EXPECTED}); let tags change more seldom, or set their clocks anew: the older, the less sure they are"
-            )
+            raise NotEnrolled("why.tags_crowded", n=len(others), most=MAX_EXPECTED)
         connection.execute(upsert(rotating_tags, "key", "exponent", "zero_us"), one._asdict())
         next_revision(connection, now_us)
 

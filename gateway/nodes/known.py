@@ -4,14 +4,15 @@ from sqlalchemy import Connection, exists, select
 
 from edge.contract.names import is_name
 from gateway.state.tables import certificates, claims, nodes
+from gateway.words.refusal import Refusal
 
 
-class UnknownNode(LookupError):
+class UnknownNode(Refusal):
     """No node of this name ever spoke, has a certificate or is to be claimed."""
 
 
 class NotClaimed(UnknownNode):
-    """The name is known, and nobody bears it now: revoked, or not claimed yet. The text says what to do first."""
+    """The name is known, and nobody bears it now: revoked, or not claimed yet."""
 
 
 def must_be_known(connection: Connection, node: str, now_us: int, *, to_come: bool) -> None:
@@ -23,7 +24,7 @@ def must_be_known(connection: Connection, node: str, now_us: int, *, to_come: bo
     here = [exists(select(table.c.node).where(table.c.node == node)) for table in (nodes, certificates, claims)]
     spoke, *others = connection.execute(select(*here)).one()
     if not is_name(node) or not (spoke or any(others)):
-        raise UnknownNode(f"there is no node {node[:40]!r}: none of this name ever spoke, has a certificate or a claim")
+        raise UnknownNode("why.no_node", node=repr(node[:40]))
     ended = (
         select(certificates.c.revoked_us, certificates.c.revoked_why)
         .where(certificates.c.node == node)
@@ -37,6 +38,6 @@ def must_be_known(connection: Connection, node: str, now_us: int, *, to_come: bo
     waits = bool(connection.scalar(select(exists(select(claims.c.node).where(*open_)))))
     if waits and to_come:
         return
-    state = "is not claimed yet" if best is None else f"was revoked ({best.revoked_why})"
-    first = "claim it with the code that waits" if waits else "make a code (satomori-gateway node add) and claim it"
-    raise NotClaimed(f"{node} {state}, so nobody would hear it; {first} first")
+    if best is None:
+        raise NotClaimed("why.node_waits" if waits else "why.node_unclaimed", node=node)
+    raise NotClaimed("why.node_revoked_waits" if waits else "why.node_revoked", node=node, why=best.revoked_why)

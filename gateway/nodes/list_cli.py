@@ -1,7 +1,6 @@
 """`satomori-gateway node list` and `node show`: how nodes do, by the state database, which they only read."""
 
 import argparse
-import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,25 +8,24 @@ from sqlalchemy import Connection, select
 
 from gateway.config import GatewayConfig
 from gateway.nodes import desired
-from gateway.nodes.told import Told, day, media_path, minute, opened
 from gateway.state import tables
+from gateway.terminal import Told, all_wrapped, clock_us, day, media_path, minute, opened
 
 LAST_COMMANDS = 10
 
 
 def list_nodes(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     """Every node that spoke, was asked for something, has a certificate or is to be claimed; one line each."""
-    now_us, zone = time.time_ns() // 1000, ZoneInfo(config.time_zone)
+    now_us, zone = clock_us(), ZoneInfo(config.time_zone)
     with opened(config) as state, state.read() as connection:
         found = _found(connection, now_us)
-    width = max(map(len, found), default=0)
-    lines = [f"{name:{width}}  {'; '.join(_said(found[name], now_us, zone).values())}" for name in sorted(found)]
+    lines = all_wrapped(f"{name}  {'; '.join(_said(found[name], now_us, zone).values())}" for name in sorted(found))
     return Told(0, {"nodes": [found[name] for name in sorted(found)]}, lines or ["no nodes yet"])
 
 
 def show_node(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     """One node, its devices and its last commands with what became of them. 1 where there is none of that name."""
-    now_us, zone = time.time_ns() // 1000, ZoneInfo(config.time_zone)
+    now_us, zone = clock_us(), ZoneInfo(config.time_zone)
     commands, devices = tables.commands.c, tables.devices.c
     columns = (commands.id, commands.name, commands.device, commands.issued_us, commands.issued_by, commands.state)
     with opened(config) as state, state.read() as connection:
@@ -37,7 +35,7 @@ def show_node(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         has = select(devices.device, devices.kind).where(devices.node == arguments.name).order_by(devices.device)
         one["devices"] = {row.device: row.kind for row in connection.execute(has)}
         given = (
-            select(*columns, commands.reason, commands.media, commands.answered_us)
+            select(*columns, commands.reason, commands.media, commands.answered_us, commands.rssi_dbm)
             .where(commands.node == arguments.name)
             .order_by(commands.issued_us.desc(), commands.id)
             .limit(LAST_COMMANDS)
@@ -47,14 +45,15 @@ def show_node(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     said["devices"] = ", ".join(f"{device} ({kind})" for device, kind in one["devices"].items()) or "none announced"
     lines = [f"  {name:11} {text}" for name, text in said.items()]
     lines += [f"  {minute(row['issued_us'], zone)}  {_command(row)}" for row in one["commands"]]
-    return Told(0, one, [arguments.name, *lines])
+    return Told(0, one, [arguments.name, *all_wrapped(lines)])
 
 
 def _command(row: dict[str, Any]) -> str:
     """One command and its answer: `restart_device trap-11: failed: no such device`."""
     what = " ".join(filter(None, (row["name"], row["device"])))
     answer = ": ".join(filter(None, (row["state"], row["reason"])))
-    return f"{what}: {answer}" + (f"; file {media_path(row['media'])}" if row["media"] else "")
+    heard = "" if row["rssi_dbm"] is None else f"; it hears its network with {row['rssi_dbm']} dBm"
+    return f"{what}: {answer}{heard}" + (f"; file {media_path(row['media'])}" if row["media"] else "")
 
 
 def _found(connection: Connection, now_us: int) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ They store what is asked; the running gateway publishes it within a second, and 
 
 import argparse
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,49 +14,44 @@ from sqlalchemy import Row, Select, null, select
 
 from edge.contract.faults import plain
 from edge.contract.remote import RemoteBroker
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, read_toml
 from gateway.errors import ConfigError
 from gateway.media import Kept, MediaShelf
 from gateway.nodes.authority import SIGNING_KEY, write_whole
-from gateway.nodes.commands import NAMES, TTL_S, WAITING, NotOrdered, order
+from gateway.nodes.commands import NAMES, TTL_S, WAITING, NotOrdered, order, round_trip_ms
 from gateway.nodes.desired import NotAsked, ask
 from gateway.nodes.known import UnknownNode
 from gateway.nodes.signing import Signer
-from gateway.nodes.told import Told, media_path, opened
 from gateway.state import State, tables
+from gateway.terminal import Commands, Told, clock_us, leaf, media_path, opened, who
 
 LOOK_EVERY_S = 0.5
 
 
-def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(subparsers: Commands) -> None:
     """Adds both; `arguments.act(config, arguments)` does the one that was given. ConfigError for what can't be asked."""
-    text = "Ask a node to run another configuration."
-    wanted = subparsers.add_parser("desired", help=text, description=text)
-    wanted.add_argument("config", type=Path, help="gateway.toml")
+    wanted = leaf(subparsers, "desired", "Ask a node to run another configuration.", _ask)
     wanted.add_argument("name", metavar="NAME", help="the node's name")
     wanted.add_argument("devices", type=Path, help="TOML with the [device] table as in edge.toml, and perhaps [broker]")
-    wanted.set_defaults(act=_ask, save=None)
-    text = "Give a node a command."
-    given = subparsers.add_parser("command", help=text, description=text)
-    given.add_argument("config", type=Path, help="gateway.toml")
+    wanted.set_defaults(save=None)
+    given = leaf(subparsers, "command", "Give a node a command.", _order)
     given.add_argument("name", metavar="NAME", help="the node's name")
-    given.add_argument("order", choices=NAMES, help="what it shall do")
-    given.add_argument("--device", help="for take_picture and restart_device")
+    given.add_argument("order", choices=NAMES, metavar="ORDER", help=f"what it shall do: {', '.join(NAMES)}")
+    given.add_argument("--device", help="for test_alarm, take_picture and restart_device")
     given.add_argument("--ttl", type=int, default=TTL_S, metavar="S", help="it is not done later than this many seconds from now")
     given.add_argument("--save", type=Path, metavar="FILE", help="write the file that the answer names here; with --wait")
-    given.set_defaults(act=_order)
     for command in (wanted, given):
         command.add_argument("--wait", type=float, default=0, metavar="S", help="wait so many seconds for the node's answer")
-        command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
 
 
 def _ask(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     devices, broker = _document(arguments.devices)
 
     def make(state: State, signer: Signer, who: str) -> tuple[dict[str, Any], Select[Any]]:
-        revision = ask(state, signer, arguments.name, devices, broker, _now_us(), who)
+        revision = ask(state, signer, arguments.name, devices, broker, clock_us(), who)
         desired = tables.desired
-        query = select(desired.c.outcome, desired.c.reason, null().label("media")).where(desired.c.node == arguments.name)
+        none = (null().label(name) for name in ("media", "issued_us", "answered_us", "rssi_dbm"))
+        query = select(desired.c.outcome, desired.c.reason, *none).where(desired.c.node == arguments.name)
         return {"revision": revision}, query.where(desired.c.revision == revision)
 
     return _done(config, arguments, make, waiting=None, good="applied")
@@ -65,10 +59,10 @@ def _ask(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 
 def _order(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     def make(state: State, signer: Signer, who: str) -> tuple[dict[str, Any], Select[Any]]:
-        id_ = order(state, signer, arguments.name, arguments.order, arguments.device, _now_us(), who, arguments.ttl)
-        commands = tables.commands
-        query = select(commands.c.state.label("outcome"), commands.c.reason, commands.c.media)
-        return {"command": id_}, query.where(commands.c.id == id_)
+        id_ = order(state, signer, arguments.name, arguments.order, arguments.device, clock_us(), who, arguments.ttl)
+        one = tables.commands.c
+        query = select(one.state.label("outcome"), one.reason, one.media, one.issued_us, one.answered_us, one.rssi_dbm)
+        return {"command": id_}, query.where(one.id == id_)
 
     return _done(config, arguments, make, waiting=WAITING, good="done")
 
@@ -82,7 +76,8 @@ def _done(
     good: str,
 ) -> Told:
     """Stores what is asked and waits for the answer as long as was said. 1 where that is not the `good` one."""
-    from gateway.nodes.cli import nodes_of, who
+
+    from gateway.nodes.cli import nodes_of
 
     signer = Signer.read(nodes_of(config).folder / SIGNING_KEY)
     save: Path | None = arguments.save
@@ -97,7 +92,7 @@ def _done(
             raise ConfigError(str(error)) from error
         row = _answer(state, query, waiting, until)
         if save is not None and row.media is not None:
-            shelf = MediaShelf(config.media.folder, state, _now_us)
+            shelf = MediaShelf(config.media.folder, state, clock_us)
             kept = _kept(shelf, row.media, until)
             if kept is not None:
                 write_whole(save, kept.path.read_bytes(), 0o600)
@@ -105,6 +100,10 @@ def _done(
     asked = " ".join(f"{name} {value}" for name, value in what.items())
     line = f"{arguments.name}: {asked}: {outcome or 'on its way; not answered yet'}" + (f": {row.reason}" if row.reason else "")
     lines, body = [line], {"node": arguments.name, **what, "outcome": outcome, "reason": row.reason, "media": row.media}
+    if (trip_ms := round_trip_ms(row.issued_us, row.answered_us)) is not None:
+        body |= {"round_trip_ms": trip_ms, "rssi_dbm": row.rssi_dbm}
+        heard = "" if row.rssi_dbm is None else f"; it hears its network with {row.rssi_dbm} dBm"
+        lines.append(f"answered after {trip_ms} ms{heard}")
     if kept is not None:
         lines.append(f"{save}: {kept.size} bytes, {kept.content_type}")
     elif row.media is not None:
@@ -146,12 +145,7 @@ def _slept(until_s: float) -> bool:
 
 def _document(path: Path) -> tuple[dict[str, Any], RemoteBroker | None]:
     """The devices and the broker's settings in a TOML file. ConfigError names what is wrong."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+    document = read_toml(path)
     if other := sorted(document.keys() - {"device", "broker"}):
         raise ConfigError(f"{path}: {other[0]}: only [device] and [broker] can be changed from afar; take the rest out")
     devices = document.get("device")
@@ -164,7 +158,3 @@ def _document(path: Path) -> tuple[dict[str, Any], RemoteBroker | None]:
     except ValidationError as error:
         raise ConfigError(f"{path}: {plain(RemoteBroker, error, 'broker')[0]}") from error
     return devices, broker
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -347,7 +347,7 @@ class Deliverer:
             case Retry(reason) | Unknown(reason) | Refused(reason) | Gone(reason) | NoQuota(reason):
                 values |= {"state": "dead", "error": reason}
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> bool:
             if not _change_queued(connection, row.id, values):
                 self._write_late(connection, row, values)
             elif attempt.alone:
@@ -355,9 +355,12 @@ class Deliverer:
             elif values.get("state") == "dead":
                 if isinstance(outcome, Gone) and row.address is not None and self._lost is not None:
                     self._lost(connection, row.address, LOST.get(row.channel, "gone"), now_us)
-                self._give_up(connection, row.id, now_us)
+                return self._give_up(connection, row.id, now_us)
+            return False
 
-        self._commit.do(write)
+        if self._commit.do(write):
+            # Not inside, which may be done twice, and in vain.
+            log.error("notification %s over %s is a dead letter; the ledger says why", row.id, row.channel)
         self._telemetry.deliveries.labels(row.channel, type(outcome).__name__.lower()).inc()
         self._note(row, outcome)
 
@@ -425,23 +428,23 @@ class Deliverer:
         connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
         _page_changed(connection, row)
 
-    def _give_up(self, connection: Connection, id_: str, now_us: int) -> None:
-        """A row that is dead now: the contact's next address stands in for it; without one, it stays a dead letter."""
+    def _give_up(self, connection: Connection, id_: str, now_us: int) -> bool:
+        """A row that is dead now: the contact's next address stands in for it. Whether there is none: it stays a dead letter."""
         row = connection.execute(select(notifications).where(notifications.c.id == id_)).one()
         if row.kind in STAYS:
             # Nobody waits for it: that the address takes nothing is known of the address.
             connection.execute(_settle(id_, "dropped", row.error))
-            return
+            return False
         if row.address is not None:
             chain = _chain(connection, row)
             if any(one.sent_us is not None for one in (*chain, *_stood_in(connection, row))):
                 connection.execute(_settle(id_, "dropped", f"{row.error}; it has arrived at another address"))
-                return
+                return False
             if (other := _next_address(connection, row, chain)) is not None:
                 connection.execute(_settle(id_, "failed_over", row.error))
                 connection.execute(update(notifications).where(notifications.c.id == id_).values(failover_us=None))
                 _stand_in(connection, row, chain, other, now_us)
-                return
+                return False
             waiting = [one for one in chain if one.state == "failed_over" and one.failover_us and one.sent_us is None]
             if waiting:
                 # An earlier address was only slow. Its row comes back, under the id that its provider may know already.
@@ -451,9 +454,9 @@ class Deliverer:
                     .where(notifications.c.id == waiting[0].id)
                     .values(state="queued", due_us=now_us, failover_us=None)
                 )
-                return
-        log.error("notification %s over %s is a dead letter; the ledger says why", id_, row.channel)
+                return False
         _page_changed(connection, row)
+        return True
 
 
 def read_message(id_: str, body: str) -> Message:

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.notify.message import Language
-from gateway.words import text
+from gateway.words import LANGUAGES, text
 
 _STYLE = (importlib.resources.files("gateway.pages") / "pages.css").read_text(encoding="utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -37,12 +37,19 @@ _templates = Environment(
 )
 
 
-def render(template: str, language: Language, zone: ZoneInfo, *, status: int = 200, **facts: Any) -> Response:
-    """The page as an answer. `say` writes words in `language`, times as they are in `zone`."""
+def render(
+    template: str, language: Language, zone: ZoneInfo, *, status: int = 200, switch: bool = False, **facts: Any
+) -> Response:
+    """The page as an answer. `say` writes words in `language`, times as they are in `zone`.
+
+    `switch`: it offers the other languages, as links to itself with `?lang=`; then its route takes the language from there.
+    """
     say: Callable[..., str] = partial(text, language, zone=zone)
     page = _templates.get_template(template).render(
         say=say,
         lang="en" if language == "en" else "ja",
+        reads=language,
+        others=[(one, text(one, "screen.join_called")) for one in LANGUAGES if switch and one != language],
         style=Markup(_STYLE),  # noqa: S704 - our own file
         **facts,
     )

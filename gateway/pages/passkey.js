@@ -4,7 +4,7 @@
 (() => {
   const place = document.getElementById("passkey");
   const button = place.querySelector("button");
-  const { begin, finish, makes } = place.dataset;
+  const { begin, finish, makes, next: wanted } = place.dataset;
 
   const say = (outcome) => {
     for (const one of place.querySelectorAll("[data-outcome]")) one.hidden = one.dataset.outcome !== outcome;
@@ -76,7 +76,7 @@
     try {
       const { next } = await run();
       say("done");
-      location.assign(next);
+      location.assign(wanted || next);
     } catch (error) {
       console.warn(error);
       say("failed");

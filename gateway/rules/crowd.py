@@ -6,16 +6,18 @@ The memory of one area is all that is known of it, and so what the API shows of 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
 from gateway.flow import baseline, occupancy
-from gateway.flow.config import AreaConfig
 from gateway.flow.density import density_level, shelter_level
 from gateway.rules.duration import Duration
 from gateway.rules.verdict import Fact, Memory, RuleBase, Severity, Verdict
+
+if TYPE_CHECKING:  # what an area is says its durations in the words of this package, so it can't be loaded first
+    from gateway.flow.config import AreaConfig
 
 AREA = "area"
 """The `node` of every area as a subject; its `device` is the area's name."""
@@ -49,7 +51,7 @@ class Crowd:
     events = frozenset((RECOUNTED, TOWN_MODE))
     ends: frozenset[str] = frozenset()
 
-    def __init__(self, config: CrowdConfig, areas: Mapping[str, AreaConfig], zone: ZoneInfo) -> None:
+    def __init__(self, config: CrowdConfig, areas: Mapping[str, "AreaConfig"], zone: ZoneInfo) -> None:
         self._config, self._areas, self._zone = config, areas, zone
         self._signs: dict[tuple[str, str], list[tuple[str, int]]] = {}
         for name, area in areas.items():
@@ -109,7 +111,7 @@ class Crowd:
     def _local(self, time_us: int) -> datetime:
         return datetime.fromtimestamp(time_us // 1_000_000, UTC).astimezone(self._zone)
 
-    def _count(self, memory: Memory, area: AreaConfig, line: str, fact: Fact, sign: int) -> None:
+    def _count(self, memory: Memory, area: "AreaConfig", line: str, fact: Fact, sign: int) -> None:
         total = fact.name.removeprefix("count_")
         way = sign if total == "in" else -sign
         known = memory.get("lines", {}).get(line, {})
@@ -121,7 +123,7 @@ class Crowd:
             memory.pop("trend", None)  # it brings what passed over a long time: no crowd came at once
         self._sample(memory, fact.time_us)
 
-    def _add_to_hour(self, memory: Memory, area: AreaConfig, came: int, fact: Fact) -> None:
+    def _add_to_hour(self, memory: Memory, area: "AreaConfig", came: int, fact: Fact) -> None:
         """Sums who came in this hour. An hour in which a counter was not heard is not remembered as usual."""
         kind, hour = baseline.hour_of(fact.time_us, self._zone)
         running = memory.get("hour")
@@ -138,7 +140,7 @@ class Crowd:
         memory["correction"] = {"reckoned": correction.reckoned, "true": true, "at_us": at_us, "how": how}
         memory.pop("trend", None)  # a jump of the reckoning is no crowd that moves
 
-    def _empty_at_night(self, memory: Memory, area: AreaConfig, local: datetime) -> None:
+    def _empty_at_night(self, memory: Memory, area: "AreaConfig", local: datetime) -> None:
         if area.empty_at == "never":
             return
         hour, minute = map(int, area.empty_at.split(":"))
@@ -162,7 +164,7 @@ class Crowd:
         while trend[-1][0] - trend[0][0] > _TREND_US:
             trend.pop(0)
 
-    def _judge(self, memory: Memory, area: AreaConfig, now_us: int) -> Verdict | None:
+    def _judge(self, memory: Memory, area: "AreaConfig", now_us: int) -> Verdict | None:
         if not any("in" in line or "out" in line for line in memory.get("lines", {}).values()):
             return None  # nobody has ever counted here: there is nothing to say
         state = level(memory, area, self._config.ahead)
@@ -193,7 +195,7 @@ class Crowd:
         return Verdict("firing", memory["began_us"], opening, reason="crowd", facts=facts, severity=severity)
 
 
-def level(memory: Mapping[str, Any], area: AreaConfig, ahead_s: int) -> dict[str, Any]:
+def level(memory: Mapping[str, Any], area: "AreaConfig", ahead_s: int) -> dict[str, Any]:
     """What an area's memory says: inside, density (people a m², None without `m2`), level, whether a shelter in use, rising."""
     inside = memory.get("inside", 0)
     before = memory.get("crowd", {})
@@ -226,7 +228,7 @@ def level(memory: Mapping[str, Any], area: AreaConfig, ahead_s: int) -> dict[str
     }
 
 
-def alive(memory: Mapping[str, Any], area: AreaConfig, now_us: int) -> int:
+def alive(memory: Mapping[str, Any], area: "AreaConfig", now_us: int) -> int:
     """How many of the area's counters were heard of late: what its number rests on."""
     lines = memory.get("lines", {})
     heard = (lines.get(f"{line.node}/{line.device}", {}).get("heard_us") for line in area.line)

@@ -1,12 +1,14 @@
 """What rules may know beside facts: which device stands where, areas, the town's zone. Read once, never written. Data only."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.deployments import Deployments
-from gateway.flow.config import AreaConfig
 from gateway.mimamori.enrolled import Enrolled
+
+if TYPE_CHECKING:  # as in gateway.rules.crowd
+    from gateway.flow.config import AreaConfig
 
 
 class Surroundings(NamedTuple):
@@ -14,7 +16,7 @@ class Surroundings(NamedTuple):
 
     deployments: Deployments = Deployments(())
     zone: ZoneInfo = ZoneInfo("Asia/Tokyo")
-    areas: Mapping[str, AreaConfig] = {}
+    areas: Mapping[str, "AreaConfig"] = {}
     enrolled: Enrolled = Enrolled()
     """Whose tag is whose; read anew while rules run."""
     keep_sightings_s: float = 14 * 86_400

@@ -17,6 +17,9 @@ class TrialConfig(RuleBase):
 
     type: Literal["trial"] = Field(description="A test alarm was sent.")
     hold: Duration = Field(7200, description="How long each can be answered: it ends by itself after that.")
+    late: Duration = Field(
+        1_209_600, description="One that comes later than this rings nobody: a box may have been put up without a network."
+    )
 
 
 class Trial:
@@ -29,13 +32,13 @@ class Trial:
     alert_kind = TEST  # a trap's test alarm is no trap's alarm: nobody is asked to go
 
     def __init__(self, config: TrialConfig) -> None:
-        self._hold_us = config.hold * 1_000_000
+        self._hold_us, self._late_us = config.hold * 1_000_000, config.late * 1_000_000
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
-        """Firing at each that is newer than the last; nothing for one that was overtaken, or comes after its time."""
-        if not fact.is_newer_than(memory.get("opened")) or now_us - fact.time_us >= self._hold_us:
+        """Firing at each that is newer than the last, from when it came; nothing for one that was overtaken, or is too late."""
+        if not fact.is_newer_than(memory.get("opened")) or now_us - fact.time_us >= max(self._late_us, self._hold_us):
             return None
-        memory["opened"], memory["since_us"] = fact.id, fact.time_us
+        memory["opened"], memory["since_us"] = fact.id, max(fact.time_us, now_us)
         return Verdict("firing", fact.time_us, fact.id, fact.late, fact.name)
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002 - of every rule

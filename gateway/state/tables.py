@@ -712,6 +712,35 @@ job_nodes = Table(
     Column("node", Text, primary_key=True, index=True),
 )
 
+# One device, put up by somebody at one place: gateway.installations. The id is made by the sender, so that it may be sent again.
+installations = Table(
+    "installations",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUID
+    Column("node", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("by", Text, nullable=False),  # whose name the history says
+    Column("account", Text, index=True),  # of the installer, who is told how it ends; null: a program
+    Column("begun_us", BigInteger, nullable=False),  # by the sender's clock
+    Column("received_us", BigInteger, nullable=False),
+    Column("lat", Float),  # WGS 84
+    Column("lon", Float),
+    Column("accuracy_m", Float),
+    Column("note", Text, nullable=False),
+    Column("photos", Text, nullable=False),  # JSON: SHA-256 of each, in order
+    Column("signal", Text, nullable=False),  # JSON: [[round trip in ms or null, dBm or null], ...]
+    Column("self_test", Text),  # good, bad: what the node's lamp said, where there was no network
+    Column("tripped_us", BigInteger),  # when the test trip was begun, by the sender's clock
+    Column("state", Text, nullable=False),  # waiting, done, revisit
+    Column("why", Text, nullable=False),  # of revisit
+    Column("alert", Text),  # the test trip's
+    Column("answered_by", Text),
+    Column("ended_us", BigInteger),  # done or to be visited again since
+    Column("version", Integer, nullable=False),
+    Index("installations_device", "node", "device", "begun_us"),
+    Index("installations_state", "state"),
+)
+
 # --- Who did what: gateway.audit ----------------------------------------------------------------------
 
 # Append-only. Each entry's hash is over the one before, its own number and time, and the salted digest of its details.
@@ -830,6 +859,7 @@ commands = Table(
     Column("reason", Text),
     Column("media", Text),
     Column("answered_us", BigInteger),
+    Column("rssi_dbm", Integer),  # of a ping, as the node heard its network
     Index("commands_node", "node", "issued_us"),
     Index("commands_state", "state"),
 )

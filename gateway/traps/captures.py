@@ -15,6 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 from gateway.own_facts import DOSSIER, add_fact
 from gateway.state.tables import alerts, capture_photos, captures, events, visits
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 CHECKLIST = ("whole", "board", "tail")
 """Photographs that a form needs: the whole animal (個体全体), the board with date and trap (記録板), the tail (尾)."""
@@ -29,11 +30,15 @@ _LONGEST_US = 7 * 24 * 3600 * 1_000_000
 _NAMESPACE = uuid.UUID("0b8f8f0e-3c0c-5b8e-8a34-6d1f3e5f7c21")
 
 
-class Refused(Exception):
-    """This can't be entered; the text says why, to a person. `missing`: what a dossier lacks."""
+class Refused(Refusal):
+    """This can't be entered."""
 
-    def __init__(self, text: str, missing: tuple[str, ...] = ()) -> None:
-        super().__init__(text)
+
+class Lacking(Refused):
+    """A dossier can't be completed yet. `missing`: names of FIELDS and of CHECKLIST."""
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__("why.dossier_lacks", missing=", ".join(missing))
         self.missing = missing
 
 
@@ -101,17 +106,17 @@ def change_capture(
     """Sets fields (FIELDS and `note`), and completes it where asked. Refused where it is complete, changed, or not whole."""
     before = _open_one(connection, id_)
     if seen is not None and seen != before["seen"]:
-        raise Refused("Somebody has changed this dossier meanwhile. Look at it again.")
+        raise Refused("why.changed")
     # Compare-and-set, as PostgreSQL lets others write between our look and this.
     changed = connection.execute(
         update(captures).where(captures.c.id == id_, captures.c.completed_us.is_(None)).values(**fields, id=id_)
     )
     if changed.rowcount != 1:
-        raise Refused("This dossier is complete: nothing in it can be changed.")
+        raise Refused("why.dossier_complete")
     if complete:
         after = capture_row(connection, id_) or before
         if after["missing"]:
-            raise Refused("This dossier is not whole yet.", tuple(after["missing"]))
+            raise Lacking(tuple(after["missing"]))
         connection.execute(update(captures).where(captures.c.id == id_).values(completed_us=now_us, completed_by=who))
     _changed(connection, id_, now_us)
 
@@ -125,18 +130,18 @@ def add_photo(connection: Connection, id_: str, sha256: str, item: str, who: str
         return True
     known = connection.execute(select(capture_photos).where(capture_photos.c.sha256 == sha256)).one()
     if known.capture != id_:
-        raise Refused("This picture is in the dossier of another capture. Each capture needs its own pictures.")
+        raise Refused("why.picture_elsewhere")
     if known.item != item:
-        raise Refused(f"This picture is in this dossier already, as {known.item!r}. Each item needs a picture of its own.")
+        raise Refused("why.picture_twice", item=known.item)
     return False
 
 
 def _open_one(connection: Connection, id_: str) -> dict[str, Any]:
     found = capture_row(connection, id_)
     if found is None:
-        raise Refused("There is no dossier with this id.")
+        raise Refused("why.no_dossier")
     if found["completed_us"] is not None:
-        raise Refused("This dossier is complete: nothing in it can be changed.")
+        raise Refused("why.dossier_complete")
     return found
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from gateway.own_facts import VISITED, add_fact
 from gateway.state.tables import visits
 from gateway.state.upsert import upsert
+from gateway.words.refusal import Refusal
 
 Result = Literal["set", "capture", "empty", "moved", "removed"]
 """What the visitor found, or left: a trap that is set, a capture, sprung and empty, moved, taken away."""
@@ -20,7 +21,8 @@ UNSAID = "unsaid"
 """The result of a visit by the button, which says no more than that somebody is there."""
 
 LATE_US = 5 * 60 * 1_000_000
-OLDEST_US = 30 * 24 * 3600 * 1_000_000
+OLDEST_DAYS = 30
+OLDEST_US = OLDEST_DAYS * 24 * 3600 * 1_000_000
 """A phone may have been without a link for some days; what is older was typed wrongly."""
 
 _NAMESPACE = uuid.UUID("5c0c4c0b-94a5-5d0c-9d5f-0c8a8c1f0a11")
@@ -39,21 +41,21 @@ class Visit(NamedTuple):
     note: str = ""
 
 
-class NotTaken(Exception):
-    """This visit can't be entered; the text says why, to a person."""
+class NotTaken(Refusal):
+    """This visit can't be entered."""
 
 
 def add_visit(connection: Connection, visit: Visit, now_us: int) -> dict[str, Any] | None:
     """Enters a visit with its fact. Returns the fact's row; None where it was entered before. NotTaken for what can't be."""
     if visit.at_us > now_us + LATE_US:
-        raise NotTaken("This visit is in the future. Is the phone's clock right?")
+        raise NotTaken("why.visit_future")
     if visit.at_us < now_us - OLDEST_US:
-        raise NotTaken("This visit is more than 30 days ago. Tell the office.")
+        raise NotTaken("why.visit_old", n=OLDEST_DAYS)
     visit = visit._replace(at_us=min(visit.at_us, now_us))
     known = connection.execute(select(visits).where(visits.c.id == visit.id)).mappings().first()
     if known is not None:
         if any(known[name] != getattr(visit, name) for name in ("node", "device", "via", "result")):
-            raise NotTaken("Another visit was entered under this id.")
+            raise NotTaken("why.visit_other")
         return None
     connection.execute(upsert(visits), {**visit._asdict(), "recorded_us": now_us})
     body = {"visit": visit.id, "via": visit.via, "result": visit.result}

@@ -1,4 +1,4 @@
-"""Everything that people read in a message or on an answer page, in every language. Nothing is decided here but the wording.
+"""All that people read in a message, on an answer page or in a refusal, in every language. Only the wording is decided here.
 
 `words(language, "page.going", ...)` gives a moment's title, body and spoken sentence out of the catalogues; `alert_words` chooses
 the moment of an alert. A new sentence is an id in each of `locale/*/messages.po`, and a line of code that says it.

@@ -53,6 +53,12 @@ def day(time_us: int, zone: ZoneInfo, language: Language = "ja") -> str:
     return f"{date.month}月（がつ）{date.day}日（{_DAYS_READ.get(date.day, 'にち')}）"
 
 
+def month(time_us: int, zone: ZoneInfo, language: Language = "ja") -> str:
+    """9月; en: September."""
+    number_ = _local(time_us, zone).month
+    return _MONTHS[number_ - 1] if language == "en" else f"{number_}月" + ("（がつ）" if language == "ja-easy" else "")
+
+
 def span(duration_us: int, language: Language = "ja") -> str:
     """45分, 26時間, 3日: one unit, rounded down, at least one minute; en: 45 minutes."""
     minutes = max(duration_us // MINUTE_US, 1)
@@ -95,12 +101,16 @@ def people(count: int, language: Language = "ja") -> str:
     return f"{number(count)}人（{ {1: 'ひとり', 2: 'ふたり'}.get(count, 'にん') }）"
 
 
+_HONORIFICS = ("さん", "様", "さま", "ちゃん", "くん", "先生")
+"""A name that was entered with one gets no other."""
+
+
 def names(who: str | Sequence[str], language: Language = "ja") -> str:
     """田中さん、鈴木さん; en: Tanaka and Suzuki. A single name may be given as it is."""
     all_ = [who] if isinstance(who, str) else list(who)
     if language == "en":
         return all_[0] if len(all_) == 1 else f"{', '.join(all_[:-1])} and {all_[-1]}" if all_ else ""
-    return "、".join(f"{one}さん" for one in all_)
+    return "、".join(one if one.endswith(_HONORIFICS) else f"{one}さん" for one in all_)
 
 
 def spoken_place(where: str, language: Language = "ja") -> str:
@@ -160,6 +170,7 @@ FORMATS: Mapping[str, Callable[[Value], str]] = {
     "at": _time(moment),  # UTC µs
     "clock": _time(clock),
     "day": _time(day),
+    "month": _time(month),
     "span": _count(span),  # µs
     "lasting": _count(lasting),
     "people": _count(people),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edge.clock import Instant
 from edge.commands import KEEP_US, MAX_KNOWN, Commands
+from edge.contract.events import RecordClass
 from edge.contract.remote import Command, Expected, Result
 from edge.contract.topics import Channel, parse
 from edge.diagnostics import MAX_BYTES, RecentLog, bundle
@@ -155,6 +156,23 @@ def test_identify_blinks_for_ten_seconds_and_then_shows_what_it_showed(
     story(tale)(tmp_path, caplog)
 
 
+def test_a_lamp_whose_pace_only_root_may_set_blinks_all_the_same(
+    lamp: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """udev gives us `trigger` and `brightness`; `delay_on` comes into being with the trigger."""
+    (lamp / "delay_on").unlink()
+    (lamp / "delay_on").mkdir()  # can't be written, even by root
+
+    async def tale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with town(tmp_path) as node:
+            await tell(node, order(now=node.clock.now()))
+            assert results(node) == [DONE]
+            assert (lamp / "trigger").read_text() == "timer"
+        assert (lamp / "trigger").read_text() == "mmc0"
+
+    story(tale)(tmp_path, caplog)
+
+
 def test_the_lamp_is_left_alone_by_an_agent_that_ends(lamp: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def tale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         async with town(tmp_path) as node:
@@ -239,6 +257,109 @@ async def test_a_device_that_is_down_stays_down_over_a_restart_of_it_and_says_on
             await node.clock.advance(3)
         assert [event.split(":")[0] for event in node.link.events()] == ["device_down", "device_up"]
         assert node.agent.failing == {}
+
+
+def wireless(root: Path, monkeypatch: pytest.MonkeyPatch, dbm: int) -> None:
+    (root / "proc/net").mkdir(parents=True, exist_ok=True)
+    (root / "proc/net/wireless").write_text(f"Inter-| sta-|\n face | tus |\n wlan0: 0000   54.  {dbm}.  -256        0\n")
+    monkeypatch.setattr(machine, "ROOT", root)
+
+
+def test_a_ping_is_answered_with_how_the_node_hears_its_network_whatever_its_clock_and_its_disk_say(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with town(tmp_path) as node:
+            wireless(tmp_path / "root", monkeypatch, -67)
+            node.clock_state = "unsync"
+            (tmp_path / "commands.json.new").mkdir()
+            for number in range(MAX_KNOWN + 1):
+                await tell(node, order(f"c-{number}", now=node.clock.now(), name="ping"))
+            assert results(node) == [Result(state="done", rssi_dbm=-67)] * (MAX_KNOWN + 1)
+            assert not (tmp_path / "commands.json").exists(), "an installer's day of pings leaves room for orders"
+
+    story(tale)(tmp_path, caplog)
+
+
+def test_a_modem_that_takes_its_time_holds_up_no_ping_and_is_heard_of_in_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def says() -> float:
+        nonlocal asked
+        asked += 1
+        await modem.wait()
+        return -91.4
+
+    monkeypatch.setattr(machine, "ROOT", tmp_path / "nothing")
+    modem = asyncio.Event()
+
+    async def tale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with town(tmp_path) as node:
+            monkeypatch.setattr(node.care._modem, "rssi_dbm", says)
+            for number in range(3):
+                await tell(node, order(f"c-{number}", now=node.clock.now(), name="ping"))
+            assert (results(node), asked) == ([DONE] * 3, 1)
+            modem.set()
+            await settle()
+            await tell(node, order("c-3", now=node.clock.now(), name="ping"))
+            assert results(node)[-1] == Result(state="done", rssi_dbm=-91)
+            await node.clock.advance(31)  # the box may hang 3 m higher by now
+            await tell(node, order("c-4", now=node.clock.now(), name="ping"))
+            assert (results(node)[-1], asked) == (DONE, 2)
+
+    story(tale)(tmp_path, caplog)
+
+
+@story
+async def test_a_test_alarm_goes_the_way_of_every_alarm_with_the_commands_id_as_its_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with town(tmp_path) as node:
+        command = order("00112233445566ff", now=node.clock.now(), name="test_alarm", device="health")
+        for _ in range(2):
+            await tell(node, command)
+        assert results(node) == [DONE] * 2
+        (row,) = node.outbox.events(1, 100, set(), 10)
+        assert json.loads(row.body) == {
+            "device": "health", "type": "test_alarm", "class": "alarm", "token": "00112233445566ff"
+        }  # fmt: skip
+        assert row.rank == RecordClass.ALARM
+        await node.clock.advance(0.1)
+        assert node.link.events() == ["test_alarm"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"id_": "0" * 16, "device": "trap-99"}, "no device trap-99; there are: health"),
+        ({"id_": "0" * 16}, "no device named; there are: health"),
+        ({"id_": "0" * 16, "device": "clock"}, "no device clock; there are: health"),
+        ({"id_": "c-1", "device": "health"}, "a test alarm's token is its command's id, so that has to be 16 hex digits"),
+    ],
+)
+def test_no_test_alarm_is_sent_of_what_there_is_not(
+    fields: dict[str, Any], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with town(tmp_path) as node:
+            await tell(node, order(now=node.clock.now(), name="test_alarm", **fields))
+            assert results(node) == [Result(state="refused", reason=reason)]
+            assert node.link.events() == []
+
+    story(tale)(tmp_path, caplog)
+
+
+@story
+async def test_a_command_that_only_a_later_version_knows_is_refused_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with town(tmp_path) as node:
+        await tell(node, order(now=node.clock.now(), name="sing"))
+        (result,) = results(node)
+        assert result.state == "refused"
+        assert str(result.reason) == "satomori-edge 0.1.0 knows no command sing; bring this node up to date"
 
 
 @story

@@ -28,7 +28,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from edge.errors import ConfigError
 from edge.outbox import Outbox
 from edge.records import Happened, Record
-from edge.uplink import LinkWords, MqttLink
+from edge.uplink import LinkWords, MqttLink, make_client
 from simulators.broker import Broker, BrokerMissingError, mosquitto, nats
 from simulators.ports import free_port
 from tests.services import REQUIRE
@@ -510,3 +510,14 @@ def test_only_the_links_own_thread_writes_to_the_socket() -> None:
             link.publish(LIVE, payload)
         assert [got.get(timeout=WAIT_S) for _ in sent] == sent
     assert writers == {"uplink"}
+
+
+def test_the_kernel_holds_no_answer_back_until_what_went_before_is_acknowledged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = make_client(BrokerConfig(url=f"mqtt://127.0.0.1:{port}"), NODE)
+        client.connect("127.0.0.1", port)
+        connected = client.socket()
+        assert isinstance(connected, socket.socket)
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connected.close()

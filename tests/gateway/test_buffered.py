@@ -1,6 +1,7 @@
 """The buffered client hears what paho hears and says what paho says, whatever the pieces it comes and goes in."""
 
 import contextlib
+import os
 import socket
 import ssl
 from typing import TypeVar
@@ -276,3 +277,15 @@ def test_tls_that_wants_to_wait_keeps_what_is_to_be_written() -> None:
     assert wire.behind
     assert not wire.fill()
     assert not wire.ended
+
+
+def test_the_kernel_holds_nothing_back_until_what_went_before_is_acknowledged() -> None:
+    """Nagle's algorithm would hold a command back for some 40 ms: a ping would tell of that."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = BufferedClient(CallbackAPIVersion.VERSION2, "satomori-gateway", protocol=MQTTProtocolVersion.MQTTv311)
+        client.connect("127.0.0.1", server.getsockname()[1])
+        connected = client.socket()
+        assert connected is not None
+        with socket.socket(fileno=os.dup(connected.fileno())) as same:
+            assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connected.close()

@@ -228,8 +228,20 @@ def test_a_test_alarm_ends_by_itself(morning: Morning) -> None:
     assert [state for _, _, state in morning.alerts()] == ["resolved"]
 
 
+def test_one_of_a_box_that_was_put_up_without_a_network_rings_when_it_comes_and_can_be_answered_as_long(morning: Morning) -> None:
+    trip = event(1, dt=-3 * DAY_US, type_="test_alarm", token="0" * 16)
+    morning.town.process(batch(events=[trip]))
+    assert [state for _, _, state in morning.alerts()] == ["firing"]
+    morning.town.later(CONFIG.rule.hold * 1_000_000 - 1)
+    morning.town.tick()
+    assert [state for _, _, state in morning.alerts()] == ["firing"]
+    morning.town.later(1)
+    morning.town.tick()
+    assert [state for _, _, state in morning.alerts()] == ["resolved"]
+
+
 def test_one_that_was_sent_long_ago_is_nobodys_test_any_more(morning: Morning) -> None:
-    trip = event(1, dt=-3 * HOUR_US, type_="test_alarm", token="0" * 16)
+    trip = event(1, dt=-14 * DAY_US, type_="test_alarm", token="0" * 16)
     morning.town.process(batch(events=[trip]))
     assert morning.alerts() == []
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from gateway.cli import main
 from gateway.contacts.proof import heard
 from gateway.state import open_state
-from gateway.state.tables import addresses
+from gateway.state.tables import addresses, labels, watched
 from simulators.broker import Broker, nats
 from simulators.ports import free_port
 
@@ -68,7 +68,7 @@ def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.Ca
     assert main(["check", str(path)]) == 1
     out = capsys.readouterr().out
     assert out.count("NG  ") == 3
-    assert out.count("api.tokens_file: ") == 1, "each place is said once"
+    assert out.count("api.tokens_file:") == 1, "each place is said once"
 
 
 def test_check_says_that_a_channel_could_not_even_begin(
@@ -144,6 +144,60 @@ def test_check_is_content_where_somebody_answered(quiet_town: Path, capsys: pyte
         f"contacts {' and '.join(ids)} are called the same",
     ]
     assert "田中" not in str(said)
+
+
+def test_check_says_whose_family_is_not_there_and_that_misuse_would_ring_nobody(
+    quiet_town: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = open_state(f"sqlite:///{quiet_town.parent}/state.db")
+    row = {
+        "id": "ab" * 8,
+        "name": "花山",
+        "family": "family-hana",
+        "homes": '["tsubaki/tagz"]',
+        "created_us": 0,
+        "created_by": "",
+    }
+    with state.write() as connection:
+        connection.execute(insert(watched), {**row, "created_by": ""})
+        connection.execute(insert(labels), {"label": "2345ABCDE", "tag": "t", "made_us": 0, "made_by": ""})
+    state.close()
+    said = [one for one in warned(quiet_town, capsys) if one.startswith(("watched", "labels"))]
+    assert ["tagz is not known here" in said[0], "nobody of family-hana" in said[1], "misused" in said[2]] == [True] * 3
+    assert len(said) == 3
+    assert "花山" not in str(said)
+    assert main(["check", str(quiet_town)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_check_names_kinds_of_rules_that_only_the_last_route_takes(quiet_town: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = quiet_town.read_text()
+    more = 'night = { type = "presence", when = "left_home_at_night", severity = "critical" }\n'
+    quiet_town.write_text(text.replace("[contact]", f"{more}[contact]"))
+    [said] = [one for one in warned(quiet_town, capsys) if "fits every alert, and alone" in one]
+    assert said.startswith("route.1: ")
+    assert said.endswith(": presence. Put one before it")
+
+
+def test_watching_over_people_needs_an_office_that_hears_of_misuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "mqtt://127.0.0.1:1", 'mimamori = { look_every = "5m" }\nroute = [{ to = ["office"] }]')
+    assert main(["check", str(path)]) == 2
+    assert "mimamori: needs [people], whose office hears that a tag is misused" in capsys.readouterr().err
+
+
+def test_who_stops_reading_is_no_fault(tmp_path: Path) -> None:
+    path = written(tmp_path, "mqtt://127.0.0.1:1")
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
+    try:
+        said = subprocess.run(
+            [*command, "keep", "report", str(path)],
+            check=False, stdout=writes, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    finally:
+        os.close(writes)
+    assert (said.returncode, said.stderr) == (141, b"")
 
 
 def test_a_state_database_that_does_not_open_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

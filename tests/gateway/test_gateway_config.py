@@ -204,7 +204,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 def test_the_example_here_is_toml_and_complete() -> None:
-    with_defaults = {"time_zone", "flapping", "mimamori", "search", "open_data", "share", "audit", "keep"}
+    with_defaults = {"time_zone", "flapping", "mimamori", "search", "open_data", "share", "audit", "keep", "map"}
     assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - with_defaults
 
 

@@ -49,19 +49,22 @@ def test_a_job_is_given_listed_and_ended(config: Path, capsys: pytest.CaptureFix
     assert (code, job["account"], job["nodes"]) == (0, INSTALLER, ["kitayama-03", "kitayama-04"])
     assert job["until_us"] - job["from_us"] == 3 * 86_400_000_000
     assert main(["job", "list", str(config)]) == 0
-    assert "小林: 北山 2基  kitayama-03 kitayama-04" in capsys.readouterr().out
+    assert "小林: 北山 2基 kitayama-03 kitayama-04" in " ".join(capsys.readouterr().out.split())
     assert said(capsys, "end", config, job["id"])[0] == 0
     assert said(capsys, "list", config)[1]["jobs"] == []
     assert [one["id"] for one in said(capsys, "list", config, "--all")[1]["jobs"]] == [job["id"]]
     code, answer = said(capsys, "end", config, job["id"])
     assert (code, answer["ok"]) == (1, False)
+    main(["audit", "show", str(config), "--thing", "node/kitayama-04", "--json"])
+    entered = [(one["action"], one["thing"]) for one in json.loads(capsys.readouterr().out)["entries"]]
+    assert entered == [("job.end", f"job/{job['id']}"), ("job.add", f"job/{job['id']}")]
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["nobody", "--node", "a", "--for", "1h"], "ACCOUNT: there is none"),
     (["同じ", "--node", "a", "--for", "1h"], "say the id"),
     ([INSTALLER, "--node", "a", "--for", "soon"], "--for"),
-    ([INSTALLER, "--node", "a", "--for", "100d"], "at most 92 days"),
+    ([INSTALLER, "--node", "a", "--for", "100d"], "At most 92 days"),
     ([INSTALLER, "--node", "watched", "--for", "1h"], "can't be the name of a node"),
     ([INSTALLER, "--node", "../x", "--for", "1h"], "can't be the name of a node"),
 ])  # fmt: skip

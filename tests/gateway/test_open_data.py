@@ -138,7 +138,7 @@ def beats(store: SqliteStore, at_us: int) -> None:
 def test_each_hour_is_what_the_counter_s_total_grew_by(store: SqliteStore) -> None:
     says(store, [5, 0, 20, 130], left=3)
     assert hours_of(store, AREA, START_US, START_US + 4 * HOUR_MS * 1000) == [
-        Hour(START_US + hour * HOUR_MS * 1000, came, 3, 100) for hour, came in enumerate([5, 0, 20, 130])
+        Hour(START_US + hour * HOUR_MS * 1000, came, 3, 100, ((came, 3),)) for hour, came in enumerate([5, 0, 20, 130])
     ]
 
 
@@ -161,6 +161,7 @@ def test_a_sum_over_some_of_the_counters_says_so(store: SqliteStore) -> None:
     says(store, [7, None], "gate-2", left=30)
     hours = hours_of(store, TWO, START_US, START_US + 2 * HOUR_MS * 1000)
     assert [(hour.came, hour.left, hour.coverage) for hour in hours] == [(80, 7, 100), (60, 0, 50)], "gate-2 leads out"
+    assert [hour.lines for hour in hours] == [((50, 0), (30, 7)), ((60, 0), None)], "of each what it counted"
 
 
 def test_a_published_day_stays_as_it_is_whatever_comes_later(store: SqliteStore, tmp_path: Path) -> None:

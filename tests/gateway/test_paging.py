@@ -646,6 +646,42 @@ def test_a_case_tells_everybody_at_once_is_widened_and_its_end_reaches_all(paged
     assert tell("family-1") != page
 
 
+def tell_and_be_done(paged: Paged) -> str:
+    with paged.state.write() as connection:
+        return paged.paging.tell(
+            connection, route="audit", group_key="heads", kind="audit", severity="info", to=["office", "hunters"],
+            moment="page.nobody", facts={"where": "中央公民館"}, now_us=paged.now_us, asks=False, ends=True,
+        )  # fmt: skip
+
+
+def test_what_is_told_and_has_nothing_to_wait_for_is_over_once_everybody_was_told(paged: Paged) -> None:
+    first = tell_and_be_done(paged)
+    paged.later(HOUR_US)
+    assert paged.page()["state"] == "asking", "closed now, what still waits would be dropped as over"
+    paged.sent()
+    paged.later(MINUTE_US)
+    assert (paged.page()["state"], paged.page()["closed_us"]) == ("closed", paged.now_us)
+    assert ("page", {"id": first, "state": "closed", "severity": "info"}) in paged.said
+    assert len(paged.new()) == 3, "and nobody hears that it is"
+    assert tell_and_be_done(paged) != first
+
+
+def test_whoever_can_not_be_told_keeps_it_open_for_three_days_and_no_longer(paged: Paged) -> None:
+    tell_and_be_done(paged)
+    paged.later(72 * HOUR_US - MINUTE_US)
+    assert paged.page()["state"] == "asking"
+    paged.later(MINUTE_US)
+    assert paged.page()["state"] == "closed"
+
+
+def test_what_nobody_can_be_told_does_not_stay_open(tmp_path: Path) -> None:
+    with Paged(tmp_path, office=None) as paged:
+        paged.reachable("ito", "suzuki", "yakuba")
+        tell_and_be_done(paged)
+        paged.tick()
+        assert paged.page()["state"] == "closed"
+
+
 # ---- when things go wrong -------------------------------------------------------------------------------
 
 

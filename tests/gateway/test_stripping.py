@@ -229,7 +229,9 @@ def test_no_bytes_raise_and_none_make_it_longer(content_type: str, data: st.Data
 @settings(max_examples=300, deadline=None)
 @given(content=st.binary(max_size=400), content_type=st.sampled_from((*TYPES, "text/html")))
 def test_no_noise_raises(content: bytes, content_type: str) -> None:
-    heads = {"image/jpeg": b"\xff\xd8", "image/png": b"\x89PNG\r\n\x1a\n", "image/webp": b"RIFF\0\1\0\0WEBP"}
+    heads = {"image/jpeg": b"\xff\xd8", "image/png": b"\x89PNG\r\n\x1a\n", "image/webp": b"RIFF\0\1\0\0WEBP",
+             "video/x-msvideo": b"RIFF\0\1\0\0AVI ", "video/mp4": b"\0\0\0\x08ftyp",
+             "video/quicktime": b"\0\0\0\x08wide"}  # fmt: skip
     for one in (content, heads.get(content_type, b"") + content):
         assert len(strip(one, content_type)) <= len(one)
 

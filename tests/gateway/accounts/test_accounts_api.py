@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import event, insert, select
 
 from gateway.cli import main
 from gateway.state import open_state, tables
+from gateway.words import text
 from tests.gateway.accounts.conftest import URL, House
+from tests.gateway.api.conftest import NOW_US
 from tests.gateway.contacts.test_contacts_cli import config
 
 __all__ = ["config"]
@@ -54,7 +56,7 @@ def test_nobody_gives_what_they_do_not_have(house: House, officer: TestClient) -
     both = house.staff("operator", "officer", name="両方")
     made(officer, 403, roles=["operator"])
     made(officer, 422, roles=["node"])
-    made(officer, 422, roles=["king"])
+    assert made(officer, 422, roles=["king"])["detail"].startswith("'king' という役割はありません。")
     one = made(officer, roles=["viewer"])["id"]
     for id_, roles in ((one, ["operator"]), (operator, ["officer"]), (operator, []), (both, ["officer"])):
         assert officer.patch(f"{ACCOUNTS}/{id_}", json={"roles": roles}).status_code == 403, (id_, roles)
@@ -85,7 +87,8 @@ def test_the_last_officer_stays(house: House, officer: TestClient) -> None:
     assert officer.delete(f"{ACCOUNTS}/{other}").status_code == 204
 
     staff = house.gateway.client()  # a token that may all
-    assert staff.delete(f"{ACCOUNTS}/{mine}").status_code == 409
+    refused = staff.delete(f"{ACCOUNTS}/{mine}")
+    assert (refused.status_code, refused.json()["detail"]) == (409, text("ja", "why.last_officer"))
     assert staff.patch(f"{ACCOUNTS}/{mine}", json={"roles": ["viewer"]}).status_code == 409
     assert officer.get(ACCOUNTS).status_code == 200
 
@@ -122,6 +125,52 @@ def test_what_was_changed_stands_in_the_trail_without_names(house: House, office
         ("account.add", ["viewer"]), ("account.change", ["installer"]), ("account.disable", None),
     ]  # fmt: skip
     assert "新しい名前" not in str(found)
+
+
+def test_a_long_list_takes_as_many_questions_as_a_short_one(house: House, officer: TestClient) -> None:
+    statements: list[str] = []
+
+    @event.listens_for(house.state._engine, "before_cursor_execute")
+    def heard(_c: object, _d: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    asked = []
+    for at in range(3, 6):
+        for one in range(at * 3):
+            house.staff("viewer", contact=house.person(f"{at:08x}{one:08x}", "farmers"))
+        officer.get("/api/v1/devices")
+        statements.clear()
+        assert officer.get(ACCOUNTS).json()["accounts"][-1]["by_groups"] == ["farmer"]
+        asked.append(len(statements))
+    assert asked == [asked[0]] * 3
+
+
+def test_accounts_are_read_page_by_page(house: House, officer: TestClient) -> None:
+    ids = [row["id"] for row in officer.get(ACCOUNTS).json()["accounts"]]
+    ids += sorted(house.staff("viewer", name=f"{at}") for at in range(4))  # all made at the same moment
+    ids.sort()
+    found, after = [], ""
+    while True:
+        page = officer.get(f"{ACCOUNTS}?limit=2{after}").json()
+        found += [row["id"] for row in page["accounts"]]
+        if page["next_after"] is None:
+            break
+        after = f"&after={page['next_after']}"
+    assert found == ids
+    assert officer.get(f"{ACCOUNTS}?after={'0' * 16}").status_code == 404
+    assert officer.get(f"{ACCOUNTS}?after=x").status_code == 422
+
+
+def test_a_family_members_link_is_found_by_whom_they_watch_over(house: House, officer: TestClient) -> None:
+    person = "fa" * 8
+    with house.state.write() as connection:
+        row = {"id": person, "name": "花子", "family": "family-hana", "homes": "[]", "created_us": NOW_US, "created_by": "test"}
+        connection.execute(insert(tables.watched).values(row))
+    account = house.staff(contact=house.person("ab" * 8, "family-hana"))
+    assert officer.post(f"{ACCOUNTS}/{account}/link").status_code == 201
+    [one] = officer.get(f"/api/v1/audit?thing=watched/{person}").json()["entries"]
+    mine = officer.get("/api/v1/account").json()["account"]
+    assert (one["who"], one["action"], one["thing"]) == (f"account:{mine}", "account.link", f"account/{account}")
 
 
 def test_an_erased_contact_leaves_no_way_in(house: House) -> None:

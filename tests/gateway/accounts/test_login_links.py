@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -210,7 +211,31 @@ def test_the_pages_are_small_need_no_script_and_say_their_policy(house: House) -
         assert answer.headers["Cache-Control"] == "no-store"
         assert "<script>" not in answer.text
     assert browser.get("/passkey.js").headers["Content-Type"].startswith("text/javascript")
-    easy = browser.get("/login?language=ja-easy").text
-    assert "送（おく）ってください" in easy
-    assert browser.get("/login?language=xx").status_code == 422
+    assert "メールで リンクを もらう" in browser.get("/login?lang=ja-easy").text
     assert "Sign in" in browser.get("/login", headers={"Accept-Language": "en"}).text
+    assert re.findall(r'href="(\?lang=[a-z-]+)"', browser.get("/login?lang=en").text) == ["?lang=ja", "?lang=ja-easy"]
+
+
+def test_the_page_names_only_the_ways_in_that_there_are(house: House) -> None:
+    assert "LINE" not in house.gateway.client(None).get("/login").text
+    assert "LINEで「ログイン」と送ってください" in house.gateway.client(None, line_secret="x").get("/login").text
+    house.accounts.mails = False
+    assert "市役所に頼んでください" in house.gateway.client(None).get("/login").text
+
+
+def test_who_opens_a_page_of_ours_in_a_browser_is_led_to_come_in_and_back(house: House) -> None:
+    browser = house.browser()
+    led = browser.get("/labels?lang=en", headers={"Accept": "text/html,*/*;q=0.8"}, follow_redirects=False)
+    assert (led.status_code, led.headers["Location"]) == (303, "/login?next=/labels")
+    assert 'data-next="/labels"' in browser.get(led.headers["Location"]).text
+    assert browser.get("/labels").status_code == 401, "programs hear that they need a token"
+    assert browser.get("/api/v1/alerts", headers={"Accept": "text/html"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%09/x", "/a//b"]
+)
+def test_nobody_is_led_away_from_here(house: House, elsewhere: str) -> None:
+    answer = house.browser().get("/login", params={"next": elsewhere})
+    assert answer.status_code == 200
+    assert "data-next" not in answer.text

@@ -106,13 +106,36 @@ def test_a_copied_passkey_is_refused_and_the_office_hears_of_it_once(house: Hous
     assert house.login(device).status_code == 200
 
     assert house.login(stolen).status_code == 401  # it counts what the right one has counted already
-    assert house.login(stolen).status_code == 200  # by then it is ahead
-    assert house.login(device).status_code == 401  # and the owner's is the one that lags
+    stolen.count += 1000
+    assert house.login(stolen).status_code == 401  # and is never ahead again
+    assert house.login(device).status_code == 401  # nor is the owner's, as nobody knows which is which
 
     (told,) = [one for one in house.messages() if one.title != NEW]
     assert (told.kind, told.title) == ("office", "【パスキーの確認】")
     assert "田中さんのパスキーが複製された" in told.body
-    assert sum(action == "passkey.copied" for _, action, _ in house.trail()) == 2
+    assert sum(action == "passkey.copied" for _, action, _ in house.trail()) == 1
+
+
+def test_who_came_in_by_a_copy_is_out_and_its_owner_reads_why(house: House) -> None:
+    account = house.staff("officer")
+    _, device = house.with_passkey(account)
+    stolen, thief = device.copy(), house.browser()
+    assert house.login(stolen, thief).status_code == 200
+    assert house.login(device).status_code == 401  # the thief's copy is ahead: it is the owner who is refused
+
+    assert thief.get("/api/v1/account").status_code == 401
+    again = house.signed_in(account)  # by a link that another officer hands over
+    [shut] = again.get("/api/v1/account").json()["passkeys"]
+    assert shut["copied"]
+    assert "このパスキーは、複製された可能性があるため使えなくしました" in again.get("/account").text
+
+    stolen.count += 1000
+    assert house.login(stolen, thief).status_code == 401
+    assert again.get("/api/v1/account").status_code == 200, "who has the copy can't shut its owner out by trying again"
+
+    assert house.register(again, Authenticator(house.url)).status_code == 201
+    assert again.delete(f"/api/v1/account/passkeys/{shut['id']}").status_code == 204
+    assert "複製された可能性" not in again.get("/account").text
 
 
 def test_nobody_without_the_key_can_have_the_office_told(house: House) -> None:

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from gateway.accounts.limits import RULES
+from gateway.accounts.passkeys import CHALLENGE_LASTS_US
 from gateway.accounts.sessions import DAY_US
 from gateway.api import create_app
 from gateway.api.server import serve
@@ -45,6 +46,37 @@ def test_nobody_fills_the_trail_with_their_own_account(house: House) -> None:
     answers = [browser.patch("/api/v1/account/passkeys/x", json={"name": "x"}).status_code for _ in range(305)]
     assert (answers[0], answers[-1]) == (404, 429)
     assert _entries(house) == before
+
+
+@pytest.mark.parametrize("way", ["page", "api"])
+def test_one_mail_box_is_asked_for_ten_links_a_day_whoever_asks_and_however_it_is_written(house: House, way: str) -> None:
+    house.person("ab" * 8, "farmers", mail="hanako@example.jp")
+
+    def asked(mail: str) -> int:
+        house.gateway.now_us += RULES["asked"].get_expiry() * 1_000_000
+        browser = house.browser()
+        if way == "page":
+            return int(browser.post("/login", data={"mail": mail}).status_code)
+        return int(browser.post("/api/v1/login/link", json={"mail": mail}).status_code)
+
+    well = 200 if way == "page" else 202
+    for mails in (("hanako@example.jp", "hanako@EXAMPLE.jp "), ("nobody@example.jp", " nobody@example.jp")):
+        assert [asked(mails[at % 2]) for at in range(11)] == [well] * 10 + [429]  # known or not, it is the same
+    house.gateway.now_us += RULES["asked_day"].get_expiry() * 1_000_000
+    assert asked("hanako@example.jp") == well
+
+
+def test_challenges_that_nobody_answers_do_not_pile_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.accounts.passkeys.MOST_CHALLENGES", 5)
+    _, device = house.with_passkey(house.staff("officer"))
+    for _ in range(9):
+        house.gateway.now_us += 1
+        house.accounts.begin_login()
+    assert _challenges(house) == 5
+    assert house.login(device).status_code == 200  # who comes now comes in
+    house.gateway.now_us += CHALLENGE_LASTS_US
+    house.accounts.begin_login()
+    assert _challenges(house) == 1
 
 
 def test_a_session_of_a_clock_that_was_years_ahead_does_not_last_until_then(house: House) -> None:
@@ -84,6 +116,11 @@ def test_one_account_does_not_take_all_streams(house: House) -> None:
         again.close()
         for stream in streams:
             stream.close()
+
+
+def _challenges(house: House) -> int:
+    with house.state.read() as connection:
+        return connection.scalar(select(func.count()).select_from(tables.ceremonies)) or 0
 
 
 def _entries(house: House) -> int:

@@ -35,7 +35,7 @@ ACTORS: Mapping[str, Actor] = {
     "installer": Actor("kobayashi", frozenset({"installer"}), account="1" * 16),
     "farmer": Actor("contact:f1", frozenset({"farmer"}), "2" * 16, "f1", frozenset({"farmers"})),
     "hunter": Actor("contact:h1", frozenset({"hunter"}), "3" * 16, "h1", frozenset({"farmers", "others"})),
-    "family": Actor("contact:k1", frozenset({"family"}), "4" * 16, "k1", frozenset({"family-hana"})),
+    "family": Actor("contact:k1", frozenset({"family"}), "4" * 16, "4" * 16, frozenset({"family-hana"})),
     "volunteer": Actor("contact:v1", frozenset({"volunteer"}), "6" * 16, "v1", frozenset({"volunteers"})),
     "viewer": Actor("board", frozenset({"viewer"})),
     "node": Actor(NODE, frozenset({"node"})),
@@ -81,7 +81,7 @@ class Town:
         world = Relations(deps.state, deps.deployments, deps.enrolled, lambda: gateway.now_us)
         gateway.deps = replace(deps, world=world)
         with gateway.state.write() as connection:
-            _fill(connection)
+            fill(connection)
             deps.enrolled.read(connection)
         self.app = create_app(gateway.deps)
 
@@ -108,7 +108,8 @@ def _add(connection: Connection, table: Table, **values: Any) -> None:
     connection.execute(insert(table).values({**defaults, **values}))
 
 
-def _fill(connection: Connection) -> None:
+def fill(connection: Connection) -> None:
+    """What there is in it, rights aside."""
     for id_, family in ((HANA, "family-hana"), (TARO, "family-taro")):
         _add(connection, tables.watched, id=id_, name="花子" if id_ == HANA else "太郎", family=family,
              homes=json.dumps([f"{NODE}/tags"]), created_us=0, created_by="test")  # fmt: skip

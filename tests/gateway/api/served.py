@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -11,15 +12,15 @@ from gateway.api import serve
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[int]:
-    """The port, while the block runs."""
+def served(app: FastAPI, **how: Any) -> Iterator[int]:
+    """The port, while the block runs. `how`: of `serve`."""
     ready, over = threading.Event(), asyncio.Event()
     ports: list[int] = []
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        async with serve(app, "127.0.0.1", 0) as port:
+        async with serve(app, "127.0.0.1", 0, **how) as port:
             ports.append(port)
             ready.set()
             await over.wait()

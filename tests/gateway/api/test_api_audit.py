@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 
 from gateway.audit.acts import things_in
@@ -36,7 +37,51 @@ def test_an_act_stands_there_with_who_and_to_what_and_not_with_what_was_sent(gat
 
 def test_what_was_tried_and_failed_stands_there_too(gateway: Gateway) -> None:
     assert gateway.client().post("/api/v1/alerts/nothing/resolve", json={"why": "x"}).status_code == 404
-    assert [one["thing"] for one in trail(gateway)] == ["alert/nothing"]
+    [one] = trail(gateway)
+    assert (one["thing"], one["outcome"], one["status"]) == ("alert/nothing", "refused", 404)
+
+
+def test_an_officer_reads_what_came_of_it(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway.insert(tables.alerts)
+    client = gateway.client()
+    for body, status in (({"why": ""}, 422), ({"why": "向かいます"}, 200), ({"why": "向かいます"}, 409)):
+        assert client.post("/api/v1/alerts/a-1/resolve", json=body).status_code == status
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("gateway.api.alerts.acknowledge", broken)
+    gateway.insert(tables.alerts, id="a-2", opening="0:2")
+    assert client.post("/api/v1/alerts/a-2/acknowledge").status_code == 500
+    found = [(one["thing"], one["outcome"], one["status"]) for one in trail(gateway)]
+    assert found == [
+        ("alert/a-2", "failed", 500), ("alert/a-1", "refused", 409), ("alert/a-1", "done", 200), ("alert/a-1", "refused", 422),
+    ]  # fmt: skip
+
+
+def test_what_came_of_it_names_nobody_and_the_chain_holds_it(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts)
+    gateway.client().post("/api/v1/alerts/a-1/acknowledge")
+    with gateway.state.read() as connection:
+        rows = connection.execute(select(tables.audit_details).order_by(tables.audit_details.c.id)).all()
+    assert [(row.who, row.action, row.thing) for row in rows][1:] == [("gateway", "outcome", "entry/1")]
+    assert verify(gateway.state)[:2] == (2, 0)
+
+
+def test_a_job_names_whose_it_is_and_which_nodes_it_opens(gateway: Gateway) -> None:
+    with gateway.state.write() as connection:
+        row = {"id": "1" * 16, "name": "小林", "roles": "installer", "created_us": 0, "created_by": "test"}
+        connection.execute(insert(tables.accounts).values(row))
+    wanted = {"account": "1" * 16, "label": "北山", "nodes": ["kita-2", "kita-1"], "until_us": NOW_US + 60_000_000}
+    job = gateway.client().post("/api/v1/jobs", json=wanted).json()["id"]
+    gateway.client().post(f"/api/v1/jobs/{job}/end")
+    gateway.client().post(f"/api/v1/jobs/{job}/end")  # has ended: nothing is done, and nothing entered
+    found = trail(gateway, "?thing=node/kita-1")
+    assert [(one["who"], one["action"], one["thing"]) for one in found] == [
+        ("token:tanaka", "job.end", f"job/{job}"), ("token:tanaka", "job.add", f"job/{job}"),
+    ]  # fmt: skip
+    assert found[1]["more"] == {"with": ["account/" + "1" * 16, "node/kita-1", "node/kita-2"]}
+    assert (found[1]["outcome"], found[1]["status"]) == (None, None)
 
 
 def test_what_is_refused_or_only_read_leaves_no_entry(gateway: Gateway) -> None:
@@ -71,9 +116,10 @@ def test_it_is_read_page_by_page_and_by_who_and_what(gateway: Gateway) -> None:
     for at in range(5):
         gateway.client().post(f"/api/v1/alerts/a-{at}/acknowledge")
     first = gateway.client().get("/api/v1/audit?limit=2").json()
-    assert [one["id"] for one in first["entries"]] == [5, 4]
-    assert [one["id"] for one in trail(gateway, f"?before={first['next_before']}")] == [3, 2, 1]
-    assert [one["id"] for one in trail(gateway, "?thing=alert/a-0")] == [1]
+    assert [one["thing"] for one in first["entries"]] == ["alert/a-4", "alert/a-3"]
+    rest = trail(gateway, f"?before={first['next_before']}")
+    assert [one["thing"] for one in rest] == ["alert/a-2", "alert/a-1", "alert/a-0"]
+    assert [one["id"] for one in trail(gateway, "?thing=alert/a-0")] == [rest[-1]["id"]]
     assert trail(gateway, "?who=token:somebody") == []
     assert len(trail(gateway, "?who=token:tanaka&action=alert.acknowledge")) == 5
 
@@ -141,5 +187,6 @@ def test_killed_in_the_act_there_is_the_entry_and_not_the_act(gateway: Gateway, 
         assert (found.entries, found.fault) == (1, None)
     finally:
         again.close()
-    assert [(one["action"], one["thing"]) for one in trail(gateway)] == [("alert.acknowledge", "alert/a-1")]
+    [one] = trail(gateway)
+    assert (one["action"], one["thing"], one["outcome"]) == ("alert.acknowledge", "alert/a-1", "unknown")
     assert gateway.client().get("/api/v1/alerts/a-1").json()["state"] == "firing"

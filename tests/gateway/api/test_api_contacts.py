@@ -9,6 +9,7 @@ import pytest
 
 from gateway.contacts import people, proof
 from gateway.contacts.join import Joined
+from gateway.words import LANGUAGES, text
 from tests.gateway.api.conftest import NOW_US, Gateway
 from tests.gateway.api.office import TANAKA, Office
 
@@ -82,6 +83,21 @@ def test_a_change_that_cannot_be_changes_nothing(office: Office, body: Any, stat
     answer = office.ask("PATCH", f"contacts/{made['id']}", body, status)
     assert answer["detail"]
     assert office.ask("GET", f"contacts/{made['id']}") == made
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_wrong_is_said_in_the_readers_language(office: Office, language: Any) -> None:
+    path = f"contacts/{office.add()['id']}"
+    for body, status, sentence in (
+        ({"deputy": "0" * 16}, 404, text(language, "why.no_contact")),
+        ({"order": ["0" * 16]}, 422, text(language, "why.address_order")),
+        ({"name": "\n"}, 422, f"body.name: {text(language, 'why.name')}"),
+        ({"quiet": [{"from": "21:00", "to": "21:00"}]}, 422, f"body.quiet.0: {text(language, 'why.quiet_same', at='21:00')}"),
+    ):
+        assert office.ask("PATCH", f"{path}?lang={language}", body, status)["detail"] == sentence
+    mail = {"channel": "mail", "address": "not an address"}
+    said = office.ask("POST", f"{path}/addresses?lang={language}", mail, 422)["detail"]
+    assert said == text(language, "why.address_mail")
 
 
 @pytest.mark.parametrize(
@@ -200,5 +216,5 @@ def test_names_and_addresses_are_for_operators(office: Office) -> None:
 
 def test_a_gateway_without_people_says_so(gateway: Gateway) -> None:
     answer = gateway.client().post("/api/v1/contacts", json=TANAKA)
-    assert answer.status_code == 503
+    assert answer.status_code == 404
     assert "[people]" in answer.json()["detail"]

@@ -3,6 +3,7 @@
 from sqlalchemy import insert
 
 from gateway.state import tables
+from gateway.words import text
 from tests.gateway.api.conftest import NOW_US, Gateway
 
 PATH, ID = "/api/v1/erasures", "ab" * 8
@@ -40,6 +41,10 @@ def test_nobody_else_may(gateway: Gateway) -> None:
 def test_what_can_not_be_erased_says_why(gateway: Gateway) -> None:
     assert gateway.client().post(PATH, json={"kind": "watched", "id": ID}).status_code == 404
     assert gateway.client().post(PATH, json={"kind": "everybody", "id": ID}).status_code == 422
+    unknown = gateway.client().post(PATH, json={"kind": "tag", "id": "ibeacon:0f:1:2"})
+    assert unknown.status_code == 404
+    assert unknown.json()["detail"] == text("ja", "why.no_such_tag")
+    assert gateway.client().get(PATH).json()["erasures"] == []
     entered(gateway)
     gateway.state.erasures_file = gateway.deps.media._folder / "nowhere" / "erasures"
     assert gateway.client().post(PATH, json={"kind": "watched", "id": ID}).status_code == 503

@@ -109,3 +109,36 @@ def test_a_viewer_looks_and_changes_nothing(gateway: Gateway, desk: TestClient) 
     assert viewer.post("/api/v1/areas/hiroba/recounts", json={"counted": 1}).status_code == 403
     assert viewer.post("/api/v1/town/mode", json={"mode": "disaster", "why": "x"}).status_code == 403
     assert facts(gateway) == []
+
+
+def test_the_hours_of_an_area_are_told_with_those_of_each_line(gateway: Gateway, desk: TestClient) -> None:
+    """What was not heard is null; the counter that hangs the other way round counts the other way."""
+    hour_us = 60 * MINUTE_US
+    start_us = NOW_US - NOW_US % hour_us - 2 * hour_us
+    for at_us in range(start_us - hour_us, start_us + 2 * hour_us, MINUTE_US):
+        grown = max(at_us - start_us, 0) // MINUTE_US
+        gateway.store.write([(("hiroba", "east", "count_in"), at_us // 1000, float(grown)),
+                             (("hiroba", "east", "count_out"), at_us // 1000, 7.0)])  # fmt: skip
+        if at_us < start_us + hour_us:
+            gateway.store.write([(("hiroba", "south", "count_in"), at_us // 1000, float(2 * grown)),
+                                 (("hiroba", "south", "count_out"), at_us // 1000, 0.0)])  # fmt: skip
+
+    answer = desk.get(f"/api/v1/areas/hiroba/hours?from_us={start_us}&until_us={start_us + 2 * hour_us}")
+    told = answer.json()
+    assert [(one["device"], one["label"]) for one in told["lines"]] == [("east", "東口"), ("south", "")]
+    assert told["hours"] == [
+        {"start_us": start_us, "came": 59, "left": 118, "coverage_percent": 100,
+         "lines": [{"came": 59, "left": 0}, {"came": 0, "left": 118}]},
+        {"start_us": start_us + hour_us, "came": 60, "left": 0, "coverage_percent": 50,
+         "lines": [{"came": 60, "left": 0}, {"came": None, "left": None}]},
+    ]  # fmt: skip
+
+
+def test_hours_are_of_two_months_at_most_and_of_an_area_that_there_is(desk: TestClient) -> None:
+    day_us = 24 * 60 * MINUTE_US
+    whole = f"/api/v1/areas/hiroba/hours?from_us={NOW_US - 62 * day_us}&until_us={NOW_US - 60 * MINUTE_US}"
+    assert desk.get(whole).status_code == 200
+    long = desk.get(f"/api/v1/areas/hiroba/hours?from_us={NOW_US - 63 * day_us}")
+    assert (long.status_code, "62日" in long.json()["detail"]) == (422, True)
+    assert desk.get(f"/api/v1/areas/nowhere/hours?from_us={NOW_US}").status_code == 404
+    assert desk.get("/api/v1/areas/hiroba/hours").status_code == 422

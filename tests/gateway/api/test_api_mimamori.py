@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
 from gateway.deployments import Deployment, Deployments
+from gateway.mimamori import enrolment
 from gateway.mimamori.enrolled import Enrolled
 from gateway.nodes.expected import add_tag, newest
 from gateway.state import tables
@@ -17,7 +18,10 @@ from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
 WORD = {"basis": "representative", "given_by": "はるか", "relation": "長女", "entitled_by": "後見人"}
 HANA = {"name": "ハナさん", "family": "family-hana", "homes": ["tsubaki/tags"], "consent": WORD}
 TAG = "ibeacon:0f0e:1:2"
-PLACES = Deployments([Deployment(node="kominkan", device="tags", kind="tags", place="中央公民館")])
+PLACES = Deployments(
+    Deployment(node=node, device="tags", kind="tags", place=place)
+    for node, place in (("kominkan", "中央公民館"), ("tsubaki", "椿"))
+)
 
 
 @pytest.fixture
@@ -73,9 +77,10 @@ def test_a_silent_receiver_is_no_coverage(gateway: Gateway, desk: TestClient) ->
 
 
 def test_a_tag_is_one_persons_only(desk: TestClient) -> None:
-    hana, tome = enter(desk), enter(desk)
+    hana = enter(desk)
+    tome = desk.post("/api/v1/watched", json=HANA | {"name": "トメさん"}).json()["id"]
     desk.put(f"/api/v1/watched/{hana}/tags/{TAG}")
-    answer = desk.put(f"/api/v1/watched/{tome}/tags/{TAG}")
+    answer = desk.put(f"/api/v1/watched/{tome}/tags/{TAG}?lang=en")
     assert answer.status_code == 409
     assert "somebody else's" in answer.json()["detail"]
     assert hana not in answer.text
@@ -136,7 +141,7 @@ def test_a_tag_is_not_taken_while_its_person_is_searched_for(gateway: Gateway, d
             id="c", watched=id_, state="open", reason="出かけた", opened_us=NOW_US, opened_by="x", step=0, renewed_us=NOW_US,
             cursor=0,
         ))  # fmt: skip
-    answer = desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}")
+    answer = desk.delete(f"/api/v1/watched/{id_}/tags/{TAG}?lang=en")
     assert (answer.status_code, "searched for" in answer.text) == (409, True)
     assert enrolled.whose(TAG) == id_
 
@@ -166,6 +171,33 @@ def test_what_can_not_be_entered_says_why_and_enters_nothing(desk: TestClient, w
     assert desk.get("/api/v1/watched?why=巡回").json()["watched"] == []
 
 
+def test_what_can_not_be_meant_is_refused_in_plain_words(gateway: Gateway, desk: TestClient) -> None:
+    enter(desk)
+    with gateway.state.write() as connection:
+        connection.execute(insert(tables.devices).values(node="kitayama-03", device="trap-11", kind="reed_trap"))
+    tome = HANA | {"name": "トメさん"}
+    for wrong, said in (
+        (HANA, "somebody of this name is entered already"),
+        (tome | {"homes": ["tsubaki/tagz"]}, "tsubaki/tagz is not known here"),
+        (tome | {"homes": ["kitayama-03/trap-11"]}, "is a reed_trap, which hears no tags"),
+        (tome | {"homes": ["tsubaki/tags", "tsubaki/tags"]}, "one receiver is said twice"),
+    ):
+        answer = desk.post("/api/v1/watched?lang=en", json=wrong)
+        assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
+    assert len(desk.get("/api/v1/watched?places=false").json()["watched"]) == 1
+
+
+@pytest.mark.parametrize(("family", "whom"), [("farmers", "a group of farmers"), ("desk", "a group of the office")])
+def test_where_somebody_is_is_no_other_groups_business(gateway: Gateway, family: str, whom: str) -> None:
+    town = enrolment.Town({"farmers": "farmer", "desk": None, "family-hana": "family"}, "desk", {("tsubaki", "tags")})
+    with gateway.state.read() as connection:
+        entry = enrolment.Entry("ハナさん", family, ["tsubaki/tags"])
+        [said] = enrolment.doubts(connection, entry, town)
+        assert whom in str(said)
+        for fine in ("family-hana", "family-that-nobody-configured"):
+            assert list(enrolment.doubts(connection, entry._replace(family=fine), town)) == []
+
+
 def test_nobody_but_an_operator_learns_anything(gateway: Gateway, desk: TestClient) -> None:
     id_ = enter(desk)
     for role in ("viewer", "node"):
@@ -189,7 +221,7 @@ def test_nobody_but_an_operator_learns_anything(gateway: Gateway, desk: TestClie
     ],
 )
 def test_without_a_word_of_somebody_who_may_give_it_nobody_is_entered(desk: TestClient, wrong: dict[str, Any]) -> None:
-    answer = desk.post("/api/v1/watched", json=HANA | wrong)
+    answer = desk.post("/api/v1/watched?lang=en", json=HANA | wrong)
     assert answer.status_code == 422
     assert "consent" in answer.json()["detail"]
     assert desk.get("/api/v1/watched?places=false").json()["watched"] == []
@@ -199,7 +231,12 @@ def test_the_word_is_shown_with_who_gave_and_who_entered_it(desk: TestClient) ->
     enter(desk)
     [one] = desk.get("/api/v1/watched?places=false").json()["watched"]
     said = one["consent"]
-    assert (said["state"], said["given_by"], said["entitled_by"], said["entered_by"]) == ("held", "はるか", "後見人", "tanaka")
+    assert (said["state"], said["given_by"], said["entitled_by"], said["entered_by"]) == (
+        "held",
+        "はるか",
+        "後見人",
+        "token:tanaka",
+    )
 
 
 def test_another_word_is_put_on_top_and_said_again_by_the_office(gateway: Gateway, desk: TestClient) -> None:

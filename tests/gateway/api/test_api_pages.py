@@ -71,6 +71,15 @@ def test_one_page_with_its_alerts_answers_and_deliveries_and_no_address(client: 
     assert "U-sato" not in shown.text
 
 
+def test_one_reads_what_one_said_last_oneself(client: TestClient) -> None:
+    id_ = only(client)["id"]
+    client.post(f"/api/v1/pages/{id_}/answer", json={"answer": "going", "contact": "sato"})
+    assert client.get(f"/api/v1/pages/{id_}").json()["mine"] is None, "that was Sato"
+    for answer in ("going", "cannot"):
+        client.post(f"/api/v1/pages/{id_}/answer", json={"answer": answer})
+    assert client.get(f"/api/v1/pages/{id_}").json()["mine"] == "cannot"
+
+
 def test_what_somebody_said_by_telephone_counts_as_theirs_once(client: TestClient) -> None:
     id_ = only(client)["id"]
     answers = [client.post(f"/api/v1/pages/{id_}/answer", json={"answer": "going", "contact": "sato"}).json() for _ in range(2)]
@@ -112,3 +121,12 @@ def test_only_operators_see_who_was_asked(gateway: Gateway, paging: Paging, role
     client = gateway.client(role, paging=paging)
     assert client.get("/api/v1/pages").status_code == 403
     assert client.post("/api/v1/pages/x/answer", json={"answer": "going"}).status_code == 403
+
+
+def test_an_alert_names_the_page_that_it_is_told_in(client: TestClient) -> None:
+    assert client.get(f"/api/v1/alerts/{ALERT.id}").json()["page"] == only(client)["id"]
+
+
+def test_who_may_not_read_pages_is_told_of_none(gateway: Gateway, paging: Paging) -> None:
+    viewer = gateway.client("viewer", paging=paging)
+    assert viewer.get(f"/api/v1/alerts/{ALERT.id}").json()["page"] is None

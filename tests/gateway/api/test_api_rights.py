@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.api import read_tokens
 from gateway.api.gate import OPEN
 from gateway.api.problems import SECURITY_HEADERS
+from gateway.api.tokens import SHORTEST
 from gateway.errors import ConfigError
 from gateway.policy import ROLES, Actor, Forbidden, Strangers, authorize
 from tests.gateway.api.conftest import BEARER, Gateway
@@ -62,11 +63,15 @@ def test_the_open_routes_are_the_page_and_the_health(gateway: Gateway) -> None:
     proved_by_what_they_bring = {f"/api/v1/push/{name}" for name in ("key", "subscriptions", "unsubscribe")} | {"/hooks/line"}
     only_with_push = {"/push.js", "/push-worker.js"}  # files without data
     only_with_people = {"/f", "/open"}  # /open: what is for everybody; /f: where a finder types what is written on a tag
-    assert shown | proved_by_what_they_bring | only_with_push | only_with_people == OPEN
+    built = {"/install", "/mimamori", "/map"}  # files without data; an installation may lack them, and says so
+    built |= {f"{page}/" for page in built} | {"/install-worker.js"}
+    assert shown | proved_by_what_they_bring | only_with_push | only_with_people | built == OPEN
     for path in shown:
         assert client.get(path).status_code == 200, path
     for path in proved_by_what_they_bring | only_with_push | only_with_people:
         assert client.get(path).status_code in (404, 405, 503), path
+    for path in built:
+        assert client.get(path).status_code in (200, 503), path
 
 
 @pytest.mark.parametrize(
@@ -176,13 +181,35 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_tokens(tmp_path / "none")
 
 
-@given(st.binary(max_size=300))
+LINE = st.tuples(
+    st.sampled_from(["tanaka", "田中", "#", ""]),
+    st.sampled_from(["operator", "operator,viewer", "king", "operator,", ""]),
+    st.sampled_from(["a" * 19, "b" * 20, "c" * 21, "か" * 20, "b" * 20 + " x", "b" * 20 + "\x85"]),
+)
+LINES = st.lists(LINE.map(" ".join), max_size=3).map(lambda lines: "\n".join(lines).encode())
+
+
+@given(st.binary(max_size=300) | LINES)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(GOOD.encode())
+@example(GOOD.replace("tanaka", "田中").encode())
 def test_any_bytes_are_tokens_or_a_config_error(tmp_path: Path, text: bytes) -> None:
+    """And what is taken stands there: each line's third word opens for its first, as what its second says, and no other does."""
     try:
-        read_tokens(token_file(tmp_path, text))
+        read = read_tokens(token_file(tmp_path, text))
     except ConfigError:
-        pass
+        return
+    lines = [line.split() for line in text.decode().splitlines() if line.split() and not line.split()[0].startswith("#")]
+    assert lines
+    for name, roles, token in lines:
+        assert set(roles.split(",")) <= set(ROLES)
+        assert token.isascii()
+        assert len(token) >= SHORTEST
+        assert read.actor(token) == Actor(name, frozenset(roles.split(",")))
+    tokens = {token for _, _, token in lines}
+    assert len(tokens) == len(lines)
+    for other in {one for words in lines for one in (*words, words[2][:-1], " ".join(words), "")} - tokens:
+        assert read.actor(other) is None
 
 
 @given(st.text(max_size=60).filter(lambda text: "\n" not in text and "\r" not in text))

@@ -67,7 +67,7 @@ def test_paused_it_is_renewed_and_at_last_ended(town: Searching, desk: TestClien
     assert desk.post(f"{path}/renew").json()["state"] == "open"
     assert desk.post(f"{path}/close", json={"why": "病院にいました"}).json()["state"] == "closed"
     for again in (desk.post(f"{path}/renew"), desk.post(f"{path}/found"), desk.post(f"{path}/close", json={"why": "x"})):
-        assert (again.status_code, again.json()["detail"]) == (409, "This search can't be changed: it is closed.")
+        assert (again.status_code, again.json()["detail"]) == (409, "この捜索はもう終わっています。")
 
 
 def test_bad_asking_is_refused_and_changes_nothing(town: Searching, desk: TestClient) -> None:

@@ -89,13 +89,21 @@ def test_a_slow_listener_gets_one_resync_and_then_what_is_new() -> None:
 
 def test_saying_goes_on_when_nobody_can_listen_any_more() -> None:
     feed = Feed(queue_limit=3)
+    left_behind = feed.listen()
 
     async def scene() -> None:
-        feed.listen().__enter__()  # never left, as when a loop is torn down
+        left_behind.__enter__()  # never left, as when a loop is torn down
+
+    async def later() -> list[Said]:
+        with feed.listen() as listener:
+            feed.say("event", {"n": 10})
+            return await hear_all(listener)
 
     asyncio.run(scene())
+    assert feed.listeners == 1
     for n in range(10):
         feed.say("event", {"n": n})
+    assert [said.body for said in asyncio.run(later())] == [{"n": 10}]
 
 
 def test_a_stuck_loop_collects_neither_messages_nor_callbacks() -> None:

@@ -15,9 +15,11 @@ from gateway.mimamori.consent import Consents
 from gateway.mimamori.enrolled import Enrolled
 from gateway.mimamori.labels import ALPHABET, LENGTH, Labels, Mistyped, check_of, make, read, shown
 from gateway.notify.links import Links
+from gateway.notify.message import Message
 from gateway.state import tables
+from tests.gateway.keeping.erased import looked_through
 from tests.gateway.mimamori.searching import HANA, IDS, LINKS, TAG, Searching, everything
-from tests.gateway.paged import HOUR_US
+from tests.gateway.paged import HOUR_US, MINUTE_US
 
 DAY_US = 24 * HOUR_US
 EIGHT = st.text(ALPHABET, min_size=LENGTH, max_size=LENGTH)
@@ -155,6 +157,16 @@ def test_it_speaks_the_languages_of_finders(town: Town, language: str, words: st
     assert words in said(town.phone().get(town.path, headers={"Accept-Language": language}).text)
 
 
+def test_another_language_is_one_tap_away_and_stays(town: Town) -> None:
+    phone = town.phone()
+    for path in ("/f", town.path):
+        assert re.findall(r'href="(\?lang=[a-z-]+)"', phone.get(path).text) == ["?lang=ja-easy", "?lang=en"]
+        assert f'action="{path}?lang=en"' in phone.get(f"{path}?lang=en").text
+    typed = phone.post("/f?lang=en", data={"label": town.label}, follow_redirects=False)
+    assert typed.headers["Location"] == f"{town.path}?lang=en"
+    assert "Thank you" in phone.post(f"{town.path}?lang=en", data={"what": "found"}).text
+
+
 # --- Guessing -----------------------------------------------------------------------------------------
 
 
@@ -226,6 +238,26 @@ def test_nobody_but_officers_sees_a_place_then(town: Town) -> None:
     town.told()
     town.opened()
     assert "中央公民館" not in town.last("haruka").body + town.last("ichi").body
+
+
+def test_what_waits_to_be_sent_then_and_what_follows_says_no_place_and_still_asks(town: Town) -> None:
+    town.sent()
+    town.misses(place="中央公民館")
+    waiting = {row["id"] for row in town.ledger() if row["state"] == "queued"}
+    assert "中央公民館" in town.last("haruka").body
+    with town.state.write() as connection:  # urgent, it would not be stopped
+        connection.execute(update(tables.alerts).values(severity="warning"))
+    town.phone().post(town.path, data={"what": "misuse"})
+    assert waiting == {row["id"] for row in town.ledger() if row["state"] == "queued"} & waiting
+    assert [row["body"] for row in town.ledger() if "中央公民館" in row["body"]] == []
+    asked = [Message.model_validate_json(row["body"]) for row in town.ledger() if row["id"] in waiting]
+    assert all(one.buttons and "タグの場所は、今は見られません" in one.body for one in asked)
+    town.sent()
+    town.wait(12 * MINUTE_US)
+    assert {
+        row["contact"] for row in town.ledger() if row["page"] in {one["page"] for one in town.ledger() if one["id"] in waiting}
+    } == {IDS[name] for name in ("haruka", "minoru", "yakuba")}
+    assert [row["body"] for row in town.ledger() if "中央公民館" in row["body"]] == []
 
 
 def test_in_a_search_it_is_not_stopped_by_itself_and_the_reporter_is_not_told_otherwise(town: Town) -> None:
@@ -322,7 +354,10 @@ def test_an_officer_resumes_and_family_and_office_hear_it(town: Town) -> None:
 def test_an_officer_ends_it_and_where_it_was_is_gone(town: Town) -> None:
     town.heard("kominkan")
     id_ = reported(town)
-    assert town.desk().post(f"/api/v1/label-reports/{id_}/settle", json={"how": "revoke"}).status_code == 200
+    town.heard("kominkan")
+    with looked_through() as behind:
+        assert town.desk().post(f"/api/v1/label-reports/{id_}/settle", json={"how": "revoke"}).status_code == 200
+    assert set(behind) == {2}  # the largest table was gone through before alarms had to wait
     assert TAG not in everything(town)
     assert "かばん" not in everything(town)
     assert [row["name"] for row in town.rows(tables.watched)] == ["ハナさん"]
@@ -348,6 +383,17 @@ def test_the_officers_page_decides_without_a_script(town: Town) -> None:
     after = town.desk().post("/labels", data={"report": id_, "how": "resume"})
     assert "決めることは、今はありません" in after.text
     assert town.enrolled.whose(TAG) == HANA
+
+
+def test_the_officers_page_asks_before_it_erases(town: Town) -> None:
+    id_ = reported(town)
+    asked = town.desk().post("/labels", data={"report": id_, "how": "revoke"})
+    assert "元には戻せません" in asked.text
+    assert "<script" not in asked.text
+    assert [row["tag"] for row in town.rows(tables.tags)] == [TAG]
+    assert town.rows(tables.label_reports)[0]["state"] == "open"
+    town.desk().post("/labels", data={"report": id_, "how": "revoke", "sure": "yes"})
+    assert town.rows(tables.tags) == []
 
 
 def test_what_a_finder_writes_is_shown_as_they_wrote_it(town: Town) -> None:

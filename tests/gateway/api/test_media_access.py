@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import insert
 
 from gateway.state import tables
 from tests.gateway.api.conftest import NOW_US, Gateway
@@ -232,10 +233,42 @@ def test_the_original_is_for_officers_who_say_why_and_that_is_kept(gateway: Gate
     assert "the prefecture asks" in str(entries[0])
 
 
+def test_an_officer_deletes_a_picture_for_good_and_says_why(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA, content="person_or_vehicle")
+    upload(gateway)
+    path = gateway.deps.media.find(SHA)
+    assert path is not None
+    assert gateway.client("viewer").delete(PATH, params={"why": "x"}).status_code == 403
+    assert gateway.client().delete(PATH).status_code == 422
+    assert gateway.client().delete(PATH, params={"why": "who is in it asked for it"}).status_code == 204
+    assert not path.path.exists()
+    assert gateway.client().get(PATH).status_code == 404
+    assert gateway.client().delete(PATH, params={"why": "again"}).status_code == 404
+    entries = gateway.client().get("/api/v1/audit", params={"action": "media.erase"}).json()["entries"]
+    assert [(one["thing"], one["why"]) for one in entries] == [(f"media/{SHA}", "who is in it asked for it")]
+
+
+def test_a_picture_of_a_captures_papers_stays(gateway: Gateway) -> None:
+    gateway.insert(tables.pictures, sha256=SHA, content="animal")
+    upload(gateway)
+    trap = {"node": "kitayama-03", "device": "trap-11"}
+    with gateway.state.write() as connection:
+        connection.execute(
+            insert(tables.visits),
+            {**trap, "id": "v", "at_us": 1, "who": "", "via": "button", "result": "capture", "recorded_us": 1},
+        )
+        connection.execute(insert(tables.captures), {**trap, "id": "c", "visit": "v", "opened_us": 1})
+        connection.execute(
+            insert(tables.capture_photos), {"sha256": SHA, "capture": "c", "item": "tail", "added_us": 1, "added_by": ""}
+        )
+    assert gateway.client().delete(PATH, params={"why": "x"}).status_code == 409
+    assert gateway.client().get(PATH).status_code == 200
+
+
 def test_what_is_no_picture_is_not_given_out_as_one(gateway: Gateway) -> None:
     content = b"PK\3\4 36.1, 140.0"
     sha = hashlib.sha256(content).hexdigest()
     gateway.deps.media.keep(sha, content, "image/jpeg")
     answer = gateway.client().get(f"/api/v1/media/{sha}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
-    assert "damaged" in answer.text
+    assert "壊れている" in answer.text

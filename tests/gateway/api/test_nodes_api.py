@@ -9,6 +9,7 @@ from cryptography import x509
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from edge.contract.remote import Desired, Reported, normal_code
 from edge.signature import believed
@@ -16,6 +17,7 @@ from gateway.nodes.commands import MAX_WAITING
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
 from gateway.state import tables
+from gateway.words import text
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
 from tests.gateway.nodes.boxes import Box, town
 from tests.gateway.town import SIGNER
@@ -96,11 +98,11 @@ def test_two_operators_do_not_undo_each_others_work_unseen(operator: TestClient)
         (DESIRED, {"device": {"trap-11": {"type": "reed_trap", "pin": None}}}, 422, "device.trap-11.pin: is null"),
         (DESIRED, {"device": DEVICES, "broker": {"password": "x"}}, 422, "broker.password"),
         (DESIRED, {"device": DEVICES, "broker": {"url": "http://x"}}, 422, "broker.url"),
-        ("/api/v1/nodes/kitayama-33/desired", {"device": DEVICES}, 404, "there is no node"),
+        ("/api/v1/nodes/kitayama-33/desired", {"device": DEVICES}, 404, "There is no node"),
         (COMMANDS, {"name": "explode"}, 422, "name"),
         (COMMANDS, {"name": "take_picture"}, 422, "say which"),
         (COMMANDS, {"name": "identify", "ttl_s": 1}, 422, "ttl_s"),
-        ("/api/v1/nodes/kitayama-33/commands", {"name": "identify"}, 404, "there is no node"),
+        ("/api/v1/nodes/kitayama-33/commands", {"name": "identify"}, 404, "There is no node"),
         (TAG, {**ENROLLED, "key": "0011"}, 422, "key"),
         (TAG, {**ENROLLED, "exponent": 3}, 422, "exponent"),
         (TAG, {**ENROLLED, "zero_us": NOW_US + 1}, 422, "zero_us"),
@@ -109,11 +111,19 @@ def test_two_operators_do_not_undo_each_others_work_unseen(operator: TestClient)
 def test_what_cannot_be_is_refused_with_what_would_be_right(
     operator: TestClient, rung: Rung, path: str, body: dict[str, Any], status: int, said: str
 ) -> None:
-    answer = operator.request("POST" if path.endswith("commands") else "PUT", path, json=body)
+    answer = operator.request("POST" if path.endswith("commands") else "PUT", f"{path}?lang=en", json=body)
     assert answer.status_code == status
     assert said in answer.json()["detail"]
     assert body.get("key", "no key") not in answer.text
     assert rung.times == 0
+
+
+def test_what_cannot_be_is_said_in_the_readers_language(operator: TestClient) -> None:
+    unknown = operator.put("/api/v1/nodes/kitayama-33/desired", json={"device": DEVICES}).json()["detail"]
+    assert unknown == "'kitayama-33' という親機はありません。名前を確かめてください。"
+    assert operator.put(DESIRED, json={"device": {}}).json()["detail"] == text("ja", "why.devices_none")
+    inside = operator.put(DESIRED, json={"device": DEVICES, "broker": {"url": "http://x"}}).json()["detail"]
+    assert inside.startswith("この設定は親機に送れません。直してから、もう一度送ってください。直すところ：broker.url")
 
 
 def test_a_command_given_and_seen(operator: TestClient, rung: Rung) -> None:
@@ -124,6 +134,15 @@ def test_a_command_given_and_seen(operator: TestClient, rung: Rung) -> None:
     assert {name: shown[0][name] for name in ("name", "device", "issued_by", "expires_us", "state")} == {
         "name": "take_picture", "device": "cam-02", "issued_by": "tanaka", "expires_us": NOW_US + MINUTE_US, "state": "waiting"
     }  # fmt: skip
+
+
+def test_a_ping_is_shown_with_its_round_trip_and_the_radios_strength(operator: TestClient, gateway: Gateway) -> None:
+    given = operator.post(COMMANDS, json={"name": "ping", "ttl_s": 10}).json()
+    assert (given["round_trip_ms"], given["rssi_dbm"]) == (None, None)
+    with gateway.state.write() as connection:
+        connection.execute(update(tables.commands).values(state="done", answered_us=NOW_US + 43_000, rssi_dbm=-97))
+    (shown,) = operator.get(COMMANDS).json()["commands"]
+    assert (shown["state"], shown["round_trip_ms"], shown["rssi_dbm"]) == ("done", 43, -97)
 
 
 def test_too_many_unanswered_commands_are_put_off(operator: TestClient) -> None:
@@ -151,8 +170,8 @@ def test_a_gateway_that_does_not_care_for_nodes_says_so(gateway: Gateway) -> Non
         client.put(TAG, json=ENROLLED),
     ]
     for answer in answers:
-        assert answer.status_code == 503
-        assert "[nodes] is not configured" in answer.json()["detail"]
+        assert answer.status_code == 404
+        assert "[nodes]" in answer.json()["detail"]
     assert client.get("/api/v1/nodes").status_code == 200
     assert client.get(DESIRED).status_code == 404
 
@@ -203,4 +222,4 @@ def test_a_code_from_the_page_makes_a_box_a_node_and_the_page_ends_it(gateway: G
             client = gateway.client(role, claims=here.care.claims)
             assert client.post(f"/api/v1/nodes/{NODE}/claim", json={}).status_code == 403
             assert client.post(f"/api/v1/nodes/{NODE}/revoke", json={"why": "x"}).status_code == 403
-    assert gateway.client().post(f"/api/v1/nodes/{NODE}/claim", json={}).status_code == 503
+    assert gateway.client().post(f"/api/v1/nodes/{NODE}/claim", json={}).status_code == 404

@@ -120,6 +120,8 @@ def test_the_page_says_what_there_is_in_the_reader_s_language(anybody: TestClien
     assert word in answer.text
     assert "見本町" in answer.text
     assert "https://creativecommons.org/licenses/by/4.0/" in answer.text
+    assert 'href="?lang=ja-easy"' in answer.text
+    assert "Open data" in anybody.get("/open/?lang=en", headers={"Accept-Language": language}).text
     assert "script" not in answer.text
     assert len(answer.content) < 30_000
 

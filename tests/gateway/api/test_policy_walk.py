@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import insert
 
-from gateway.api import create_app
+from gateway.api import create_app, web
 from gateway.api.deps import SIFTED
 from gateway.api.described import ALL, Rule, rules_of
 from gateway.nodes.listener import Care, create_node_app
@@ -29,7 +29,7 @@ from tests.gateway.api.policed import ACTORS, NEW, STRANGERS, Town, bearer
 
 UNKNOWN = {
     "id": "f" * 8, "node": "nowhere-99", "device": "nothing-99", "sha256": "e" * 64, "tag": "tag-99", "area": "area-99",
-    "address": "f" * 8, "session": "f" * 8, "label": "AAAA-AAAA", "name": "name-99",
+    "address": "f" * 8, "session": "f" * 8, "label": "AAAA-AAAA", "name": "name-99", "month": "1999-01",
 }  # fmt: skip
 _TRAPS = (
     dict(zip(("node", "device"), policed.TRAP, strict=True)),
@@ -44,7 +44,8 @@ _DOSSIERS = ({"id": policed.DOSSIER}, {"id": policed.OTHER_DOSSIER})
 THEIRS: dict[tuple[str, Relation], tuple[dict[str, str], dict[str, str]]] = {
     ("alert", GROUP): _ALERTS, ("alert", JOB): _ALERTS,
     ("alert", PERSON): ({"id": "a-hana"}, {"id": "a-taro"}), ("alert", THINGS): ({"id": "a-other"}, {"id": "a-hana"}),
-    ("page", GROUP): ({"id": "p-mine"}, {"id": "p-other"}), ("page", THINGS): ({"id": "p-other"}, {"id": "p-hana"}),
+    ("page", GROUP): ({"id": "p-mine"}, {"id": "p-other"}), ("page", PERSON): ({"id": "p-hana"}, {"id": "p-taro"}),
+    ("page", THINGS): ({"id": "p-other"}, {"id": "p-hana"}),
     ("device", GROUP): _TRAPS, ("device", JOB): _TRAPS, ("node", JOB): _NODES,
     ("watched", PERSON): _PEOPLE, ("case", PERSON): _CASES, ("case", CASE): _CASES,
     ("contact", THINGS): ({"id": "x1"}, {"id": "k1"}),  # ids that the policy knows and no path takes: nobody is erased here
@@ -58,7 +59,9 @@ FINDERS = ("/f", "/f/{label}")
 """Who found a tag has no link but what is written on it."""
 COMING_IN = ("/login", "/account")
 """Pages of who comes in: they show nothing but to a session's own account."""
-FILES = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/push.js", "/push-worker.js", "/passkey.js"})
+FILES = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/push.js", "/push-worker.js", "/passkey.js"}) | {
+    *(path for page in web.PAGES for path in (page, f"{page}/")), web.WORKER, web.ASSETS + "{name}",
+}  # fmt: skip
 """Files without data."""
 
 

@@ -106,5 +106,26 @@ def test_what_a_command_changes_is_there_before_it_is_done(config: Path, capsys:
     main(["silence", "add", str(config), "--node", "kitayama-03", "--for", "40d", "--why", "点検"])  # refused: too long
     main(["silence", "list", str(config)])
     [one] = said(capsys, "show", config)[1]["entries"]
-    assert (one["who"], one["action"], one["thing"]) == (f"cli:{getpass.getuser()}", "silence add", "node/kitayama-03")
+    assert (one["who"], one["action"], one["thing"]) == (f"cli:{getpass.getuser()}", "silence.add", "node/kitayama-03")
     assert "点検" not in str(one)
+
+
+def test_what_came_of_a_command_stands_there_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silence = ("silence", "add", str(config), "--node", "kitayama-03", "--why", "点検", "--for")
+    assert (main([*silence, "40d"]), main([*silence, "1d"]), main(["silence", "end", str(config), "99"])) == (2, 0, 1)
+    found = said(capsys, "show", config)[1]["entries"]
+    assert [(one["action"], one["outcome"]) for one in found] == [
+        ("silence.end", "refused"), ("silence.add", "done"), ("silence.add", "refused"),
+    ]  # fmt: skip
+    main(["audit", "show", str(config), "--limit", "1"])
+    assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["silence.end", "refused"]
+
+
+def test_who_is_not_in_the_trail_is_said_and_who_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    act(config)
+    assert main(["audit", "show", str(config), "--who", "tanaka"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told == "no entry by tanaka; there are entries by: account:0123456789abcdef"
+    assert main(["audit", "show", str(config), "--action", "look"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told == "no entry of the action look; there are entries of the action: alert.acknowledge"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,6 +12,7 @@ from gateway.audit import record
 from gateway.audit.config import AuditConfig
 from gateway.audit.export import Heads, HeadsError, append, read_heads
 from gateway.audit.verify import verify
+from gateway.paging import Paging
 from gateway.state import State, open_state
 from gateway.state.tables import audit, audit_details
 
@@ -48,7 +49,7 @@ def act(state: State, thing: str = "alert/a-1") -> None:
 
 
 def heads(state: State, phone: Phone, **config: Any) -> Heads:
-    return Heads(state, AuditConfig(**config), TOKYO, phone, phone.condition)
+    return Heads(state, AuditConfig(**config), TOKYO, cast(Paging, phone), phone.condition)
 
 
 def test_each_day_one_line_that_agrees_with_the_trail(state: State, tmp_path: Path) -> None:
@@ -99,7 +100,8 @@ def test_somebody_is_told_once_a_day_and_nothing_of_who_did_what(state: State) -
     for at_us in (NOW_US, NOW_US + 1, NOW_US + DAY_US):
         chore.run(at_us)
     assert [said["facts"]["day"] for said in phone.told] == ["2026-06-03", "2026-06-04"]
-    assert [(said["to"], said["asks"], said["severity"]) for said in phone.told] == [(["office"], False, "info")] * 2
+    said = [(one["to"], one["asks"], one["ends"], one["severity"]) for one in phone.told]
+    assert said == [(["office"], False, True, "info")] * 2
     assert "account:1" not in str(phone.told)
 
 

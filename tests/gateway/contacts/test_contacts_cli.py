@@ -92,7 +92,7 @@ def test_what_is_changed_is_what_is_given(config: Path, capsys: Say) -> None:
     changed = told(capsys, config, "contact", "change", made["id"], *words, "--sms", "050-0000-0002")["contact"]
     assert (changed["name"], changed["groups"], changed["language"]) == ("田中 太郎", ["office"], "ja")
     assert [one["channel"] for one in changed["addresses"]] == ["sms"]
-    told(capsys, config, "contact", "remove", made["id"])
+    told(capsys, config, "contact", "remove", made["id"], "--yes")
     assert told(capsys, config, "contact", "list")["contacts"] == []
 
 
@@ -104,7 +104,8 @@ def test_what_cannot_be_is_refused_whole(config: Path, capsys: Say) -> None:
         ("change", made["id"], "--name", "\n"),
         ("change", made["id"], "--leave", "office"),
         ("change", "0" * 16, "--name", "鈴木"),
-        ("remove", "0" * 16),
+        ("remove", made["id"]),
+        ("remove", "0" * 16, "--yes"),
         ("away", made["id"], "--until", "2020-01-01"),
     ):
         assert told(capsys, config, "contact", *words, code=2)["error"]
@@ -134,7 +135,7 @@ def test_who_may_be_there_already_is_said(config: Path, capsys: Say) -> None:
     assert "has the same telephone number" in second["warnings"][1]
     third = told(capsys, config, "contact", "add", "--name", "鈴木", "--group", "office")
     assert third["warnings"] == []
-    told(capsys, config, "contact", "remove", second["contact"]["id"])
+    told(capsys, config, "contact", "remove", second["contact"]["id"], "--yes")
     assert told(capsys, config, "contact", "change", first["id"], "--language", "en")["warnings"] == []
 
 

@@ -61,7 +61,18 @@ def test_an_end_of_which_nobody_heard_the_beginning_is_told_all_the_same(paged: 
     switch(paged, "normal", "解除")
     assert [who for who, _ in paged.new()] == list(TOLD)
     assert paged.last("yakuba").title == "【災害モード終了】"
+    paged.sent()
+    paged.later(MINUTE_US)
+    assert paged.page()["state"] == "closed"
+
+
+def test_a_disaster_right_after_it_is_told_on_the_same_page_and_ends_with_its_own_end(paged: Paged) -> None:
+    switch(paged, "normal", "解除")
+    paged.new()
     switch(paged, "disaster", "大雨警報")
+    paged.sent()
+    paged.later(HOUR_US)
+    assert paged.page()["state"] == "asking"
     switch(paged, "normal", "解除")
     assert len(paged.new()) == 2 * len(TOLD)
     assert paged.last("yakuba").title == "【災害モード終了】"

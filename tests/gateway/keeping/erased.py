@@ -1,11 +1,13 @@
 """A town with two people who are watched over and two contacts, in every table that can hold something of them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Engine, Table, insert, select, update
+from sqlalchemy.event import listen, remove
 
 from gateway.alerting.lifecycle import Alert, Move
 from gateway.audit import record
@@ -41,6 +43,22 @@ UMEYO = Someone(
     "cd" * 8, "梅本ウメ代", "ibeacon:0f:1:3", "UMELABEL", "volunteers", IDS["ichi"], "市川イチ乃", "+815000000002",
     "Uumeline0002", "b2" * 8, "青い手袋",
 )  # fmt: skip
+
+
+@contextmanager
+def looked_through() -> Iterator[list[int]]:
+    """Behind which ids the largest table was looked through while all others had to wait."""
+    found: list[int] = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: Sequence[Any], *_more: object) -> None:
+        if "FROM events" in statement and "events.id > ?" in statement and "LIKE" in statement:
+            found.append(values[0])
+
+    listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        remove(Engine, "before_cursor_execute", note)
 
 
 def fill(town: Searching) -> None:
@@ -159,6 +177,10 @@ def _rows(town: Searching, one: Someone) -> None:
         (tables.jobs, {"id": one.account, "account": one.account, "label": by, "from_us": 0, "until_us": 1, "created_us": 0,
                        "created_by": "test"}),
         (tables.job_nodes, {"job": one.account, "node": "eki"}),
+        (tables.installations, {"id": one.account, "node": "eki", "device": "trap-1", "by": by, "account": one.account,
+                                "begun_us": 0, "received_us": 0, "note": by, "photos": "[]", "signal": "[]", "state": "done",
+                                "why": "",
+                                "answered_by": by, "version": 1}),
         (tables.invitations, {"code_sha256": one.account, "team": "office", "name": by, "uses_left": 1, "created_us": 0,
                               "created_by": "test", "expires_us": now_us}),
         (tables.pictures, {"sha256": "9" * 64, "node": one.label.lower(), "device": "cam", "content": "animal", "withheld": False,

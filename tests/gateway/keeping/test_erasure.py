@@ -7,20 +7,24 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Text, delete, insert, update
+from sqlalchemy import Connection, Text, delete, insert, update
+from sqlalchemy.event import listen
 
 from gateway.errors import ConfigError
-from gateway.keeping import NotErased, erase_contact, erase_tag, erase_watched
+from gateway.keeping import NotErased, erase_contact, erase_tag, erase_watched, erasing
 from gateway.keeping.held import ELSEWHERE, HELD, IN_JSON, SIGNED, WRITTEN
 from gateway.keeping.kinds import KINDS
 from gateway.keeping.retention import Erasures, replay
 from gateway.mimamori.enrolled import Enrolled
 from gateway.state import open_state, tables
 from tests.gateway.keeping.erased import HANAE, UMEYO, Someone, fill, found_in, rows_of
-from tests.gateway.mimamori.searching import Searching
+from tests.gateway.mimamori.searching import HANA, TAG, Searching
+from tests.gateway.paged import MINUTE_US
 
 
 def of_watched(one: Someone) -> tuple[str, ...]:
@@ -120,6 +124,42 @@ def test_of_a_tag_neither_its_name_nor_where_it_was_remains(town: Searching) -> 
     ]
 
 
+def test_after_a_tag_is_revoked_no_table_says_where_it_was_and_its_alert_stays(tmp_path: Path) -> None:
+    """Not the alert, what was sent and what waits to be, open pages and closed ones, searches, rules, and what stands of them."""
+    place, receiver = "中央公民館", "kominkan"
+    with Searching(tmp_path) as town:
+        facts = {"watched": HANA, "family": "family-hana", "place": place, "state": "near", "seen_us": town.now_us - MINUTE_US}
+        standing = ["firing", town.now_us, "o:1", False, "left home", facts, 1, None]
+        town.remembers(
+            seen_us=town.now_us - MINUTE_US, seen_at=f"{receiver}/tags", seen_tag=TAG,
+            at={f"{receiver}/tags {TAG}": {"near": True}}, watch={"standing": standing, "openings": None},
+        )  # fmt: skip
+        case = town.opened()
+        town.heard(receiver)
+        town.wait(5 * MINUTE_US)
+        town.does("found", case, "haruka")
+        town.sent()
+        again = town.opened()
+        alert = town.misses(place=place)
+        town.tick()
+        town.wait(12 * MINUTE_US)
+        waiting = [row for row in town.ledger() if row["state"] == "queued"]
+        assert any(place in row["body"] for row in waiting)
+        assert any(place in row["memory"] for row in town.rows(tables.pages) if row["state"] != "closed")
+        erased(town, erase_tag, TAG)
+        left = [row for listed in rows_of(town).values() for row in listed]
+        assert [row for row in left if place in row or receiver in row] == []
+        assert found_in(town.folder, (place, receiver)) == []
+        assert town.alert(alert).state == "firing"
+        assert [row["after"] for row in town.rows(tables.alert_history)] == ["firing"]
+        after = {row["id"]: row for row in town.ledger()}
+        assert all(after[row["id"]]["state"] == "queued" for row in waiting)
+        assert all(json.loads(after[row["id"]]["body"])["title"] for row in waiting)
+        town.wait(30 * MINUTE_US)
+        town.does("found", again, "haruka")
+        assert [row for listed in rows_of(town).values() for row in listed if place in row or receiver in row] == []
+
+
 def test_a_tag_that_is_somebody_elses_since_is_not_taken_from_them_by_a_restore(town: Searching) -> None:
     erased(town, erase_tag, HANAE.tag)
     later_us = town.now_us + 1_000_000
@@ -207,6 +247,69 @@ def test_who_is_searched_for_is_not_erased(town: Searching) -> None:
     with pytest.raises(NotErased, match="end the search first"), town.state.write() as connection:
         erase_watched(connection, HANAE.id, "test", town.now_us)
     assert not (town.folder / "state.db.erasures").exists()
+
+
+@pytest.mark.parametrize(("erase", "kind", "thing"), [(erase_watched, "watched", HANAE.id), (erase_tag, "tag", HANAE.tag)])
+def test_the_largest_table_is_gone_through_before_others_wait_and_what_comes_meanwhile_is_erased_too(
+    town: Searching, monkeypatch: pytest.MonkeyPatch, erase: Any, kind: Any, thing: str
+) -> None:
+    known = max(row["id"] for row in town.rows(tables.events))
+    real = town.state.write
+
+    def a_record_comes_first() -> AbstractContextManager[Connection]:
+        monkeypatch.undo()
+        town.heard("kominkan", HANAE.tag)
+        town.heard("kominkan", UMEYO.tag)
+        return real()
+
+    monkeypatch.setattr(town.state, "write", a_record_comes_first)
+    asked: list[tuple[str, Any]] = []
+    with erasing(town.state, kind, thing) as connection:
+        listen(connection, "before_cursor_execute", lambda _c, _u, statement, values, *_: asked.append((statement, values)))
+        erase(connection, thing, "test", town.now_us)
+    through = [(statement, values) for statement, values in asked if "FROM events" in statement and "LIKE" in statement]
+    assert through
+    assert all("events.id > ?" in statement and known in values for statement, values in through), through
+    assert [row["id"] for row in town.rows(tables.events) if HANAE.tag in row["body"]] == []
+    assert len([row for row in town.rows(tables.events) if row["id"] > known and UMEYO.tag in row["body"]]) == 1
+
+
+def test_a_tag_that_nothing_names_is_nobodys_and_one_that_was_erased_may_be_asked_for_again(town: Searching) -> None:
+    with (
+        pytest.raises(NotErased, match="nothing names it") as refused,
+        erasing(town.state, "tag", "ibeacon:0f:9:9") as connection,
+    ):
+        erase_tag(connection, "ibeacon:0f:9:9", "test", town.now_us)
+    assert refused.value.unknown
+    assert not (town.folder / "state.db.erasures").exists()
+    for _ in range(2):
+        erased(town, erase_tag, HANAE.tag)
+    with town.state.write() as connection:
+        connection.execute(delete(tables.tags))
+    erased(town, erase_tag, UMEYO.tag)  # nobody carries it, and where it was heard still names it
+    assert [row for row in town.rows(tables.events) if UMEYO.tag in row["body"]] == []
+
+
+@pytest.mark.parametrize("tag", ["species", "bear", "tag"])
+def test_a_tag_that_is_called_like_something_else_takes_no_other_record_with_it(town: Searching, tag: str) -> None:
+    with town.state.write() as connection:
+        connection.execute(update(tables.tags).where(tables.tags.c.tag == UMEYO.tag).values(tag=tag))
+        boar = {"node": "kita", "epoch": "e", "seq": 77, "device": "cam", "type": "media", "class_": "evidence", "time_us": 1,
+                "node_time_us": 1, "received_us": 1, "late": False, "clock_trusted": True,
+                "body": '{"dt":0,"species":"bear"}'}  # fmt: skip
+        connection.execute(insert(tables.events), boar)
+    before = town.rows(tables.events)
+    town.heard("kominkan", tag)
+    erased(town, erase_tag, tag)
+    assert town.rows(tables.events) == before
+
+
+def test_a_tag_without_a_name_is_nobodys(town: Searching) -> None:
+    erased(town, erase_tag, HANAE.tag)  # the labels of such have no tag any more
+    before = rows_of(town)
+    with pytest.raises(NotErased), erasing(town.state, "tag", "") as connection:
+        erase_tag(connection, "", "test", town.now_us)
+    assert rows_of(town) == before
 
 
 def test_nobody_is_erased_under_an_id_that_nobody_has(town: Searching) -> None:

@@ -1,23 +1,29 @@
 """What is kept how long: each kind goes at its time and not before, pictures with their files; and what the command line says."""
 
+import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.event import listen
 from sqlalchemy.exc import IntegrityError
 
 from gateway.cli import main
+from gateway.installations import Installed, enter
+from gateway.keeping import pictures
 from gateway.keeping.config import KeepConfig
 from gateway.keeping.kinds import KINDS
 from gateway.keeping.late import late_by
 from gateway.keeping.retention import Retention
+from gateway.media import MediaShelf, discard
 from gateway.mimamori.config import MimamoriConfig
 from gateway.state import State, open_state, tables
 from gateway.telemetry import Telemetry
@@ -83,6 +89,17 @@ def test_pictures_go_with_their_files_those_of_people_first_and_a_captures_proof
         assert {path.name for path in shelf.iterdir()} == left
 
 
+def test_an_installation_s_photo_is_kept_as_it_is_unless_a_camera_took_it(state: State, shelf: Path) -> None:
+    with state.write() as connection:
+        said = Installed("i", "n", "t", NOW_US, photos=[NOBODY_LOOKED, BOAR])
+        connection.execute(tables.pictures.delete().where(tables.pictures.c.sha256 == BOAR))
+        enter(connection, said, "小林", None, NOW_US)
+        row = {"sha256": BOAR, "node": "n", "device": "cam", "content": "unsure", "withheld": False, "captured_us": NOW_US}
+        connection.execute(insert(tables.pictures), row)
+    run(state, shelf, 91)
+    assert {path.name for path in shelf.iterdir()} == {PROOF, NOBODY_LOOKED}
+
+
 def test_a_person_who_saw_somebody_in_it_makes_it_go_sooner(state: State, shelf: Path) -> None:
     with state.write() as connection:
         connection.execute(tables.pictures.update().values(confirmed_content="person_or_vehicle", confirmed_us=1))
@@ -98,6 +115,51 @@ def test_a_file_that_nobody_knows_is_swept_when_no_sender_can_still_be_at_it(sta
     here = {path.name for path in shelf.iterdir()}
     assert {"6" * 64, "readme.txt", f"{BOAR}.clean", BOAR} <= here
     assert not {"5" * 64, "7" * 64 + ".part"} & here
+
+
+def test_a_picture_that_is_sent_anew_while_it_is_forgotten_is_here_with_its_row_or_not_at_all(
+    state: State, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its row's end and its file's, its sender may finish it once more, and delete its own copy."""
+    content, real = b"somebody", pictures.remove
+    sha256 = hashlib.sha256(content).hexdigest()
+    sender = MediaShelf(shelf, state, lambda: NOW_US)
+    sender.keep(sha256, content, "image/jpeg")
+    forgotten: list[str] = []
+
+    def sent_first(state: State, folder: Path, sha256s: list[str]) -> None:
+        if sha256 in sha256s:
+            assert sender.find(sha256) is None
+            sender.keep(sha256, content, "image/jpeg")
+        forgotten.extend(sha256s)
+        real(state, folder, sha256s)
+
+    monkeypatch.setattr(pictures, "remove", sent_first)
+    run(state, shelf, 31)
+    assert sha256 in forgotten
+    kept = sender.find(sha256)
+    assert kept is not None
+    assert kept.path.read_bytes() == content
+    monkeypatch.undo()
+    run(state, shelf, 31)
+    assert (sender.find(sha256), sender.offset(sha256)) == (None, 0), "its sender begins anew"
+    assert {path.name for path in shelf.iterdir()} == {BOAR, PROOF}
+
+
+def test_nobody_finishes_a_picture_while_its_file_goes(state: State, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looked = state.read, []
+
+    def read() -> AbstractContextManager[Connection]:
+        with (shelf / f"{'8' * 64}.part").open("ab") as part, pytest.raises(BlockingIOError):
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        looked.append("locked")
+        return real()
+
+    (shelf / ("8" * 64)).write_bytes(b"x")
+    monkeypatch.setattr(state, "read", read)
+    assert discard(state, shelf / ("8" * 64))
+    assert looked == ["locked"]
+    assert not list(shelf.glob("8*"))
 
 
 def test_a_year_after_everything_what_was_told_is_gone_and_the_papers_stay(tmp_path: Path) -> None:
@@ -235,7 +297,7 @@ def test_somebody_is_erased_at_the_command_line_and_only_with_yes(config: Path, 
             {"id": "ab" * 8, "name": "花山", "family": "f", "homes": "[]", "created_us": 0, "created_by": ""},
         )
     state.close()
-    assert main(["erase", "watched", str(config), "ab" * 8]) == 1
+    assert main(["erase", "watched", str(config), "ab" * 8]) == 2
     assert "--yes" in capsys.readouterr().err
     assert main(["erase", "watched", str(config), "ab" * 8, "--yes", "--rewrite"]) == 0
     assert json.loads((config.parent / "elsewhere").read_text(encoding="utf-8"))["thing"] == "ab" * 8

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.deployments import Deployment, Deployments
-from gateway.keeping import erase_watched
+from gateway.keeping import erase_tag, erase_watched
 from gateway.keeping.config import KeepConfig
 from gateway.keeping.late import Keeps, late_by
 from gateway.mimamori.enrolled import Enrolled
@@ -111,6 +111,23 @@ def test_who_was_erased_is_not_written_again_by_what_the_watch_has_in_memory(
     assert [row for row in town.rows(tables.rule_states) if PLACE in row["body"] or TAG in row["body"]] == []
     assert found_in(town.folder, (TAG, "花山ハナ乃")) == []
     assert not any(word in caplog.text for word in (TAG, "花山", PLACE))
+
+
+def test_where_an_erased_tag_was_is_not_written_again_though_nobody_is_heard(town: Watched) -> None:
+    """Its person carries another, and so the alert goes on; without the broker no rule judges anew."""
+    with town.state.write() as connection:
+        connection.execute(insert(tables.tags), {"tag": "other", "watched": ID, "enrolled_us": 0, "enrolled_by": ""})
+    town.process(batch(events=[pressed(1)]))
+    town.tick()
+    assert any(PLACE in row["facts"] for row in town.rows(tables.alerts))
+    with town.state.write() as connection:
+        erase_tag(connection, TAG, "test", town.now_us + 1)
+    town.read()
+    for _ in range(3):
+        town.later(4 * MINUTE_US)
+        town.watch.tick(town.now_us, None)
+    assert [state for _, state in town.alerts()] == ["firing"]
+    assert [row for table in (tables.rule_states, tables.alerts) for row in town.rows(table) if PLACE in str(row)] == []
 
 
 def test_where_a_tag_was_weeks_ago_is_settled_and_dropped(town: Watched) -> None:

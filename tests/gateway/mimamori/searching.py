@@ -52,6 +52,9 @@ TOKENS = {
 class Searching(Paged):
     """Everybody is called by their name; their ids are those of real contacts."""
 
+    MORE: Sequence[Deployment] = ()
+    """Devices besides the receivers."""
+
     def __init__(self, folder: Path, config: Mapping[str, Any] = CONFIG) -> None:
         self.config = SearchConfig.model_validate(config)
         self.begin(folder, ROUTES)
@@ -74,7 +77,8 @@ class Searching(Paged):
         self.groups = {name: GroupConfig(label={"next": "となり町"}.get(name, name)) for name in FAMILY}
         self.state = open_state(f"sqlite:///{self.folder / 'state.db'}")
         places = (("tsubaki", "つばきの家"), ("kominkan", "中央公民館"), ("eki", "駅前"))
-        self.deployments = Deployments([Deployment(node=node, device="tags", kind="tags", place=place) for node, place in places])
+        receivers = [Deployment(node=node, device="tags", kind="tags", place=place) for node, place in places]
+        self.deployments = Deployments([*receivers, *self.MORE])
         self.book = Book(self.groups, ["hook"], ZONE)
         self.search = Search(self.state, self.config, self.book, self.deployments, lambda: self.paging, office="office")
         knowing = Knowing(self.search, MimamoriConfig(), LINKS)

@@ -13,6 +13,7 @@ from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.consent import Consents, Given, NoConsent, enter, mark_revoked, standing
 from gateway.mimamori.enrolled import Enrolled
 from gateway.state import tables
+from tests.gateway.keeping.erased import looked_through
 from tests.gateway.mimamori.searching import HANA, IDS, TAG, Searching, everything
 from tests.gateway.paged import HOUR_US, ZONE
 
@@ -110,7 +111,7 @@ def test_it_is_on_record_who_agreed_by_which_right_and_who_entered_it(town: Town
     assert (row["basis"], row["given_by"], row["relation"], row["entered_by"]) == ("representative", "はるか", "長女", "tanaka")
     assert "登記事項証明書" in row["entitled"]
     assert row["confirm_by_us"] == town.now_us + 182 * DAY_US
-    assert "enter-consent" in [row["action"] for row in town.rows(tables.audit_details)]
+    assert "watched.consent" in [row["action"] for row in town.rows(tables.audit_details)]
 
 
 # --- Half a year later ----------------------------------------------------------------------------------
@@ -180,6 +181,22 @@ def test_a_late_yes_starts_it_again(town: Town) -> None:
     assert (town.state_now(), town.enrolled.whose(TAG)) == ("held", HANA)
 
 
+@pytest.mark.parametrize("days", [0, 1])
+def test_a_clock_that_leaps_ahead_asks_and_warns_nobody_before_it_has_stayed_there_for_a_day(town: Town, days: int) -> None:
+    town.agrees()
+    town.lives(1)
+    town.now_us += 400 * DAY_US
+    town.consents.tick(town.now_us)
+    assert town.told() == {}
+    if days == 0:  # it was wrong
+        town.now_us -= 400 * DAY_US
+        assert town.lives(3) == {}
+        assert town.state_now() == "held"
+    else:
+        assert set(town.lives(2)) == {"haruka", "minoru", "yakuba"}
+        assert town.state_now() == "ending"
+
+
 # --- Who was there before consents were -----------------------------------------------------------------
 
 
@@ -226,7 +243,10 @@ def test_revoked_it_leaves_nothing_of_them_and_family_and_office_hear_it(town: T
     assert "kkkk" not in left
     assert [row["label"] for row in town.rows(tables.labels)] == ["ABCDEFGHJ"]
     assert town.enrolled.of(HANA) is None
-    assert "revoke-consent" in [row["action"] for row in town.rows(tables.audit_details)]
+    assert "watched.revoke" in [row["action"] for row in town.rows(tables.audit_details)]
+    town.sent()
+    town.paging.tick(town.now_us)
+    assert [row["state"] for row in town.rows(tables.pages) if row["route"] == "consent"] == ["closed"]
 
 
 def test_not_while_they_are_searched_for_and_it_is_said_how(town: Town) -> None:
@@ -248,8 +268,11 @@ def test_what_was_revoked_at_the_command_line_is_finished_by_the_gateway_that_ru
         mark_revoked(connection, HANA, "cli:tanaka", town.now_us)
     town.learn()
     assert town.enrolled.whose(TAG) is None
-    town.consents.tick(town.now_us)
+    town.heard("kominkan")
+    with looked_through() as behind:
+        town.consents.tick(town.now_us)
     assert town.rows(tables.watched) == []
+    assert set(behind) == {1}  # the largest table was gone through before alarms had to wait
     assert {"haruka", "minoru", "yakuba"} == set(town.told())
 
 

@@ -10,10 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
+from gateway.audit import record
+from gateway.audit.acts import WITH
 from gateway.mimamori.enrolled import Enrolled
 from gateway.mimamori.looks import EVERY_US, log_of, looked
 from gateway.state import tables
-from tests.gateway.mimamori.searching import HANA, IDS, LINKS, Searching
+from tests.gateway.mimamori.searching import HANA, IDS, LINKS, TAG, Searching
 from tests.gateway.paged import HOUR_US, NOW_US
 
 MINUTE_US = 60_000_000
@@ -60,7 +62,8 @@ def said(html: str) -> str:
 
 def test_an_officer_says_why_and_that_is_written_down(town: Searching, officer: TestClient) -> None:
     answer = officer.get("/api/v1/watched")
-    assert (answer.status_code, "?why=" in answer.json()["detail"], "中央公民館" in answer.text) == (400, True, False)
+    assert (answer.status_code, answer.json()["title"]) == (400, "見る理由を書いてください。")
+    assert ("?why=" in answer.json()["detail"], "中央公民館" in answer.text) == (True, False)
     assert looks(town) == []
     answer = officer.get("/api/v1/watched", params={"why": "家族からの電話"})
     assert answer.json()["watched"][0]["place"] == "中央公民館"
@@ -116,6 +119,36 @@ def test_alerts_about_somebody_are_looks(town: Searching, officer: TestClient) -
     officer.get("/api/v1/alerts")
     officer.get(f"/api/v1/alerts/{alert.id}")
     assert [look[1:] for look in looks(town)] == [("alerts", f"alert/{alert.id}"), ("alert", f"alert/{alert.id}")]
+
+
+def test_an_alert_that_is_over_is_shown_to_staff_with_a_reason_only(town: Searching, officer: TestClient) -> None:
+    alert = town.misses()
+    town.becomes(alert, "resolved")
+    one = f"/api/v1/alerts/{alert.id}"
+    assert officer.get("/api/v1/alerts").json()["alerts"] == []
+    refused = officer.get(one)
+    assert (refused.status_code, "left home" in refused.text, "?why=" in refused.text) == (400, False, True)
+    assert officer.get("/api/v1/alerts?why=alert/x").status_code == 400
+    assert looks(town) == []
+    why = {"why": "家族からの電話"}
+    assert [row["id"] for row in officer.get("/api/v1/alerts", params=why).json()["alerts"]] == [alert.id]
+    assert officer.get(one, params=why).json()["summary"] == "left home"
+    assert looks(town) == [("token:tanaka", what, "家族からの電話") for what in ("alerts", "alert")]
+
+
+def test_an_answer_that_shows_an_alert_is_a_look(town: Searching, officer: TestClient) -> None:
+    alert = town.misses()
+    acts: list[tuple[str, dict[str, Any]]] = [
+        ("acknowledge", {}), ("shelve", {"until_us": town.now_us + 24 * HOUR_US}), ("unshelve", {}),
+        ("resolve", {"why": "会えた"}),
+    ]  # fmt: skip
+    for number, (act, more) in enumerate(acts, 1):
+        town.now_us += EVERY_US
+        answer = officer.post(f"/api/v1/alerts/{alert.id}/{act}", json=more)
+        assert (answer.status_code, answer.json().get("summary")) == (200, "left home"), act
+        assert looks(town) == [("token:tanaka", "alert", f"alert/{alert.id}")] * number
+    assert officer.post(f"/api/v1/alerts/{alert.id}/acknowledge").status_code == 409
+    assert len(looks(town)) == len(acts)
 
 
 def test_every_sighting_in_its_order_is_shown_in_a_search_only(town: Searching, officer: TestClient) -> None:
@@ -182,6 +215,48 @@ def test_who_opens_a_message_about_somebody_is_written_down(town: Searching) -> 
     assert looks(town) == [(f"contact:{IDS[who]}", "message", f"search/{case}") for who in ("haruka", "ichi")]
 
 
+@pytest.mark.parametrize("headers", [{"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"}])
+def test_what_a_program_fetches_ahead_shows_nothing_and_is_no_look(town: Searching, headers: dict[str, str]) -> None:
+    town.misses()
+    case, phone = town.opened(), town.client()
+    message = (town.last("haruka").answer_url or "").removeprefix("https://gateway.example")
+    for path in (message, page(), helpers("ichi", case)):
+        ahead = phone.get(path, headers=headers)
+        assert (ahead.status_code, ahead.text) == (503, "")
+        assert phone.head(path).status_code == 200
+    assert looks(town) == []
+    for path in (message, page(), helpers("ichi", case)):
+        assert phone.get(path).status_code == 200
+    assert [what for _, what, _ in looks(town)] == ["message", "page", "help"]
+
+
+# --- While a tag is stopped -------------------------------------------------------------------------------
+
+
+def stop(town: Searching) -> None:
+    with town.state.write() as connection:
+        connection.execute(update(tables.tags).where(tables.tags.c.tag == TAG).values(stopped_us=town.now_us))
+
+
+def test_a_message_of_before_shows_no_place_any_more_and_can_still_be_answered(town: Searching) -> None:
+    town.misses(place="中央公民館")
+    case, phone = town.opened(), town.client()
+    links = [(town.last(who).answer_url or "").removeprefix("https://gateway.example") for who in ("haruka", "ichi", "yakuba")]
+    assert all("中央公民館" in phone.get(link).text for link in links)
+    before = looks(town)
+    stop(town)
+    town.now_us += EVERY_US
+    for link in links:
+        shown = phone.get(link)
+        assert (shown.status_code, "中央公民館" in shown.text, "ハナ" in shown.text) == (200, False, False)
+        assert "タグの場所は、今は見られません" in said(shown.text)
+    assert looks(town) == before
+    taken = phone.post(links[1], data={"answer": "going"})
+    assert (taken.status_code, "中央公民館" in taken.text) == (200, False)
+    assert [row["answer"] for row in town.rows(tables.answers)] == ["going"]
+    assert town.case()["id"] == case
+
+
 # --- Who reads of it --------------------------------------------------------------------------------------
 
 
@@ -191,7 +266,7 @@ def test_who_opens_a_message_about_somebody_is_written_down(town: Searching) -> 
         (
             "ja",
             [
-                "市役所のyakubaさん 見守りの画面を見ました。理由：捜索",
+                "市役所のyakubaさん 見守りの画面が、メッセージのリンクから開かれました。理由：捜索",
                 "harukaさん（ご家族）",
                 "（捜索の協力者）",
                 "理由：「家族からの電話」",
@@ -257,8 +332,30 @@ def test_staff_with_an_account_is_called_by_its_name_and_who_was_erased_by_none(
         looked(connection, "account:0123456789abcdef", HANA, "place", "見回り", town.now_us)
         looked(connection, "account:ffffffffffffffff", HANA, "place", "見回り", town.now_us)
         found = log_of(connection, HANA, "family-hana", "office")
-    assert [(one.name, one.by) for one in found] == [(None, "gone"), ("佐藤", "office")]
-    assert "市役所の佐藤さん" in said(town.client().get(page(more="/looks")).text)
+    assert [(one.name, one.by) for one in found] == [(None, "gone"), ("佐藤", "officer")]
+    assert "市役所の佐藤さん（見守りの担当）" in said(town.client().get(page(more="/looks")).text)
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("ja", "市役所の端末「tanaka」 ご家族として入れるリンクを渡しました。"),
+        ("ja-easy", "家族（かぞく）として 入（はい）る リンクを 渡（わた）しました。"),
+        ("en", "handed out a link to come in as family."),
+    ],
+)
+def test_the_family_reads_of_a_link_by_which_somebody_may_come_in_as_one_of_them(
+    town: Searching, language: str, words: str
+) -> None:
+    with town.state.write() as connection:
+        for person, account in ((HANA, "1" * 16), ("cd" * 8, "2" * 16)):
+            record(
+                connection, "cli:tanaka", "account.link", f"account/{account}", town.now_us, more={WITH: [f"watched/{person}"]}
+            )
+        record(connection, "cli:tanaka", "account.link", "account/" + "3" * 16, town.now_us)
+        assert [(one.what, one.by) for one in log_of(connection, HANA, "family-hana", "office")] == [("link", "program")]
+        connection.execute(update(tables.contacts).where(tables.contacts.c.id == IDS["haruka"]).values(language=language))
+    assert words in said(town.client().get(page(more="/looks")).text).replace("　", " ")
 
 
 def test_a_clock_that_was_ahead_hides_no_look(town: Searching) -> None:

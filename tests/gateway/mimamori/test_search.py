@@ -54,7 +54,7 @@ def test_the_database_itself_holds_no_second_open_one(town: Searching) -> None:
 
 
 def test_without_a_reason_nobody_is_searched_for(town: Searching) -> None:
-    with pytest.raises(NoSearchError, match="say why"):
+    with pytest.raises(NoSearchError, match="Say why"):
         town.opened(reason="  ")
     assert (town.rows(tables.search_cases), town.told()) == ([], {})
 

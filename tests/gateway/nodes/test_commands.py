@@ -17,7 +17,7 @@ from edge.contract.remote import Command, Result
 from edge.contract.topics import Channel, Topic, parse, topic_for
 from edge.signature import believed
 from gateway.ingest import GatewayBrokerConfig, Ingest
-from gateway.nodes.commands import MAX_WAITING, NotOrdered, TooManyWaiting, order
+from gateway.nodes.commands import MAX_WAITING, NO_ANSWER, NotOrdered, TooManyWaiting, order, round_trip_ms
 from gateway.nodes.desired import ask
 from gateway.nodes.known import UnknownNode
 from gateway.nodes.outgoing import Down, Outgoing
@@ -99,7 +99,7 @@ def test_what_is_not_answered_runs_out_and_a_late_answer_still_counts(known: Tow
     id_ = ordered(known)
     known.later(5 * MINUTE_US)
     assert known.goes_down(anew=True) == []
-    assert became(known) == [("expired", None)]
+    assert became(known) == [("expired", NO_ANSWER)]
 
     known.process(result(id_, "refused", reason="it came too late"))
 
@@ -125,6 +125,19 @@ def test_who_answers_what_nobody_ordered_is_refused(known: Town) -> None:
     ]
 
 
+def test_a_ping_tells_how_the_node_hears_its_network_and_the_time_it_took(known: Town) -> None:
+    id_ = ordered(known, "ping")
+    known.later(43_200)
+    known.process(result(id_, rssi_dbm=-97))
+    (row,) = known.rows(tables.commands)
+    assert (row["state"], row["rssi_dbm"], round_trip_ms(row["issued_us"], row["answered_us"])) == ("done", -97, 43)
+
+
+def test_a_trip_that_did_not_end_or_ended_before_it_began_took_no_time_that_could_be_told() -> None:
+    assert round_trip_ms(2_000, None) is None
+    assert round_trip_ms(2_000, 1_000) is None, "somebody set the clock"
+
+
 @pytest.mark.parametrize(
     ("name", "device", "ttl_s", "wrong"),
     [
@@ -132,6 +145,8 @@ def test_who_answers_what_nobody_ordered_is_refused(known: Town) -> None:
         ("take_picture", None, 300, "device: take_picture is for one device"),
         ("identify", "cam-02", 300, "device: identify is for the node as a whole"),
         ("restart_device", "Cam 2", 300, "device: 'Cam 2' is no name"),
+        ("test_alarm", None, 300, "device: test_alarm is for one device"),
+        ("ping", "cam-02", 300, "device: ping is for the node as a whole"),
         ("identify", None, 5, "ttl_s"),
         ("identify", None, 90_000, "ttl_s"),
     ],
@@ -251,3 +266,26 @@ def test_over_a_real_broker_an_order_arrives_when_somebody_rings_and_a_document_
     assert not thread.is_alive()
     told = [record.levelname for record in caplog.records if "told" in record.getMessage()]
     assert told == ["ERROR", "WARNING"], "once when it can't, once when it can again"
+
+
+def test_over_a_real_broker_whoever_rings_waits_for_no_chore(
+    known: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ingest.TICK_S", 600.0)
+    with nats(tmp_path / "broker") as broker:
+        config = GatewayBrokerConfig(url=broker.url)
+        outgoing = Outgoing(known.state, SIGNER)
+        ingest = Ingest(config, known.pipeline, Telemetry(), random.Random(1), lambda: known.now_us, None, outgoing)
+        thread = threading.Thread(target=ingest.run, daemon=True)
+        thread.start()
+        try:
+            with Hearing(broker.url) as node:
+                for _ in range(3):
+                    id_ = ordered(known, "ping")
+                    ingest.ring()
+                    node.wait_for(lambda heard: heard and parse(heard[-1].topic).id == id_)  # noqa: B023 - waits at once
+        finally:
+            ingest.stop()
+            ingest.ring()
+            thread.join(WAIT_S)
+    assert not thread.is_alive()

@@ -206,7 +206,7 @@ def test_who_has_not_seen_the_newest_is_told_so(known: Town) -> None:
 @pytest.mark.parametrize(
     ("devices", "wrong"),
     [
-        ({"Trap 11": TRAP["trap-11"]}, "device.Trap 11: is no name"),
+        ({"Trap 11": TRAP["trap-11"]}, "device: 'Trap 11' is no name"),
         ({"trap-11": 17}, r"device.trap-11: is no table with a type"),
         ({"trap-11": {"pin": 17}}, r"device.trap-11: is no table with a type"),
         ({"trap-11": {"type": "reed_trap", "since": date(2026, 6, 3)}}, "device.trap-11.since: is a date"),
@@ -214,8 +214,8 @@ def test_who_has_not_seen_the_newest_is_told_so(known: Town) -> None:
         ({"trap-11": {"type": "reed_trap", "x": float("nan")}}, "device.trap-11.x: is nan"),
         ({"trap-11": {"type": "reed_trap", "x": 2**53}}, "device.trap-11.x: is beyond"),
         ({"trap-11": {"type": "reed_trap", "x": "\ud83d"}}, "device.trap-11.x: holds half a letter"),
-        ({f"trap-{n}": {"type": "reed_trap"} for n in range(1001)}, "1001 devices"),
-        ({f"trap-{n}": {"type": "reed_trap", "note": "x" * 700} for n in range(100)}, f"at most {MAX_BYTES}"),
+        ({f"trap-{n}": {"type": "reed_trap"} for n in range(1001)}, "1,001 devices"),
+        ({f"trap-{n}": {"type": "reed_trap", "note": "x" * 700} for n in range(100)}, f"at most {MAX_BYTES:,}"),
     ],
 )
 def test_what_cannot_travel_is_refused_with_its_place(known: Town, devices: dict[str, Any], wrong: str) -> None:

@@ -160,7 +160,7 @@ def test_what_is_no_rotating_tag_is_refused(town: Town, tag: str, exponent: int,
 
 def test_more_tags_than_a_node_can_be_told_of_are_refused_while_they_are_enrolled(town: Town) -> None:
     born(town, NODE)
-    with pytest.raises(NotEnrolled, match=r"more identifiers than a node can be told \(1000\)"):  # noqa: PT012 - until it is full
+    with pytest.raises(NotEnrolled, match=r"more identifiers than a node can be told \(1,000\)"):  # noqa: PT012 - until it is full
         for number in range(MAX_EXPECTED):
             enrol(town, f"a-tag-with-a-long-name-{number:03d}", exponent=10)
     enrolled = len(town.rows(tables.rotating_tags))

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import socket
 import ssl
 import subprocess
 import sys
@@ -446,3 +447,45 @@ def test_behind_a_listener_that_goes_by_certificates_the_gateway_says_so_and_lea
             assert gateway.hear(up_filters()[0])
             assert gateway.gone.empty()
     assert [record.levelname for record in caplog.records if "use_username_as_clientid" in record.message] == ["ERROR"]
+
+
+# --- A session of TLS that is taken up again ----------------------------------------------------------
+
+
+class TakenUp(NamedTuple):
+    accepted: bool
+    without_certificate: bool
+    """Whether TLS went on from a session of before."""
+    session: ssl.SSLSession | None
+
+
+def taken_up(broker: Running, context: ssl.SSLContext, session: ssl.SSLSession | None) -> TakenUp:
+    """CONNECT by hand, for paho takes no session up. A broker that says nothing is no refusal: TimeoutError."""
+    try:
+        with (
+            socket.create_connection(("localhost", broker.port), WAIT_S) as wire,
+            context.wrap_socket(wire, server_hostname="localhost", session=session) as tls,
+        ):
+            name = NODE.encode()
+            tls.sendall(b"\x10" + bytes([12 + len(name)]) + b"\0\x04MQTT\x04\x02\0\x3c" + len(name).to_bytes(2, "big") + name)
+            return TakenUp(tls.recv(4) == b"\x20\x02\0\0", bool(tls.session_reused), tls.session)
+    except (ssl.SSLError, ConnectionError):
+        return TakenUp(accepted=False, without_certificate=False, session=None)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def test_who_was_revoked_does_not_come_back_by_taking_up_the_tls_session_of_before(
+    broker: Running, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """Such a handshake shows no certificate again: a broker could take the one of before for good."""
+    _, _, files = claimed(broker, NODE, tmp_path)
+    until_accepted(broker, files, NODE).__exit__()
+    context = node_tls(broker.town.folder, *files)
+    context.minimum_version = context.maximum_version = version
+    first = taken_up(broker, context, None)
+    assert first.accepted
+    assert taken_up(broker, context, first.session)[:2] == (True, True), "a good node may"
+    claims.revoke(broker.town.state, NODE, "stolen", broker.town.now_us)
+    assert broker.brokers.tell() is None
+    until_accepted(broker, files, NODE, accepted=False).__exit__()
+    assert not taken_up(broker, context, first.session).accepted

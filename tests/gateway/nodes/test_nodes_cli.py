@@ -129,7 +129,9 @@ def test_the_list_says_how_each_node_does(tmp_path: Path, capsys: Say) -> None:
     assert first["desired"] == {"revision": 3, "outcome": "failed", "reason": "pin 17 is taken"}
     assert (second["online"], second["offline_reason"], second["desired"]) == (False, "lost", None)
     assert main(["node", "list", str(path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    lines = out.replace("\n    ", " ").splitlines()
     assert "online" in lines[0]
     assert "runs revision 2, asked for 3: failed: pin 17 is taken" in lines[0]
     assert "offline (lost)" in lines[1]
@@ -139,8 +141,14 @@ def test_the_list_says_how_each_node_does(tmp_path: Path, capsys: Say) -> None:
     assert [(one["name"], one["state"], one["media"]) for one in shown["commands"]] == [("upload_diagnostics", "done", "a" * 64)]
     assert "payload" not in shown["commands"][0]
     assert main(["node", "show", str(path), "kitayama-03"]) == 0
-    assert f"upload_diagnostics: done; file /api/v1/media/{'a' * 64}" in capsys.readouterr().out
+    assert f"upload_diagnostics: done; file /api/v1/media/{'a' * 64}" in " ".join(capsys.readouterr().out.split())
     assert "there is no node" in told(capsys, "node", "show", path, "kitayama-33", code=1)["error"]
+
+    with contextlib.closing(open_state(f"sqlite:///{tmp_path}/state.db")) as state, state.write() as connection:
+        connection.execute(tables.commands.update().values(name="ping", media=None, rssi_dbm=-97))
+    assert told(capsys, "node", "show", path, "kitayama-03")["commands"][0]["rssi_dbm"] == -97
+    assert main(["node", "show", str(path), "kitayama-03"]) == 0
+    assert "ping: done; it hears its network with -97 dBm" in " ".join(capsys.readouterr().out.split())
 
 
 def test_who_is_revoked_hears_nothing_until_claimed_again(tmp_path: Path, capsys: Say) -> None:
@@ -156,7 +164,7 @@ def test_who_is_revoked_hears_nothing_until_claimed_again(tmp_path: Path, capsys
         connection.execute(tables.certificates.insert().values(**row))
     told(capsys, "node", "command", path, "kitayama-03", "identify")
     assert main(["node", "revoke", str(path), "kitayama-03", "--why", "stolen"]) == 0
-    assert "sudo systemctl restart mosquitto" in capsys.readouterr().out
+    assert "sudo systemctl restart mosquitto" in capsys.readouterr().out.splitlines()[-1]
     (before,) = told(capsys, "node", "show", path, "kitayama-03")["commands"]
     assert (before["state"], before["reason"]) == ("expired", "the node was revoked meanwhile")
     for what, rest in (("command", "identify"), ("desired", devices)):

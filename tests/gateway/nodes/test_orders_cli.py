@@ -14,8 +14,8 @@ from gateway.media import MediaShelf
 from gateway.nodes import orders_cli
 from gateway.nodes.authority import SIGNING_KEY
 from gateway.nodes.signing import Signer
-from gateway.nodes.told import Told
 from gateway.state import tables
+from gateway.terminal import Told
 from tests.gateway.town import NODE, Town, birth
 
 DEVICES = '[device]\ntrap-11 = { type = "reed_trap", pin = 17 }\n'
@@ -78,6 +78,20 @@ def test_the_answer_to_a_command_is_waited_for(
     told = run("command", str(config), NODE, "identify", "--wait", "60")
     assert (told.code, told.body["node"], told.body["outcome"], told.body["reason"]) == (code, NODE, state, reason)
     assert ("no lamp" in told.body.get("error", "")) is (code == 1)
+
+
+def test_a_ping_prints_the_time_it_took_and_how_the_node_hears_its_network(
+    town: Town, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(_: float) -> None:
+        with town.state.write() as connection:
+            given = tables.commands.c
+            connection.execute(update(tables.commands).values(state="done", answered_us=given.issued_us + 43_000, rssi_dbm=-97))
+
+    monkeypatch.setattr("gateway.nodes.orders_cli.time.sleep", answers)
+    told = run("command", str(config), NODE, "ping", "--wait", "60")
+    assert (told.code, told.body["round_trip_ms"], told.body["rssi_dbm"]) == (0, 43, -97)
+    assert told.lines[1] == "answered after 43 ms; it hears its network with -97 dBm"
 
 
 @pytest.fixture
@@ -143,7 +157,7 @@ def test_no_answer_within_the_wait_is_a_failure(config: Path) -> None:
         ("device = 3", "device: there is no table of devices"),
         ("node = {}", "node: only"),
         ("[device", "is no TOML"),
-        ("[device]\nTrap = {}", "device.Trap: is no name"),
+        ("[device]\nTrap = {}", "device: 'Trap' is no name"),
         (DEVICES + "[broker]\nusername = 'x'", "broker.username"),
     ],
 )
@@ -158,7 +172,7 @@ def test_what_cannot_be_asked_names_its_place(town: Town, config: Path, document
 def test_a_wrong_order_or_node_is_a_config_error(config: Path) -> None:
     with pytest.raises(ConfigError, match="say which"):
         run("command", str(config), NODE, "take_picture")
-    with pytest.raises(ConfigError, match="there is no node"):
+    with pytest.raises(ConfigError, match="There is no node"):
         run("command", str(config), "kitayama-33", "identify")
 
 

@@ -289,6 +289,31 @@ def test_after_the_last_attempt_it_is_a_dead_letter_that_stays(state: State, cap
     assert desk.deliverer.step() == 0
 
 
+def test_a_dead_letter_is_said_once_however_often_it_had_to_be_written(
+    state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the commit fails, or somebody else's mistake takes down the transaction that it went along in."""
+    monkeypatch.setattr(deliver_module, "LOOK_S", 0.01)
+    written: list[str] = []
+    real = state.write
+
+    @contextmanager
+    def write() -> Iterator[Any]:
+        with real() as connection:
+            yield connection
+            written.append(caplog.text)
+            if len(written) == 1:
+                raise locked()
+
+    desk = Desk(state, {"phone": Scripted(lambda _: Refused("answered 410"))})
+    desk.queue("n-1")
+    monkeypatch.setattr(state, "write", write)
+    desk.deliverer.step()
+    assert desk.rows()["n-1"]["state"] == "dead"
+    assert [("is a dead letter" in said) for said in written] == [False, False], "not before it is so"
+    assert caplog.text.count("is a dead letter") == 1
+
+
 def test_trying_goes_on_through_a_night() -> None:
     rng = random.Random(1)
     pauses = (rng.uniform(0, min(FIRST_RETRY_S * 2 ** min(n, 16), LONGEST_RETRY_S)) for n in range(ATTEMPTS - 1))

@@ -33,6 +33,7 @@ MAY_SPEAK_JAPANESE = {
     "keeping/register.py": "the form of the law itself, in Japanese only",
     "keeping/sign.py": "a printed sign in both languages at once",
     "open_data.py": "the names of animals, as open data has them in any language",
+    "tiles.py": "whose map it is, as GSI wants it to be said in any language",
 }
 """Files of the gateway that hold Japanese outside of the catalogues, and why."""
 
@@ -158,6 +159,10 @@ def said_in_code() -> set[str]:
     found = {text for _, tree in sources() for text in literals(tree) if LOOKS_LIKE_AN_ID.fullmatch(text)}
     for page in (GATEWAY / "pages" / "templates").glob("*.html"):
         found |= set(re.findall(r"""say\(\s*["']([^"']+)["']""", page.read_text(encoding="utf-8")))
+    web = GATEWAY.parent / "dashboards" / "web"
+    for source in (*web.glob("*.html"), *(one for kind in ("ts", "svelte") for one in (web / "src").rglob(f"*.{kind}"))):
+        if not source.name.endswith((".d.ts", ".test.ts")):
+            found |= set(re.findall(r"web_[a-z_]+\.[a-z0-9_]+", source.read_text(encoding="utf-8")))
     return found - other - {KEY_FILE, "contact.*.secret_file"}  # a file, a setting
 
 

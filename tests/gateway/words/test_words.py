@@ -24,8 +24,8 @@ from gateway.words.catalogue import PLACEHOLDER, ids, read_catalogue
 from tests.gateway.town import HOUR_US, MINUTE_US, NOW_US
 
 ZONE = ZoneInfo("Asia/Tokyo")
-GIVEN = {"at": NOW_US, "clock": NOW_US, "day": NOW_US, "span": MINUTE_US, "lasting": MINUTE_US, "people": 2, "number": 3.6,
-         "names": ["田中", "鈴木"], "spoken": "北尾根 3番", None: "何か"}  # fmt: skip
+GIVEN = {"at": NOW_US, "clock": NOW_US, "day": NOW_US, "month": NOW_US, "span": MINUTE_US, "lasting": MINUTE_US, "people": 2,
+         "number": 3.6, "names": ["田中", "鈴木"], "spoken": "北尾根 3番", None: "何か"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,9 @@ def test_the_office_is_called_as_the_town_calls_it(name: str, ja: str, easy: str
         assert "（" not in text("ja-easy", "voice.not_kept"), "a voice would say the reading twice"
     finally:
         call_office("")
+
+
+def test_a_name_that_was_entered_with_its_title_gets_no_other() -> None:
+    assert text("ja", "part.tag_of", name="ハナ") == text("ja", "part.tag_of", name="ハナさん") == "ハナさんのタグ"
+    assert text("ja", "part.tag_of", name="ハナちゃん") == "ハナちゃんのタグ"
+    assert text("en", "part.tag_of", name="Hana") == "Hana's tag"

@@ -1,0 +1,122 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { begun, bodyOf, type Installation } from "./record";
+import { sendAll, waitMs, type Ask, type Waiting } from "./send";
+
+const ME = "a1";
+const NOW = 1_780_000_000_000;
+const PHOTO = "f".repeat(64);
+
+/** What a phone keeps, in memory. */
+class Kept implements Waiting {
+  all: Installation[] = [];
+  records = async () => this.all;
+  photo = async () => new Uint8Array([1, 2, 3, 4, 5, 6]).buffer;
+  change = async (id: string, changed: Partial<Installation>) => {
+    this.all = this.all.map((one) => (one.id === id ? { ...one, ...changed } : one));
+  };
+  sent = (id: string) => this.change(id, { state: "sent" });
+}
+
+/** A gateway that keeps what it takes; `says` what it answers to a request instead, if anything. */
+class Town {
+  readonly records = new Map<string, string>();
+  readonly pieces: number[] = [];
+  bytes = 0;
+  asked: string[] = [];
+  says: (what: string) => Response | Error | undefined = () => undefined;
+  readonly ask: Ask = async (path, init) => {
+    const what = `${init?.method} ${path.split("/").slice(3, 4)[0]}`;
+    this.asked.push(what);
+    const said = this.says(what);
+    if (said instanceof Error) throw said;
+    if (said !== undefined) return said;
+    if (what.endsWith("media")) return this.media(init!);
+    const again = this.records.get(path) === init!.body;
+    this.records.set(path, init!.body as string);
+    return new Response(null, { status: again ? 200 : 201 });
+  };
+  media(init: RequestInit): Response {
+    if (init.method === "PATCH") {
+      const offset = Number((init.headers as Record<string, string>)["Upload-Offset"]);
+      if (offset !== this.bytes) return new Response(null, { status: 409, headers: { "Upload-Offset": String(this.bytes) } });
+      this.pieces.push(offset);
+      this.bytes += (init.body as ArrayBuffer).byteLength;
+    }
+    return new Response(null, { status: this.bytes === 6 ? 200 : 204, headers: { "Upload-Offset": String(this.bytes) } });
+  }
+}
+
+let kept: Kept;
+let town: Town;
+beforeEach(() => {
+  kept = new Kept();
+  town = new Town();
+  kept.all = [{ ...begun("i-1", { account: ME, name: "佐藤" }, NOW), state: "unsent", node: "kitayama-03", photos: [PHOTO] }];
+});
+const send = (atOnce = false) => sendAll(kept, ME, town.ask, () => NOW, atOnce, () => {});
+const refusing = (status: number, detail = "", headers = {}) =>
+  new Response(JSON.stringify({ detail }), { status, headers: { "Content-Type": "application/problem+json", ...headers } });
+
+describe("what waits on a phone", () => {
+  it("goes with its photos first, and is sent once the gateway has said that it has it", async () => {
+    expect(await send()).toBe("empty");
+    expect(town.asked).toEqual(["HEAD media", "PATCH media", "PUT nodes"]);
+    expect(kept.all[0]!.state).toBe("sent");
+    expect([...town.records.values()]).toEqual([bodyOf(kept.all[0]!)]);
+  });
+
+  it("goes on with a photo where the gateway is, not from its beginning", async () => {
+    town.bytes = 4;
+    await send();
+    expect(town.pieces).toEqual([4]);
+    expect(kept.all[0]!.state).toBe("sent");
+  });
+
+  it("stays where no answer came, and says the very same again later", async () => {
+    town.says = (what) => (what === "PUT nodes" ? new TypeError("Failed to fetch") : undefined);
+    expect(await send()).toBe("later");
+    expect(kept.all[0]).toMatchObject({ state: "unsent", tries: 1 });
+    expect(kept.all[0]!.next_ms).toBeGreaterThan(NOW);
+    town.says = () => undefined;
+    expect(await send()).toBe("later"); // its time has not come
+    expect(await send(true)).toBe("empty");
+    expect(kept.all[0]!.state).toBe("sent");
+  });
+
+  it.each([403, 404, 409, 413, 422])("is kept, with the gateway's words, where it refuses with %i", async (status) => {
+    town.says = (what) => (what === "PUT nodes" ? refusing(status, "仕事は終わりました") : undefined);
+    await send();
+    expect(kept.all[0]).toMatchObject({ state: "refused", why: "仕事は終わりました" });
+  });
+
+  it("waits as long as the gateway asks", async () => {
+    town.says = (what) => (what === "PATCH media" ? refusing(507, "", { "Retry-After": "600" }) : undefined);
+    await send();
+    expect(kept.all[0]).toMatchObject({ state: "unsent", next_ms: NOW + 600_000 });
+  });
+
+  it("is not tried any further without a session", async () => {
+    kept.all.push({ ...kept.all[0]!, id: "i-2" });
+    town.says = () => refusing(401);
+    expect(await send()).toBe("login");
+    expect(town.asked).toHaveLength(1);
+    expect(kept.all.map((one) => one.state)).toEqual(["unsent", "unsent"]);
+  });
+
+  it("is sent as its own account only", async () => {
+    kept.all[0]!.account = "a2";
+    expect(await send()).toBe("empty");
+    expect(town.asked).toEqual([]);
+  });
+
+  it("is not sent while it is being written", async () => {
+    kept.all[0]!.state = "draft";
+    await send();
+    expect(town.asked).toEqual([]);
+  });
+});
+
+it("the waits double up to ten minutes", () => {
+  expect([0, 1, 2, 20].map((tries) => waitMs(tries, 1))).toEqual([5_000, 10_000, 20_000, 600_000]);
+  expect(waitMs(0, 0)).toBe(2_500);
+});

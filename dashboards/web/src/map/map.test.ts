@@ -1,0 +1,85 @@
+import { describe, expect, it } from "vitest";
+import { eventsIn } from "../stream";
+import { gathered, MOST_ALONE, type Spot } from "./grid";
+import { byDay, levelOf, type Hour } from "./hours";
+import { cameToday, matterOf, statusOf, topicOf, unknownWhy, worstFirst, type Area, type Device } from "./known";
+import { sectionAt } from "./sections";
+
+const NOW = 1_780_434_720_000_000;
+const device = (name: string, more: Partial<Device> = {}): Device => ({
+  node: "n", device: name, kind: "trap", place: "北尾根", label: name, status: "ok", unknown_why: null, heard_us: NOW - 1e6, age_s: 1,
+  node_online: true, node_offline_reason: null, latest: [], at: null, ...more,
+});
+
+describe("what is known of a device", () => {
+  it("runs out while the gateway says nothing new", () => {
+    const one = device("a");
+    expect(unknownWhy(one, NOW, 600)).toBeNull();
+    expect(unknownWhy(one, NOW + 601e6, 600)).toBe("silent");
+    expect(unknownWhy(device("b", { heard_us: null }), NOW, 600)).toBe("never_heard");
+  });
+
+  it("is an open alert first, then that nothing is known", () => {
+    const [ok, silent, ringing] = [device("a"), device("b", { unknown_why: "device_down" }), device("c", { unknown_why: "silent" })];
+    const status = (one: Device) => statusOf(one, new Set(["n/c"]), NOW, 600);
+    expect(worstFirst([ok, silent, ringing], status).map((one) => one.device)).toEqual(["c", "b", "a"]);
+  });
+});
+
+describe("people who came today", () => {
+  const area = (...came: (number | null)[]): Area => ({ lines: came.map((one) => ({ came_today: one, silent: one === null })) }) as unknown as Area;
+  it("are never zero where nobody counted", () => expect(cameToday([area(null)])).toBeNull());
+  it("are known in part where a line is silent", () => expect(cameToday([area(3, null), area(4)])).toEqual({ came: 7, whole: false }));
+  it("are the sum of all lines", () => expect(cameToday([area(3, 0)])).toEqual({ came: 3, whole: true }));
+});
+
+it("an alert is told by its rule's reason", () => {
+  const matter = (summary: string, more = {}) => matterOf({ kind: "trap", node: "n", summary, ...more });
+  expect(matter("trap_sprung")).toBe("sprung");
+  expect(matter("no heartbeat for 26h")).toBe("silent");
+  expect(matter("left home", { node: "watched", kind: "watched" })).toBe("left_home");
+  expect(matter("broker", { kind: "gateway" })).toBe("gateway");
+  expect(matter("something new 3")).toBe("other");
+  expect([topicOf("trap"), topicOf("area"), topicOf("watched"), topicOf("node")]).toEqual(["traps", "flow", "people", "machines"]);
+});
+
+it("the stream is cut into whole events, whatever pieces it comes in", () => {
+  const text = ': alive\n\nid: 7\nevent: alert\ndata: {"id": "a"}\n\nid: 8\nevent: la';
+  const { events, rest } = eventsIn(text);
+  expect(events).toEqual([{ kind: "alert", data: '{"id": "a"}' }]);
+  expect(eventsIn(`${rest}test\ndata: 1\n\n`).events).toEqual([{ kind: "latest", data: "1" }]);
+});
+
+describe("marks on the map", () => {
+  const spot = (n: number): Spot => ({ key: `d-${n}`, x: (n % 50) * 10, y: Math.floor(n / 50) * 10, status: n === 7 ? "alert" : "ok" });
+  const many = (n: number) => Array.from({ length: n }, (_, at) => spot(at));
+  it("stand each by itself while there are few", () => expect(gathered(many(MOST_ALONE))).toHaveLength(MOST_ALONE));
+  it("share a square where there are many, none is lost, and the worst is what shows", () => {
+    const marks = gathered(many(2000));
+    expect(marks.length).toBeLessThan(60);
+    expect(marks.flatMap((one) => one.keys)).toHaveLength(2000);
+    expect(marks.filter((one) => one.status === "alert").map((one) => one.keys.includes("d-7"))).toEqual([true]);
+  });
+});
+
+describe("hours of an area", () => {
+  const hour = (at: number, came: number | null): Hour => ({ start_us: at, came, left: 0, coverage_percent: 100, lines: [] });
+  it("stand in the town's days, the newest first, and what nobody counted stays empty", () => {
+    const midnight = Date.UTC(2026, 5, 2, 15) * 1000; // in Japan
+    const days = byDay([hour(midnight - 3600e6, 5), hour(midnight, null), hour(midnight + 3600e6, 2)]);
+    expect(days.map((one) => one.hours.map((at) => at?.came))).toEqual([
+      [null, 2, ...new Array(22).fill(undefined)], [...new Array(23).fill(undefined), 5],
+    ]);
+  });
+  it("are coloured by the fullest one", () => {
+    expect([levelOf(null, 8), levelOf(0, 8), levelOf(1, 8), levelOf(8, 8), levelOf(0, 0)]).toEqual([null, 0, 1, 4, 0]);
+  });
+});
+
+it("an address opens its part, and anything else the first", () => {
+  expect(sectionAt("#/devices/kitayama-03/trap%2011")).toMatchObject({ section: { path: "devices" }, rest: ["kitayama-03", "trap 11"] });
+  expect(sectionAt("#/alerts")).toMatchObject({ section: { path: "alerts" }, rest: [] });
+  expect(sectionAt("#/devices/%E0/x").rest).toEqual(["%E0", "x"]);
+  expect(sectionAt("")).toMatchObject({ section: { path: "alerts" } });
+  expect(sectionAt("#/alertsx")).toMatchObject({ section: { path: "alerts" }, rest: [] });
+});
