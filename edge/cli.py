@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", help="One JSON object on stdout, for programs.")
         if name == "claim":
             command.add_argument(
-                "code", metavar="CODE", help="As printed, or the text of the QR code: satomori:claim?u=...&c=..."
+                "code", metavar="CODE", help="As printed, or the text of the QR code: satomori:claim?u=...&c=...&n=..."
             )
             command.add_argument("--gateway", metavar="URL", help="https://host:port of the gateway; the QR code says it, too.")
             command.add_argument(

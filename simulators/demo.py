@@ -209,7 +209,7 @@ def run(
                 home / "town", broker, phone, world, api_port=api_port, phones=phones, people=PEOPLE | _canary(time.time())
             )
             with town:
-                tell.say(f"the town's page:  {town.url}/#token={town.token}", whole=True)
+                tell.say(f"the town's page:  {town.url}/map#token={town.token}", whole=True)
                 tell.say(f"the phones:       {phones.url}", whole=True)
                 tell.say(f"the webhook:      {phone.url}", whole=True)
                 phones.join_all(town.post)

@@ -53,7 +53,7 @@ def take(folder: Path, for_s: int) -> None:
                 story.append(line.rstrip("\n"))
                 plain = Text.from_ansi(line).plain
                 if found := re.search(r"http\S+#token=\w+", plain):
-                    url = found[0]
+                    url = found[0].replace("/map#", "/#")
                 rang += "📱" in plain
                 if rang == RINGS and not shot:
                     shot = _shoot(chromium, url)

@@ -94,9 +94,9 @@ class Offer(NamedTuple):
     """How long a code may be used where nothing else is said."""
 
 
-def qr_text(public_url: str, code: str) -> str:
-    """What the QR on the box says: where to claim, and the code."""
-    return "satomori:claim?" + urllib.parse.urlencode({"u": public_url, "c": code})
+def qr_text(public_url: str, code: str, node: str) -> str:
+    """What the QR on the box says: where to claim, the code, and the box's name, by which an installer's phone knows it later."""
+    return "satomori:claim?" + urllib.parse.urlencode({"u": public_url, "c": code, "n": node})
 
 
 def add(state: State, node: str, hours: int, now_us: int, who: str, taken: frozenset[str] = frozenset()) -> Claim:
@@ -173,7 +173,7 @@ class Claims:
     def invite(self, node: str, hours: int | None, who: str, taken: frozenset[str]) -> tuple[Claim, str]:
         """A code for `node`, as `add` makes it, and what its QR says."""
         claim = add(self._state, node, hours or self._offer.claim_hours, self._now_us(), who, taken)
-        return claim, qr_text(self._offer.public_url, claim.code)
+        return claim, qr_text(self._offer.public_url, claim.code, node)
 
     def revoke(self, node: str, why: str) -> tuple[Ended, str | None]:
         """Ends what a node has, and tells the broker; why that could not be told, or None."""

@@ -110,7 +110,7 @@ def _image(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
 def _add(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     nodes, claim = nodes_of(config), _new_claim(config, arguments)
     url = nodes.public_url.rstrip("/")
-    text, typed = claims.qr_text(url, claim.code), f"satomori-edge claim {claim.shown} --gateway {url}"
+    text, typed = claims.qr_text(url, claim.code, claim.node), f"satomori-edge claim {claim.shown} --gateway {url}"
     drawing = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(drawing, compact=True)
     body = {"node": claim.node, "code": claim.shown, "qr": text, "type": typed, "expires_us": claim.expires_us}

@@ -33,6 +33,7 @@ from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway, gateway
 from tests.gateway.test_tiles import Source
 from tests.gateway.town import SIGNER
 from tests.services import REQUIRE
+from tests.web.axe import LANGUAGES, violations
 from tests.web.conftest import PLACES, SCREENSHOTS, browser, settle
 from tests.wire import in_thread
 
@@ -467,3 +468,20 @@ def test_a_phone_without_room_says_so_and_leaves_what_is_on_the_screen(place: Pl
     expect(page.get_by_role("alert")).to_contain_text("この端末の空きが足りません。")
     expect(page.get_by_text("写真 1枚をこの端末に保存しました。")).to_have_count(0)
     expect(page.get_by_role("heading", level=1, name="写真")).to_be_visible()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_step_stands_in_the_way_of_who_reads_it_otherwise(place: Place, phone: BrowserContext, language: str) -> None:
+    page = open_page(phone, place, place.sato)
+    page.evaluate(f"localStorage.setItem('language', '{language}')")
+    page.reload()
+    begin = page.locator("button.main, button").filter(has_text=re.compile("設置を始める|はじめる|始|Start|Begin")).first
+    expect(begin).to_be_visible()
+    assert violations(page) == [], "home"
+    begin.click()
+    expect(page.get_by_role("radio").first).to_be_visible()
+    assert violations(page) == [], "device"
+    page.get_by_role("radio").first.check()
+    page.get_by_role("button", name=re.compile("^(次へ|つぎ|次|Next)")).click()
+    expect(page.locator(".leaflet-container")).to_be_visible()
+    assert violations(page) == [], "where"

@@ -23,6 +23,7 @@ from gateway.state import tables
 from gateway.telling import Teller
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway, gateway
 from tests.services import REQUIRE
+from tests.web.axe import LANGUAGES, has_its_values, violations
 from tests.web.conftest import OPERATOR, PLACES, VIEWER, Town, Window, browser, town, window
 
 __all__ = ["browser", "gateway", "town", "window"]
@@ -345,3 +346,16 @@ def test_nothing_is_wider_than_a_phone_at_twice_the_text(counted: Town, browser:
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     page.close()
+
+
+@on_the_map
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_view_stands_in_the_way_of_who_reads_it_otherwise(counted: Town, window: Window, language: str) -> None:
+    page = window.page
+    page.add_init_script(f"localStorage.setItem('language', '{language}')")
+    come_in(page, counted, OPERATOR)
+    for path in ("#/alerts", "#/alerts/a-1", "#/devices", "#/devices/kitayama-03/trap-11", "#/flow"):
+        page.goto(f"{counted.url}map{path}")
+        expect(page.get_by_role("heading", level=2).first).to_be_visible()
+        has_its_values(page, language)
+        assert violations(page) == [], path

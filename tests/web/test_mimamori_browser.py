@@ -36,6 +36,7 @@ from tests.gateway.api.test_family_page import at_home
 from tests.gateway.mimamori.searching import HANA, IDS, Searching
 from tests.gateway.paged import MINUTE_US, ZONE
 from tests.services import REQUIRE
+from tests.web.axe import LANGUAGES, violations
 from tests.web.conftest import SCREENSHOTS, browser
 from tests.wire import Wire, in_thread
 
@@ -376,3 +377,17 @@ def test_who_is_signed_out_elsewhere_keeps_nothing_on_the_screen(place: Place) -
     place.wire.mend()  # the stream comes back, and is asked who it is
     expect(haruka.page.get_by_role("link", name="ログインする")).to_be_visible()
     expect(haruka.page.get_by_text("ハナさん")).to_have_count(0)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_stands_in_nobodys_way_who_reads_it_otherwise(place: Place, language: str) -> None:
+    one = place.comes("haruka")
+    place.village.tells(place.village.misses())
+    expect(one.card("外出のお知らせ")).to_be_visible()
+    one.page.evaluate(f"localStorage.setItem('language', '{language}')")
+    one.opens(place.url)
+    expect(one.page.locator(".card").nth(1)).to_be_visible()
+    assert violations(one.page) == []
+    one.page.locator(".card").first.get_by_role("button").nth(2).click()  # さがす: asks first
+    if one.page.get_by_role("dialog").is_visible():
+        assert violations(one.page) == [], "the question"

@@ -22,6 +22,7 @@ from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway, gateway
 from tests.gateway.mimamori.searching import Searching
 from tests.gateway.town import SIGNER
 from tests.services import REQUIRE
+from tests.web.axe import has_its_values, violations
 from tests.web.conftest import OPERATOR, PLACES, SCREENSHOTS, browser, settle
 from tests.wire import in_thread
 
@@ -386,3 +387,18 @@ def test_an_officer_opens_a_search_sees_whom_it_reached_and_says_that_they_are_f
     expect(page.get_by_role("heading", level=3, name="ハナさん")).to_contain_text("発見")
     expect(page.get_by_role("button", name="見つかりました")).to_have_count(0)
     assert town.client("operator").get("/api/v1/searches").json()["searches"][0]["state"] == "found"
+
+
+@pytest.mark.parametrize(("size", "language"), [("phone", "ja-easy"), ("desktop", "ja"), ("desktop", "en")], indirect=["size"])
+def test_no_part_of_the_desk_stands_in_the_way_of_who_reads_it_otherwise(
+    come_in: Callable[..., Page], house: House, size: str, language: str
+) -> None:
+    page = come_in("officer", "operator")
+    page.evaluate(f"localStorage.setItem('language', '{language}')")
+    page.reload()
+    for part in ("visits", "searches", "watched", "disaster", "nodes", "jobs", "silences", "deliveries", "contacts", "accounts",
+                 "reports", "audit"):  # fmt: skip
+        page.goto(f"{house.url}/map#/office/{part}")
+        expect(page.locator("main h2").first).to_be_visible()
+        has_its_values(page, language)
+        assert violations(page) == [], part

@@ -242,9 +242,9 @@ def test_codes_are_typed_as_they_are_shown(here: Town) -> None:
     claim = claims.add(here.state, "kitayama-03", 72, here.now_us, "tanaka")
     assert [len(part) for part in claim.shown.split("-")] == [4, 4, 4, 4]
     assert normal_code(claim.shown.lower()) == claim.code
-    assert claims.qr_text("https://gateway.example:8443", claim.code) == (
-        f"satomori:claim?u=https%3A%2F%2Fgateway.example%3A8443&c={claim.code}"
-    )
+    assert claims.qr_text("https://gateway.example:8443", claim.code, "kitayama-03") == (
+        f"satomori:claim?u=https%3A%2F%2Fgateway.example%3A8443&c={claim.code}&n=kitayama-03"
+    ), "an installer's phone knows the box by it"
 
 
 def test_an_id_is_free_again_a_month_after_its_code_was_over(here: Town) -> None:

@@ -82,7 +82,7 @@ def test_a_code_is_printed_with_what_to_scan(tmp_path: Path, capsys: Say) -> Non
     path = written(tmp_path)
     told(capsys, "authority", "init", path)
     said = told(capsys, "node", "add", path, "kitayama-03", "--hours", "2")
-    assert said["qr"] == f"satomori:claim?u=https%3A%2F%2Fgateway.example%3A8443&c={said['code'].replace('-', '')}"
+    assert said["qr"] == f"satomori:claim?u=https%3A%2F%2Fgateway.example%3A8443&c={said['code'].replace('-', '')}&n=kitayama-03"
     assert main(["node", "add", str(path), "kitayama-03"]) == 0
     out = capsys.readouterr().out
     assert "█" in out

@@ -108,9 +108,10 @@ export class Town {
       return false;
     }
     this.readable = { devices: "value" in devices || this.readable.devices, alerts: "value" in open || this.readable.alerts };
+    if (this.known) this.#paint();
+    else this.#show(); // at once: what is known must not be counted as none before it is painted
     this.#alive();
     this.#tick();
-    this.#paint();
     return true;
   }
 
@@ -194,13 +195,17 @@ export class Town {
     this.#painting = true;
     setTimeout(() => requestAnimationFrame(() => {
       this.#painting = false;
-      this.devices = [...this.#devices.values()];
-      const newest = [...this.#alerts.values()].sort((a, b) => b.since_us - a.since_us || a.id.localeCompare(b.id));
-      let over = 0;
-      const kept = newest.filter((one) => isOpen(one) || one.state === "shelved" || (over += 1) <= MOST_OVER);
-      if (kept.length < newest.length) this.#alerts = new Map(kept.map((one) => [one.id, one]));
-      this.alerts = kept;
-    }), this.known ? PAINT_EVERY_MS : 0);
+      this.#show();
+    }), PAINT_EVERY_MS);
+  }
+
+  #show(): void {
+    this.devices = [...this.#devices.values()];
+    const newest = [...this.#alerts.values()].sort((a, b) => b.since_us - a.since_us || a.id.localeCompare(b.id));
+    let over = 0;
+    const kept = newest.filter((one) => isOpen(one) || one.state === "shelved" || (over += 1) <= MOST_OVER);
+    if (kept.length < newest.length) this.#alerts = new Map(kept.map((one) => [one.id, one]));
+    this.alerts = kept;
   }
 }
 
