@@ -207,6 +207,7 @@ def test_a_code_from_the_page_makes_a_box_a_node_and_the_page_ends_it(gateway: G
         assert urllib.parse.parse_qs(made.json()["qr"].split("?")[1]) == {
             "u": ["https://localhost:8443"],
             "c": [normal_code(code)],
+            "n": [NODE],
         }
         assert Box().claimed(here, normal_code(code)).node == NODE
 
