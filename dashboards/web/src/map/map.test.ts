@@ -3,6 +3,7 @@ import { eventsIn } from "../stream";
 import { gathered, MOST_ALONE, type Spot } from "./grid";
 import { byDay, levelOf, type Hour } from "./hours";
 import { cameToday, matterOf, statusOf, topicOf, unknownWhy, worstFirst, type Area, type Device } from "./known";
+import { whoWords } from "./say";
 import { sectionAt } from "./sections";
 
 const NOW = 1_780_434_720_000_000;
@@ -23,6 +24,18 @@ describe("what is known of a device", () => {
     const [ok, silent, ringing] = [device("a"), device("b", { unknown_why: "device_down" }), device("c", { unknown_why: "silent" })];
     const status = (one: Device) => statusOf(one, new Set(["n/c"]), NOW, 600);
     expect(worstFirst([ok, silent, ringing], status).map((one) => one.device)).toEqual(["c", "b", "a"]);
+  });
+});
+
+describe("who has seen to an alert", () => {
+  const say = ((id: string, facts: { n?: number } = {}) =>
+    id === "web_map.and" ? "、" : id === "web_map.by_members" ? `担当の方${facts.n}人` : "担当の方") as Parameters<typeof whoWords>[0];
+
+  it("is staff by name, and how many others, never an id", () => {
+    expect(whoWords(say, "14efc03fa642d372, 048db96ac6e87643")).toBe("担当の方2人");
+    expect(whoWords(say, "contact:14efc03fa642d372")).toBe("担当の方1人");
+    expect(whoWords(say, "田中, 048db96ac6e87643")).toBe("田中、担当の方1人");
+    expect(whoWords(say, "contact:")).toBe("担当の方");
   });
 });
 

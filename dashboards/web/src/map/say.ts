@@ -90,12 +90,20 @@ export function valueWords(say: Say, language: Language, { metric, unit, value }
 /** How long ago by the gateway's clock. */
 export const agoWords = (say: Say, nowUs: number, us: number): string => ageWords(say, (nowUs - us) / 1000);
 
-/** What became of an alert, in one sentence. `who` is given to those only who may know. */
+/** Who did it: staff by their names; of people who are told things, whose ids say nothing to a reader, how many they are. */
+export function whoWords(say: Say, who: string): string {
+  if (who === "contact:") return say("web_map.by_member"); // somebody: the reader may not know who, nor how many
+  const all = who.split(", ").map((one) => one.replace(/^contact:/, ""));
+  const named = all.filter((one) => !/^[0-9a-f]{16}$/.test(one));
+  const n = all.length - named.length;
+  return [...named, ...(n > 0 ? [say("web_map.by_members", { n })] : [])].join(say("web_map.and"));
+}
+
+/** What became of an alert, in one sentence. */
 export function stateWords(say: Say, language: Language, alert: Alert): string {
   const { state, acknowledged_by: by, acknowledged_us: at, shelved_until_us: until } = alert;
   if (state === "acknowledged" && by !== null && at !== null) {
-    const who = by === "contact:" ? say("web_map.by_member") : by.replace(/^contact:/, "");
-    return say("web_map.by", { who, when: timeWords(language, at) });
+    return say("web_map.by", { who: whoWords(say, by), when: timeWords(language, at) });
   }
   if (state === "shelved" && until !== null) return say("web_map.until", { when: timeWords(language, until) });
   return say(STATES[state] ?? "web_map.unknown");

@@ -7,7 +7,7 @@ import { follow } from "../stream";
 import { isOpen, keyOf, statusOf, unknownWhy, type Alert, type Area, type Device, type Status, type UnknownWhy } from "./known";
 
 const PAINT_EVERY_MS = 200;
-const READ_EVERY_MS = 30_000; // nodes come and go without a word on the stream
+const READ_EVERY_MS = 10_000; // nodes come and go without a word on the stream
 const AREAS_EVERY_MS = 5_000; // nor do areas say anything there
 const SOON_MS = 1_000;
 const MOST_OVER = 300; // alerts that are over and still kept here
