@@ -185,6 +185,24 @@ def test_what_changed_meanwhile_is_not_overwritten_but_shown(town: Town, window:
     expect(page.get_by_text(re.compile("終わりました")).first).to_be_visible()
 
 
+def test_nothing_can_be_done_before_the_gateways_clock_is_known(town: Town, window: Window) -> None:
+    """A slow network: the alert itself comes at once, the town's lists do not; "an hour from now" has no now yet."""
+    lists = re.compile(r"/api/v1/(devices|alerts\?.*)$")
+    window.page.route(lists, lambda _: None)
+    asked: list[str] = []
+    window.page.on("request", lambda request: asked.append(request.url))
+    with window.page.expect_response(re.compile(r"/Alerts-.*\.js$")) as part:
+        come_in(window.page, town, OPERATOR, "#/alerts/a-1")
+    part.value.finished()
+    window.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    expect(window.page.get_by_role("button", name="あとで知らせる")).to_have_count(0)
+    assert not any(url.endswith("/alerts/a-1") for url in asked)
+    window.page.unroute(lists)
+    window.page.get_by_label("いつまで").select_option("1時間")
+    window.page.get_by_role("button", name="あとで知らせる").click()
+    expect(window.page.get_by_text(re.compile("午前7時1.分 まで知らせません"))).to_be_visible()
+
+
 def test_it_is_put_off_and_ended_only_with_a_reason(town: Town, window: Window) -> None:
     page = window.page
     come_in(page, town, OPERATOR, "#/alerts/a-1")

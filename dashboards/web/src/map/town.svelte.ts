@@ -110,8 +110,8 @@ export class Town {
     this.readable = { devices: "value" in devices || this.readable.devices, alerts: "value" in open || this.readable.alerts };
     if (this.known) this.#paint();
     else this.#show(); // at once: what is known must not be counted as none before it is painted
+    this.#tick(); // before anybody is told that the town is known: what they reckon from is there
     this.#alive();
-    this.#tick();
     return true;
   }
 
