@@ -27,6 +27,8 @@ LANGUAGES = ("ja", "ja-easy", "en")
 GENERATED = ("src/words/*.json", "src/words/ids.d.ts", "src/api/schema.d.ts")
 """What a build makes among the sources, from the catalogues and openapi.json."""
 STAMP = "built-from"
+LICENCES = "LICENSES.txt"
+"""Of the packages that are in the pages' scripts; written by licences.ts."""
 
 
 class NotBuilt(Exception):
@@ -63,7 +65,7 @@ class Web:
         return digest.hexdigest()
 
     def lacking(self) -> Iterator[str]:
-        """Files that a page names and that are not there, and pages themselves."""
+        """Files that a page names and that are not there, pages themselves, and the licences that go with them."""
         for page in PAGES:
             html = self.dist / f"{page}.html"
             if not html.is_file():
@@ -72,6 +74,8 @@ class Web:
             for name in re.findall(r'(?:src|href)="/web/([^"]+)"', html.read_text(encoding="utf-8")):
                 if not (self.dist / name).is_file():
                     yield name
+        if not (self.dist / LICENCES).is_file():
+            yield LICENCES
 
     def build(self) -> None:
         """Brings dist/ up to date. NotBuilt says what went wrong."""

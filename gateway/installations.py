@@ -4,6 +4,9 @@ An installation is one device at one place, told by its installer's phone, with 
 again. It ends in one of three ways: `done`, once somebody who is meant to come answered the test trip; `waiting` for that;
 `revisit`, as its installer said. `Installations.close`, a chore, goes by level: what waits is compared with the ledger at each
 look, whichever came first, the test alarm (which a node may have kept for days) or the installation (which a phone may have).
+
+What was said is never changed. A later one of the same device supersedes it, and after a later `revisit` no answer ends what
+waits: its installer has said that the device is not done.
 """
 
 import json
@@ -101,7 +104,8 @@ def _check_photos(connection: Connection, photos: Sequence[str]) -> None:
 def listed(
     connection: Connection, which: ColumnElement[bool], *, state: Result | None, limit: int
 ) -> Sequence[Mapping[str, Any]]:
-    """Those of which `which` holds, the newest first, each with `told`: the names of those to whom its test alarm was sent."""
+    """Those of which `which` holds, the newest first. Each with `told`: the names of those to whom its test alarm was sent; and
+    `superseded_by`: the id of the newest later one of its device, or None."""
     query = select(installations).where(which).order_by(installations.c.received_us.desc(), installations.c.id).limit(limit)
     if state is not None:
         query = query.where(installations.c.state == state)
@@ -113,14 +117,26 @@ def one(connection: Connection, id_: str) -> Mapping[str, Any]:
     return _with_told(connection, connection.execute(select(installations).where(installations.c.id == id_)).one())
 
 
+def _told_us(of: Any) -> Any:
+    """When it was, as SQL. No clock of a phone is believed where it is ahead: it would stay the newest for ever."""
+    return func.min(of.c.begun_us, of.c.received_us)
+
+
+_after = installations.alias("after")
+_IS_AFTER = and_(
+    _after.c.node == installations.c.node,
+    _after.c.device == installations.c.device,
+    _told_us(_after) > _told_us(installations),
+)
+
+
 def places(connection: Connection) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Latitude and longitude of each (node, device), as its newest installation with a place says."""
     mine = installations
     rows = connection.execute(
         select(mine.c.node, mine.c.device, mine.c.lat, mine.c.lon)
         .where(mine.c.lat.is_not(None), mine.c.lon.is_not(None))
-        # No clock of a phone is believed where it is ahead: it would stay the newest for ever.
-        .order_by(func.min(mine.c.begun_us, mine.c.received_us), mine.c.received_us)
+        .order_by(_told_us(mine), mine.c.received_us)
     )
     return {(row.node, row.device): (row.lat, row.lon) for row in rows}
 
@@ -211,6 +227,7 @@ _WAITING = (
     select(installations)
     .where(installations.c.state == "waiting", installations.c.tripped_us.is_not(None))
     .where(exists(select(alerts.c.id).where(_IS_ITS).correlate(installations)))
+    .where(~exists(select(_after.c.id).where(_IS_AFTER, _after.c.state == "revisit").correlate(installations)))
     .order_by(func.min(installations.c.tripped_us, installations.c.received_us).desc(), installations.c.id)
 )
 
@@ -248,8 +265,11 @@ def _name(connection: Connection, who: str) -> str:
 
 
 def _with_told(connection: Connection, row: Row[Any]) -> Mapping[str, Any]:
-    """A row as it is said: JSON read, and `told`: the names whose phone its test alarm reached."""
-    found = {**row._mapping, "photos": json.loads(row.photos), "signal": json.loads(row.signal), "told": []}
+    """A row as it is said: JSON read, `superseded_by`, and `told`: the names whose phone its test alarm reached."""
+    after = select(_after.c.id).join(installations, _IS_AFTER).where(installations.c.id == row.id)
+    newest = connection.scalar(after.order_by(_told_us(_after).desc(), _after.c.id).limit(1))
+    read = {"photos": json.loads(row.photos), "signal": json.loads(row.signal)}
+    found = {**row._mapping, **read, "superseded_by": newest, "told": []}
     if row.tripped_us is not None:
         mine = [row.alert] if row.alert else _alerts_of(row)
         pages = select(page_alerts.c.page).where(page_alerts.c.alert.in_(mine))

@@ -199,6 +199,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:  # noqa: PLR
         areas=config.area,
         open_data=config.open_data,
         tiles=tiles,
+        links=config.map.link,
         alerts_kept_us=config.keep.alerts * 1_000_000,
         zone=zone,
         enrolled=enrolled,

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 from pmtiles.reader import MmapSource, Reader
@@ -48,8 +49,32 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _IMAGES = {TileType.PNG: "image/png", TileType.JPEG: "image/jpeg", TileType.WEBP: "image/webp"}
 
 
+class LinkConfig(BaseModel):
+    """One `map.link`: a page of the town's own, its manual or its LINE account."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: Annotated[str, Field(min_length=1, max_length=20, description="What people read: 使い方.")]
+    url: Annotated[str, Field(max_length=500, description="Where it leads: http:// or https://.")]
+
+    @field_validator("label")
+    @classmethod
+    def _says_something(cls, label: str) -> str:
+        if not label.strip():
+            raise ValueError("it is empty")
+        return label.strip()
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_page(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not the address of a page: it begins with https:// or http://, and names a host")
+        return url
+
+
 class MapConfig(BaseModel):
-    """`[map]`: where the map's tiles come from."""
+    """`[map]`: where the map's tiles come from, and what stands at its foot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,6 +83,9 @@ class MapConfig(BaseModel):
     )
     folder: Path | None = Field(None, description="Folder where GSI's tiles are kept; absent: `tiles` beside the state database.")
     cache_mib: Annotated[int, Field(ge=10, le=100_000)] = Field(500, description="How much of them is kept.")
+    link: Annotated[list[LinkConfig], Field(max_length=5)] = Field(
+        [], description="Pages of the town's own, shown at the foot of the map's page; at most 5."
+    )
 
     @field_validator("tiles")
     @classmethod
@@ -235,6 +263,8 @@ class GsiTiles:
                 return _instead(kept, math.ceil(wait_us / 1e6))
             asked = self._asked.get(path)
             if asked is None:
+                if self._is_down and self._asked:  # one asks whether GSI is back; nobody else waits for what comes of it
+                    return _instead(kept, RETRY_S)
                 if len(self._asked) >= MOST_WAITING:
                     return _instead(kept, 5)
                 asked = self._asked[path] = self._threads.submit(self._fetch, path, f"/{style}/{z}/{x}/{y}.png", kept)

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.own_facts import EPOCH as GATEWAY_EPOCH
 from simulators.town import Town
 
 
@@ -29,8 +30,8 @@ class Audit(NamedTuple):
     """Alerts that ever fired."""
 
 
-def audit(town: Town) -> Audit:
-    """Compares record by record. Best when nothing runs any more."""
+def audit(town: Town, began_us: int = 0) -> Audit:
+    """Compares record by record. Best when nothing runs any more. `began_us`: samples of before are none of the edges'."""
     produced = stored = lost = duplicated = waiting = 0
     with closing(_open(town.state_db)) as state, closing(_open(town.series_db)) as series:
         for edge in town.edges:
@@ -40,9 +41,12 @@ def audit(town: Town) -> Audit:
                 held = {seq for (seq,) in outbox.execute("SELECT seq FROM records")}
             refused = {seq for (seq,) in state.execute("SELECT seq FROM quarantine WHERE node = ? AND seq NOT NULL", (name,))}
             produced += len(ledger)
-            there = {seq: (device, kind) for seq, device, kind in
-                     state.execute("SELECT seq, device, type FROM events WHERE node = ?", (name,))}  # fmt: skip
-            (rows,) = state.execute("SELECT count(*) FROM events WHERE node = ?", (name,)).fetchone()
+            theirs = "FROM events WHERE node = ? AND epoch != ?"  # the gateway's own words of a device stand beside them
+            there = {
+                seq: (device, kind)
+                for seq, device, kind in state.execute(f"SELECT seq, device, type {theirs}", (name, GATEWAY_EPOCH))
+            }
+            (rows,) = state.execute(f"SELECT count(*) {theirs}", (name, GATEWAY_EPOCH)).fetchone()
             stored += rows
             said: Counter[int] = Counter()
             values: Counter[tuple[str, str, float]] = Counter()
@@ -61,7 +65,9 @@ def audit(town: Town) -> Audit:
             duplicated += rows - sum(1 for seq in there if seq in said)
             found: Counter[tuple[str, str, float]] = Counter()
             for device, metric, value in series.execute(
-                "SELECT device, metric, value FROM samples JOIN series ON series.id = samples.series WHERE node = ?", (name,)
+                "SELECT device, metric, value FROM samples JOIN series ON series.id = samples.series"
+                " WHERE node = ? AND time_ms >= ?",
+                (name, began_us // 1000),
             ):
                 found[device, metric, value] += 1
             stored += found.total()
@@ -74,6 +80,12 @@ def audit(town: Town) -> Audit:
         (fired,) = state.execute("SELECT count(*) FROM alerts WHERE fired_us NOT NULL").fetchone()
         (quarantined,) = state.execute("SELECT count(*) FROM quarantine").fetchone()
     return Audit(produced, stored, lost, duplicated, waiting, quarantined, sprung, fired)
+
+
+def alerts_by_kind(town: Town) -> dict[str, int]:
+    """How many alerts fired, by the kind of place."""
+    with closing(_open(town.state_db)) as state:
+        return dict(state.execute("SELECT kind, count(*) FROM alerts WHERE fired_us NOT NULL GROUP BY kind ORDER BY kind"))
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument(
         "--quiet-people", action="store_true", help="Nobody answers by themselves: only who sits at the desk does."
     )
+    command.add_argument("--no-browser", action="store_true", help="Don't open the map in a browser.")
     command = commands.add_parser("scenario", help="Tell a scenario's folder on virtual time and compare with what it expects.")
     command.add_argument("folder", type=Path, help="Folder with scenario.toml and expected.jsonl")
     command.add_argument("--json", action="store_true", help="Only the transcript, one JSON object a line.")
@@ -62,7 +63,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     keep = arguments.keep.resolve() if arguments.keep else None
     return demo.run(
         arguments.for_s, as_json=arguments.json, broker_name=arguments.broker, seed=arguments.seed, folder=keep,
-        quiet_people=arguments.quiet_people,
+        quiet_people=arguments.quiet_people, opens_browser=not (arguments.no_browser or arguments.json),
     )  # fmt: skip
 
 

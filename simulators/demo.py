@@ -5,12 +5,14 @@ real: see simulators.town. Told on stderr when stdout carries JSON.
 """
 
 import json
+import os
 import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,50 +23,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from simulators.audit import audit
+from simulators import kirisawa
+from simulators.audit import alerts_by_kind, audit
 from simulators.broker import mosquitto, nats
+from simulators.guide import Guide
+from simulators.hands import Hands, Press
 from simulators.phone import Phone, Received
-from simulators.phones import Got, Phones, Someone
+from simulators.phones import Got, Phones
 from simulators.ports import free_port
 from simulators.town import Town
 from simulators.world import DAY_US, HOUR_US, MINUTE_US, OPENED_US, SECOND_US, Happening, World
 
 LAPSE = 60  # one second here is a minute there
 BEAT_S = 0.25
-SCENE_S = 30.0
+SCENE_S = 60.0
+AT_HOME_US = OPENED_US + HOUR_US // 2
+"""Half past midnight: everybody's tag is at home."""
 
 
-FARMERS, HUNTERS, OFFICE, FAMILY = "farmers-kitayama", "hunters", "office", "family-hana"
-EVERYBODY = (
-    Someone("田中", (FARMERS,)),
-    Someone("佐藤", (FARMERS,), ("mail",)),
-    Someone("鈴木", (HUNTERS,)),
-    Someone("山田", (HUNTERS,), ("voice",)),
-    Someone("マリア", (FAMILY,), language="ja-easy"),
-    Someone("役場の係", (OFFICE,)),
-)
-PEOPLE: dict[str, Any] = {
-    "people": {"town": "霧沢町", "office": OFFICE, "office_phone": "050-0000-0001"},
-    "group": {
-        FARMERS: {"label": "北山のわな番"},
-        HUNTERS: {"label": "猟友会"},
-        OFFICE: {"label": "農林課"},
-        FAMILY: {"label": "ハナさんの家族", "language": "ja-easy"},
-    },
-    # A second here is a minute there: what is ten minutes in the field is ten seconds.
-    "route": [
-        {"name": "traps", "match": {"kind": "trap"}, "needed": 2, "result_within": "30s", "tell_end": True,
-         "steps": [{"to": ["phone", FARMERS]}, {"to": [HUNTERS], "after": "5s"}, {"to": [OFFICE], "after": "12s"}]},
-        {"name": "homes", "match": {"kind": "home"}, "needed": 1, "result_within": "30s",
-         "steps": [{"to": ["phone", FAMILY]}, {"to": [OFFICE], "after": "10s"}]},
-        {"name": "gateway", "match": {"kind": "gateway"}, "to": [OFFICE]},
-        {"name": "rest", "to": ["phone"]},
-    ],
-}  # fmt: skip
-PATIENCE_S = {"田中": 3.0, "佐藤": 4.0, "鈴木": 3.0, "山田": 3.0, "マリア": 4.0, "役場の係": 6.0}
+PATIENCE_S = {"田中": 3.0, "佐藤": 4.0, "鈴木": 3.0, "山田": 3.0, "マリア": 4.0, "中村": 5.0, "役場の係": 6.0}
 """So long each thinks before answering by themselves; who sits at the desk is mostly faster."""
 CANNOT = frozenset({"佐藤"})
-_YES = ("確認しました", "かくにんしました", "一緒にいます", "いっしょに います", "行きます", "届きました")
+_YES = ("確認しました", "かくにんしました", "一緒にいます", "いっしょに います", "行きます", "届きました", "見つかりました")
 
 
 class Scene(NamedTuple):
@@ -72,6 +52,8 @@ class Scene(NamedTuple):
 
     title: str
     start_us: int
+    someone_leaves: bool = False
+    """Else everybody who is watched over sits at home: one story at a time."""
 
 
 def scenes(world: World) -> Iterator[Scene]:
@@ -87,7 +69,7 @@ def scenes(world: World) -> Iterator[Scene]:
             for h in _days(world, sprung)
             if h.kind == "tag_left" and h.what in wanderers and h.node in homes and (h.t_us + 9 * HOUR_US) % DAY_US < 4 * HOUR_US
         )
-        yield Scene("午前二時半 — somebody leaves home", left - MINUTE_US)
+        yield Scene("午前二時半 — somebody leaves home", left - MINUTE_US, someone_leaves=True)
         begin, end = world.festival(left)
         if begin < left:
             begin, end = world.festival(end + DAY_US)
@@ -118,6 +100,11 @@ class Habits:
                 if 0 <= now_s - since_s >= PATIENCE_S[one.name]:
                     self._since[one.name, asked] = float("inf")
                     self._answer(one.name, channel)
+
+    def make_the_round(self, town: Town) -> None:
+        """Whoever went stands before the traps that sprang, and says so."""
+        for where in kirisawa.make_the_round(town):
+            self._say(f"[green]   {kirisawa.FARMER}: {escape(where)} 見回りをしました（捕獲）[/green]")
 
     def _asks(self, name: str, channel: str) -> str | None:
         """What names the newest question that nobody has answered; None where there is none."""
@@ -185,9 +172,19 @@ class Narrator:
 
 
 def run(
-    for_s: float | None, *, as_json: bool, broker_name: str, seed: int, folder: Path | None, quiet_people: bool = False
+    for_s: float | None,
+    *,
+    as_json: bool,
+    broker_name: str,
+    seed: int,
+    folder: Path | None,
+    quiet_people: bool = False,
+    opens_browser: bool = False,
 ) -> int:
-    """Runs the demo for so many seconds, or until interrupted. The exit code: 0 when nothing was lost or doubled."""
+    """Runs the demo for so many seconds, or until interrupted. The exit code: 0 when nothing was lost or doubled.
+
+    `opens_browser`: shows the map in one, where somebody sits at a terminal with a screen.
+    """
     console = Console(stderr=as_json)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -199,35 +196,49 @@ def run(
         api_port = free_port()
         url = f"http://127.0.0.1:{api_port}"
         phones = Phones(
-            EVERYBODY, now_us=lambda: time.time_ns() // 1000, public_url=url, webhook=f"{url}/hooks/line", gateway_url=url,
-            desk_port=0,
+            kirisawa.EVERYBODY, now_us=lambda: time.time_ns() // 1000, public_url=url, webhook=f"{url}/hooks/line",
+            gateway_url=url, desk_port=0,
         )  # fmt: skip
         with Phone(free_port()) as phone, phones:
             tell = Narrator(console)
             tell.say("[bold]霧沢町 — satomori on a desk[/bold]: broker, gateway and edges are starting")
             town = Town(
-                home / "town", broker, phone, world, api_port=api_port, phones=phones, people=PEOPLE | _canary(time.time())
+                home / "town",
+                broker,
+                phone,
+                world,
+                rules=kirisawa.RULES,
+                api_port=api_port,
+                phones=phones,
+                sections=kirisawa.SECTIONS | _canary(time.time()) | _links(phones),
             )
+            began_us = time.time_ns() // 1000
+            kirisawa.remember(town, began_us)
             with town:
-                tell.say(f"the town's page:  {town.url}/map#token={town.token}", whole=True)
-                tell.say(f"the phones:       {phones.url}", whole=True)
-                tell.say(f"the webhook:      {phone.url}", whole=True)
                 phones.join_all(town.post)
-                names = "、".join(one.name for one in EVERYBODY)
+                town.accounts = kirisawa.enter(town)
+                town.hands = Hands(world, [edge.node for edge in town.edges], time.monotonic)
+                phones.guide = _guide(town, town.hands, phones).page
+                the_map = f"{town.url}/map#token={town.token}"
+                tell.say(f"the guide:   {phones.desk_url}", whole=True)
+                tell.say(f"the map:     {the_map}", whole=True)
+                tell.say(f"the phones:  {phones.url}", whole=True)
+                if opens_browser and sys.stdout.isatty() and _has_display():
+                    webbrowser.open(the_map)
+                names = "、".join(one.name for one in kirisawa.EVERYBODY)
                 tell.say(f"{names} have joined, each has answered a test; buttons on the phones' page really answer")
                 list(phones.news())
                 habits = None if quiet_people else Habits(phones, tell.say)
                 devices = sum(len(edge.node.devices) for edge in town.edges)
                 tell.say(f"{len(town.edges)} nodes, {devices} devices, broker {broker.name}; a second here is a minute there")
-                _play(town, phones, tell, habits, for_s, stop)
+                ended_us = _play(town, phones, tell, habits, for_s, stop)
                 tell.say("the day is over: waiting until every record is acknowledged")
-                town.settle()
-                for edge in town.edges:
-                    edge.program.end()
-                alerts = town.get("/api/v1/alerts?limit=1000")["alerts"]
+                town.hands.let_go()
+                town.settle(meanwhile=lambda: town.play(ended_us, ended_us, tags_us=AT_HOME_US))
+                town.end_edges()
                 tell.people(phones.news())
                 answers = town.answers()
-            result = _result(town, phone, alerts, devices) | {
+            result = _result(town, phone, devices, began_us) | {
                 "answers": answers,
                 "notifications_by_channel": {"webhook": len(phone.times()), **phones.count()},
             }
@@ -239,47 +250,70 @@ def run(
     return 0 if good else 1
 
 
+def _links(phones: Phones) -> dict[str, Any]:
+    """What stands at the foot of the town's map."""
+    return {"map": {"link": [{"label": "三分の案内", "url": phones.desk_url}, {"label": "机の上の電話", "url": phones.url}]}}
+
+
+def _guide(town: Town, hands: Hands, phones: Phones) -> Guide:
+    """The guide. Who sets a trap again has been there, and says so."""
+
+    def press(what: Press) -> None:
+        hands.press(what)
+        if what == "set":
+            kirisawa.make_the_round(town)
+
+    pages = {one.name: phones.page(one.name, one.channels[0]) for one in phones.everybody}
+    return Guide(town, press, pages, phones.url, lambda: time.time_ns() // 1000)
+
+
+def _has_display() -> bool:
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def _canary(now_s: float) -> dict[str, Any]:
     """The day's test alarm at a full minute after everybody has joined: within 20 to 80 seconds."""
     at = datetime.fromtimestamp(now_s + 80, UTC) + timedelta(hours=9)
-    return {"canary": {"at": f"{at:%H:%M}", "to": OFFICE, "within": "60s"}}
+    return {"canary": {"at": f"{at:%H:%M}", "to": kirisawa.OFFICE, "within": "60s"}}
 
 
-def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for_s: float | None, stop: threading.Event) -> None:
-    """Plays scene after scene until the time is over."""
+def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for_s: float | None, stop: threading.Event) -> int:
+    """Plays scene after scene until the time is over; the town's time then."""
     ends = None if for_s is None else time.monotonic() + for_s
     scene_s = SCENE_S if for_s is None else min(SCENE_S, for_s / 3)
     before_us = OPENED_US
     for scene in scenes(town.world):
         if stop.is_set() or (ends is not None and time.monotonic() >= ends):
-            return
+            break
         tell.say(f"[bold]{scene.title}[/bold]  ({_local(scene.start_us)})")
         began = time.monotonic()
         town.skip(before_us, scene.start_us)
         before_us = scene.start_us
+        if habits is not None:
+            habits.make_the_round(town)
         while not stop.is_set() and time.monotonic() - began < scene_s and (ends is None or time.monotonic() < ends):
             now_us = scene.start_us + int((time.monotonic() - began) * LAPSE * SECOND_US)
-            town.play(before_us, now_us)
+            town.play(before_us, now_us, tags_us=None if scene.someone_leaves else AT_HOME_US)
             before_us = now_us
             tell.people(phones.news())
             if habits is not None:
                 habits.look(time.monotonic())
             stop.wait(BEAT_S)
+    return before_us
 
 
 def _local(t_us: int) -> str:
     return f"{datetime.fromtimestamp(t_us / 1e6, UTC) + timedelta(hours=9):%Y-%m-%d %H:%M}"
 
 
-def _result(town: Town, phone: Phone, alerts: list[dict[str, Any]], devices: int) -> dict[str, Any]:
+def _result(town: Town, phone: Phone, devices: int, began_us: int) -> dict[str, Any]:
     """The demo's JSON."""
-    found = audit(town)
-    fired = Counter(alert["kind"] for alert in alerts if alert["fired_us"] is not None)
+    found = audit(town, began_us)
     shown = phone.seen()
     waits = sorted(
         (one.at_us - datetime.fromisoformat(one.message["event_time"]).timestamp() * 1e6) / 1000
         for one in shown
-        if one.message.get("message") == "alert" and one.message["rule"] in ("trap-sprung", "camera-picture")
+        if one.message.get("message") == "alert" and one.message["rule"] == "trap-sprung"
         if not one.message["late"]
     )
     return {
@@ -290,7 +324,7 @@ def _result(town: Town, phone: Phone, alerts: list[dict[str, Any]], devices: int
         "records_lost": found.lost,
         "duplicates_stored": found.duplicated,
         "quarantined": found.quarantined,
-        "alerts": dict(sorted(fired.items())),
+        "alerts": alerts_by_kind(town),
         "notifications_delivered": len(phone.times()),
         "latency_ms": {
             "event_to_phone_p50": round(statistics.median(waits), 1) if waits else None,

@@ -33,6 +33,13 @@ li{padding:6px 0}
 """
 
 
+# No `refresh`: where the address has a fragment, browsers take that for a way within the page, and show the old one for ever.
+_AGAIN = """
+history.scrollRestoration = "manual";
+if (location.hash) scrollTo(0, document.body.scrollHeight);
+setTimeout(() => location.reload(), 3000);
+"""
+
 NEWEST = "now"
 """Where the page of a conversation ends: an address with this fragment opens there."""
 
@@ -79,7 +86,8 @@ def _bubble(number: int, one: "Shown", path: str) -> str:
 
 def _page(title: str, inside: str) -> str:
     return (
-        '<!doctype html><html lang="ja"><head><meta charset="utf-8"><meta http-equiv="refresh" content="3">'
+        '<!doctype html><html lang="ja"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>{inside}</main></body></html>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>{inside}</main>"
+        f"<script>{_AGAIN}</script></body></html>"
     )

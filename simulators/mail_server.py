@@ -17,6 +17,7 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.parser import BytesParser
 from typing import Any, cast
+from urllib.parse import quote
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
@@ -82,6 +83,7 @@ class MailServer:
         self._delay: tuple[str, float] | None = None
         self._drops = False
         self._unknown: set[str] = set()
+        self._full: set[str] = set()
         self._sessions: list[SMTP] = []
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -138,6 +140,11 @@ class MailServer:
         with self._changed:
             self._unknown.add(to)
 
+    def fill(self, to: str, *, full: bool = True) -> None:
+        """Their mailbox holds no more: 552 5.2.2, for good. Not `full`: somebody has made room."""
+        with self._changed:
+            (self._full.add if full else self._full.discard)(to)
+
     def _behave(
         self, *, answers: dict[str, str] | None = None, delay: tuple[str, float] | None = None, drops: bool = False
     ) -> None:
@@ -189,7 +196,9 @@ class MailServer:
         return "\n".join(lines).encode()
 
     def page(self, to: str) -> str:
-        """The mail program's window as a page: buttons lead where they lead."""
+        """The mail program's window as a page: buttons lead where they lead. Above them what fills the mailbox, or empties it."""
+        to_do, words = ("room", "受信箱を空ける（模擬）") if to in self._full else ("full", "受信箱をいっぱいにする（模擬）")
+        says = "<p><strong>受信箱がいっぱいです。新しいメールは届きません。</strong></p>" if to in self._full else ""
         shown = "".join(
             f"<article><b>{html.escape(one.subject)}</b><iframe sandbox='allow-top-navigation-by-user-activation allow-popups' "
             f'srcdoc="{html.escape(one.text("html"))}"></iframe></article>'
@@ -199,8 +208,11 @@ class MailServer:
             '<!doctype html><html lang="ja"><head><meta charset="utf-8"><meta http-equiv="refresh" content="10">'
             '<meta name="viewport" content="width=device-width,initial-scale=1"><title>メール（模擬）</title>'
             "<style>body{margin:0 auto;max-width:390px;font:17px/1.6 sans-serif;padding:12px;box-sizing:border-box}"
-            "iframe{border:0;width:100%;height:300px}article{border-bottom:1px solid #ccc;padding:8px 0}</style></head>"
-            f"<body><h1 style='font-size:17px'>メール（模擬）</h1>{shown or '<p>まだ何も届いていません。</p>'}</body></html>"
+            "iframe{border:0;width:100%;height:300px}article{border-bottom:1px solid #ccc;padding:8px 0}"
+            "button{font:inherit;min-height:44px;padding:0 16px}</style></head>"
+            f"<body><h1 style='font-size:17px'>メール（模擬）</h1>{says}"
+            f'<form method="post" action="/mail/{quote(to)}/{to_do}"><button>{words}</button></form>'
+            f"{shown or '<p>まだ何も届いていません。</p>'}</body></html>"
         )
 
     # --- the server ---------------------------------------------------------------------------------
@@ -275,6 +287,8 @@ class _Handler:
             return refused
         if address in self._of._unknown:
             return f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
+        if address in self._of._full:
+            return f"552 5.2.2 <{address}>: Mailbox full"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 

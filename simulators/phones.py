@@ -5,6 +5,7 @@ People are told apart by their names; their addresses are invented here. What ca
 
 import html
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import httpx
 from sqlalchemy import Connection, update
@@ -29,6 +30,8 @@ ACCOUNT, CALLER = "AC" + "0" * 32, "+815000000000"
 TOKEN = "auth-token-of-the-simulator"  # noqa: S105 - of an account that does not exist
 CHANNELS = ("line", "mail", "sms", "voice")
 _LINK = re.compile(r"https?://\S+")
+_PLAIN = "text/plain; charset=utf-8"
+_MAILBOX = re.compile(r"/mail/([^/]+)/(full|room)")
 
 
 class Someone(NamedTuple):
@@ -55,6 +58,16 @@ class Got(NamedTuple):
     body: str
 
 
+class DeskPage(NamedTuple):
+    """What the desk answers."""
+
+    status: int
+    text: str
+    content_type: str = "text/html; charset=utf-8"
+    location: str | None = None
+    """Where to go instead, with 303."""
+
+
 class Phones:
     """A context manager: everything listens while it is open. All methods may be called from any thread."""
 
@@ -75,6 +88,8 @@ class Phones:
         `desk_port`: where a page shows all of them side by side; None: nowhere.
         """
         self._desk_port = desk_port
+        self.guide: Callable[[str, str], DeskPage | None] | None = None
+        """What the desk answers besides its phones, by method and path; None: nothing."""
         self.everybody = tuple(everybody)
         self._number = {one.name: number for number, one in enumerate(self.everybody, 1)}
         self.line = LinePlatform(webhook, limit=limit, now_us=now_us)
@@ -197,9 +212,14 @@ class Phones:
     # On the desk
 
     @property
+    def desk_url(self) -> str:
+        """The desk: what its guide shows."""
+        return f"http://127.0.0.1:{self._desk.server_port}/"
+
+    @property
     def url(self) -> str:
         """The page with all of them side by side."""
-        return f"http://127.0.0.1:{self._desk.server_port}/phones"
+        return f"{self.desk_url}phones"
 
     def page(self, name: str, channel: str) -> str:
         """The address of the page that shows one of them."""
@@ -278,25 +298,61 @@ class _Desk(ThreadingHTTPServer):
         self.phones = phones
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away while it is answered is no fault."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Desk
 
     def do_GET(self) -> None:
-        """/phones: all of them; /mail/<address>: one mailbox."""
-        if self.path == "/phones":
-            self._say(200, _side_by_side(self.server.phones))
+        """/phones: all of them; /mail/<address>: one mailbox; all else is the guide's."""
+        if not self._is_asked_here():
+            self._say(DeskPage(403, "this desk is at 127.0.0.1 only", _PLAIN))
+        elif self.path == "/phones":
+            self._say(DeskPage(200, _side_by_side(self.server.phones)))
         elif self.path.startswith("/mail/"):
-            self._say(200, self.server.phones.mail.page(unquote(self.path.removeprefix("/mail/"))))
+            self._say(DeskPage(200, self.server.phones.mail.page(unquote(self.path.removeprefix("/mail/")))))
         else:
-            self._say(404, "the pages are /phones and /mail/...")
+            self._guided("GET")
 
-    def _say(self, status: int, text: str) -> None:
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
+    def do_POST(self) -> None:
+        """What is pressed on a page of this desk, and on no other that stands open in the same browser."""
+        origin = self.headers.get("Origin")
+        own = (
+            self.headers.get("Sec-Fetch-Site") == "same-origin"
+            if origin in (None, "null")  # "null" is what a form says on a page whose address is told nobody, as ours are
+            else origin == f"http://{self.headers.get('Host')}"
+        )
+        if not self._is_asked_here() or not own:
+            self._say(DeskPage(403, "press it on the desk's own page", _PLAIN))
+        elif box := _MAILBOX.fullmatch(unquote(self.path)):
+            self.server.phones.mail.fill(box[1], full=box[2] == "full")
+            self._say(DeskPage(303, "", location=f"/mail/{quote(box[1])}"))
+        else:
+            self._guided("POST")
+
+    def _is_asked_here(self) -> bool:
+        """Not under a name that somebody else's page gave to this machine."""
+        return self.headers.get("Host") in {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    def _guided(self, method: str) -> None:
+        guide = self.server.phones.guide
+        found = guide(method, self.path) if guide is not None else None
+        self._say(found or DeskPage(404, "the pages are /phones and /mail/..., and the guide's where there is one", _PLAIN))
+
+    def _say(self, page: DeskPage) -> None:
+        body = page.text.encode()
+        self.send_response(page.status)
+        self.send_header("Content-Type", page.content_type)
+        if page.status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        if page.location is not None:
+            self.send_header("Location", page.location)
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Referrer-Policy", "no-referrer")
         self.end_headers()
         self.wfile.write(body)
 

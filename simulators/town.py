@@ -17,7 +17,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from gateway.state import open_state
 from gateway.state.tables import tags, watched
 from gateway.state.upsert import upsert
 from simulators.broker import Broker
+from simulators.hands import Hands
 from simulators.hardware import PinsFile, SerialPort, advertisement_line, counter_frame, picture, save_picture
 from simulators.phone import Phone
 from simulators.phones import Phones
@@ -150,11 +151,12 @@ class Town:
         store: dict[str, Any] | None = None,
         api_port: int = 0,
         phones: Phones | None = None,
-        people: dict[str, Any] | None = None,
+        sections: dict[str, Any] | None = None,
     ) -> None:
         """Writes every configuration; starts nothing. `phone` is open already; `nodes` takes only the first so many.
 
-        `phones` are open already too, and `people` is what gateway.toml says of them: `group`, `route`, `people`.
+        `phones` are open already too, and `sections` is what gateway.toml says of the people behind them, and besides. Then
+        nobody is watched over until the desk enters them; without, the residents' tags are known from the start.
         """
         self.folder, self.broker, self.phone, self.world = folder, broker, phone, world
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +165,7 @@ class Town:
         self.node_url = f"https://127.0.0.1:{free_port()}"
         self._claimed = False
         self.url = f"http://127.0.0.1:{self.api_port}"
-        self._phones, self._people = phones, people
+        self._phones, self._sections = phones, sections
         self._write_gateway(RULES if rules is None else rules, world.nodes()[:nodes], store)
         self.gateway = Program(
             [str(beside_python("satomori-gateway")), "run", str(folder / "gateway.toml")], folder / "gateway.log"
@@ -171,34 +173,42 @@ class Town:
         self.edges = [self._make_edge(node) for node in world.nodes()[:nodes]]
         self._skipped: dict[tuple[str, str], tuple[int, int]] = {}
         self._sprung: dict[tuple[str, str], bool] = {}
+        self.accounts: dict[str, str] = {}
+        """Accounts by name, once the desk has made them."""
+        self.hands: Hands | None = None
+        """Of who sits at the desk, if anybody does."""
         self.switched = 0
         """How often a trap's switch was moved: what its events are compared with."""
 
     def __enter__(self) -> "Town":
         if self.broker.authority is not None and not self._claimed:
             run_once(self.folder / "gateway.toml", "authority", "init")
-        self._enrol()
-        self.broker.start()
-        self.start_gateway()
-        if self.broker.authority is not None and not self._claimed:
+        if self._sections is None:
+            self._enrol()
+        try:
+            self.broker.start()
+            self.start_gateway()
+            if self.broker.authority is not None and not self._claimed:
+                for edge in self.edges:
+                    self._claim(edge)
+                self._claimed = True
             for edge in self.edges:
-                self._claim(edge)
-            self._claimed = True
-        for edge in self.edges:
-            edge.program.start()
+                edge.program.start()
+        except BaseException:
+            self.__exit__()  # nobody else would end what did start
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for edge in self.edges:
-            edge.program.end()
+        self.end_edges()
         self.gateway.end()
         self.broker.stop()
         for edge in self.edges:
             for port in edge.ports.values():
                 port.unplug()
 
-    def start_gateway(self, timeout_s: float = 30) -> None:
-        """Starts the gateway and waits until its health answers."""
+    def start_gateway(self, timeout_s: float = 60) -> None:
+        """Starts the gateway and waits until its health answers. One that ends is noticed at once."""
         self.gateway.start()
         deadline = time.monotonic() + timeout_s
         while self.health() is None:
@@ -257,11 +267,21 @@ class Town:
             raise
 
     def post(self, path: str, body: Any) -> Any:
-        """One POST below /api/v1 with the operator's token; its JSON."""
+        """One POST below /api/v1 with the operator's token; its JSON. RuntimeError with the gateway's reason where it refuses."""
+        return self._said("POST", path, json.dumps(body).encode())
+
+    def put(self, path: str) -> Any:
+        """One PUT of nothing, likewise."""
+        return self._said("PUT", path, None)
+
+    def _said(self, method: str, path: str, body: bytes | None) -> Any:
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/api/v1{path}", json.dumps(body).encode(), headers)  # noqa: S310 - our own
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-            return json.load(response)
+        request = urllib.request.Request(f"{self.url}/api/v1{path}", body, headers, method=method)  # noqa: S310 - our own
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
 
     def answers(self) -> int:
         """How many answers of people the gateway has kept."""
@@ -277,14 +297,26 @@ class Town:
         """The gateway's series database, where the store is the embedded one."""
         return self.folder / "gateway" / "series.db"
 
-    def settle(self, timeout_s: float = 30) -> None:
-        """Waits until everything the edges have committed by now is acknowledged; they go on to make new records."""
+    def settle(self, timeout_s: float = 30, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Waits until everything the edges have committed by now is acknowledged; they go on to make new records.
+
+        `meanwhile` is called some times a second: a town in which time stands still is one that everybody has left.
+        """
         produced = {edge.node.name: _count(edge.outbox_path, "sim_ledger") for edge in self.edges}
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if all(_oldest(edge.outbox_path) > produced[edge.node.name] for edge in self.edges):
                 return
+            meanwhile()
             time.sleep(0.1)
+
+    def end_edges(self) -> None:
+        """Ends all edges at once: one that goes on while nothing is played any more would say that everybody has left."""
+        for edge in self.edges:
+            if edge.program.process is not None:
+                edge.program.process.terminate()
+        for edge in self.edges:
+            edge.program.end()
 
     def waiting(self) -> int:
         """Records that are committed at the edges and not yet acknowledged, counted in the outboxes' files."""
@@ -294,36 +326,47 @@ class Town:
         """Records that the edges' outboxes ever committed."""
         return sum(_count(edge.outbox_path, "sim_ledger") for edge in self.edges)
 
-    def play(self, before_us: int, now_us: int) -> None:
-        """Moves every seam from the world's time `before_us` to `now_us`."""
+    def play(self, before_us: int, now_us: int, *, tags_us: int | None = None) -> None:
+        """Moves every seam from the world's time `before_us` to `now_us`. `tags_us`: tags are where they were then instead."""
         for edge in self.edges:
+            if self.hands is not None:
+                self.hands.power(edge.node.name, edge.program)
             for device in edge.node.devices:
-                self.play_device(edge, device, before_us, now_us)
+                at_us = now_us if tags_us is None or device.kind != "ble_tags" else tags_us
+                self.play_device(edge, device, before_us, at_us)
 
     def skip(self, before_us: int, now_us: int) -> None:
-        """Jumps the town's time: nothing of what happened between is played, and the counters have not counted it."""
+        """Jumps the town's time. Nothing of what happened between is played; counters have counted only who went meanwhile."""
         for edge in self.edges:
             for device in edge.node.devices:
                 if device.kind == "people_counter":
                     key = (edge.node.name, device.name)
                     old, new = (self.world.counter_totals(*key, t_us) for t_us in (before_us, now_us))
-                    gone = self._skipped.get(key, (0, 0))
-                    self._skipped[key] = (gone[0] + new[0] - old[0], gone[1] + new[1] - old[1])
+                    came, went = self._skipped.get(key, (0, 0))
+                    said_in, said_out = old[0] - came, old[1] - went
+                    said_out += max(0, (said_in - said_out) - (new[0] - new[1]))  # those who the world says are there no more
+                    self._skipped[key] = (new[0] - said_in, new[1] - said_out)
 
     def play_device(self, edge: Edge, device: SimDevice, before_us: int, now_us: int) -> None:
         """The same for one device."""
-        world, node, name = self.world, edge.node.name, device.name
+        world, hands, node, name = self.world, self.hands, edge.node.name, device.name
         if device.kind == "reed_trap":
-            self.set_trap(edge, name, sprung=world.trap_is_sprung(node, name, now_us))
+            sprung = world.trap_is_sprung(node, name, now_us)
+            self.set_trap(edge, name, sprung=hands.trap(node, name, sprung=sprung) if hands else sprung)
         elif device.kind == "people_counter":
-            skipped = self._skipped.get((node, name), (0, 0))
-            total_in, total_out = (a - b for a, b in zip(world.counter_totals(node, name, now_us), skipped, strict=True))
+            skipped, more = self._skipped.get((node, name), (0, 0)), hands.counted(node, name) if hands else (0, 0)
+            total_in, total_out = (
+                a - b + c for a, b, c in zip(world.counter_totals(node, name, now_us), skipped, more, strict=True)
+            )
             edge.ports[name].write(counter_frame(total_in, total_out, 3700))
         elif device.kind == "ble_tags":
-            lines = [advertisement_line(tag, rssi) for tag, rssi in world.tags_near(node, name, now_us)]
+            near = world.tags_near(node, name, now_us)
+            lines = [advertisement_line(tag, rssi) for tag, rssi in (hands.tags(node, near) if hands else near)]
             edge.ports[name].write(b"".join(lines))
         else:
-            for at_us, what in world.pictures_between(node, name, before_us, now_us):
+            shots = world.pictures_between(node, name, before_us, now_us)
+            shots += [(now_us, what) for what in (hands.pictures(node, name) if hands else ())]
+            for at_us, what in shots:
                 save_picture(edge.cards[name], at_us, picture(at_us, what, world.seed))
 
     def set_trap(self, edge: Edge, device: str, *, sprung: bool) -> None:
@@ -346,7 +389,7 @@ class Town:
             {"node": node.name, "device": device.name, "place": device.place,
              "kind": "home" if device.kind == "ble_tags" and node.name in homes else KINDS[device.kind],
              "label": device.label.removeprefix(device.place).strip(),
-             **({"at": _position(device.place)} if self._people else {})}
+             **({"at": _position(device.place, device.label)} if self._sections else {})}
             for node in nodes for device in node.devices
         ] + [
             {"node": node.name, "device": "node", "kind": "node", "place": node.devices[0].place, "label": "親機"}
@@ -370,11 +413,11 @@ class Town:
         )
 
     def _people_sections(self) -> dict[str, Any]:
-        if self._phones is None or self._people is None:
+        if self._phones is None or self._sections is None:
             return {}
         folder = self.folder / "gateway"
-        said = {"public_url": self.url, "folder": str(folder / "people"), **self._people["people"]}
-        return {**self._people, "people": said, "channel": self._phones.channel_settings(folder / "channels")}
+        said = {"public_url": self.url, "folder": str(folder / "people"), **self._sections["people"]}
+        return {**self._sections, "people": said, "channel": self._phones.channel_settings(folder / "channels")}
 
     def _gateway_shows(self) -> dict[str, str]:
         """What the gateway shows to the broker."""
@@ -450,10 +493,11 @@ def add_ledger(outbox: Path) -> None:
         db.executescript(_LEDGER)
 
 
-def _position(place: str) -> list[float]:
-    """Somewhere in the town, the same for the same place."""
-    number = crc32(place.encode())
-    return [round(36.08 + number % 4096 / 1e5, 5), round(140.06 + number // 4096 % 4096 / 1e5, 5)]
+def _position(place: str, device: str) -> list[float]:
+    """Somewhere in the town, the same for the same place; what stands there stands some 100 m apart."""
+    number, near = crc32(place.encode()), crc32(device.encode())
+    north, east = number % 4096 + near % 128, number // 4096 % 4096 + near // 128 % 128
+    return [round(36.08 + north / 1e5, 5), round(140.06 + east / 1e5, 5)]
 
 
 def run_once(config: Path, *command: str) -> None:

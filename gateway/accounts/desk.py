@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from sqlalchemy import Connection, delete, select
 
@@ -71,7 +72,7 @@ class Accounts:
         self.state, self.group_roles, self.now_us, self.mails = state, group_roles, now_us, mails
         self.site, self.limits = Site.of(public_url, text("ja", "screen.name")), Limits(now_us)
         self._url, self._book, self._office, self._ring = public_url.rstrip("/"), book, office, ring
-        self._asked: deque[str] = deque(maxlen=MOST_ASKED)
+        self._asked: deque[tuple[str, str | None]] = deque(maxlen=MOST_ASKED)
         self._failed: Counter[str] = Counter()
         self._lock = Lock()
         self._tidied_us = 0
@@ -137,11 +138,14 @@ class Accounts:
             key = mail.strip().casefold()
         return self.limits.wait_s("asked", key) or self.limits.wait_s("asked_day", key)
 
-    def ask(self, mail: str) -> None:
-        """Somebody wants a link to this mail address. Says nothing, and looks nothing up: `step` does."""
+    def ask(self, mail: str, wanted: str | None = None) -> None:
+        """Somebody wants a link to this mail address. Says nothing, and looks nothing up: `step` does.
+
+        `wanted`: the path of ours to open by it.
+        """
         with self._lock:
             if len(self._asked) < MOST_ASKED:
-                self._asked.append(mail)
+                self._asked.append((mail, wanted))
 
     def line_link(self, connection: Connection, contact: str, now_us: int) -> str | None:
         """A link for who wrote to the town's LINE account, in the caller's transaction. None: they have no account."""
@@ -207,17 +211,17 @@ class Accounts:
     def step(self, now_us: int) -> None:
         """A chore, each second: sends the links that were asked for; each minute forgets what is over."""
         with self._lock:
-            asked, self._asked = list(dict.fromkeys(self._asked)), deque(maxlen=MOST_ASKED)
-        for mail in asked:
+            asked, self._asked = dict(self._asked), deque(maxlen=MOST_ASKED)
+        for mail, wanted in asked.items():
             with self.state.write() as connection:
-                self._send(connection, mail, now_us)
+                self._send(connection, mail, wanted, now_us)
         if asked:
             self._ring()
         if not 0 <= now_us - self._tidied_us < TIDY_US:
             self._tidied_us = now_us
             self._tidy(now_us)
 
-    def _send(self, connection: Connection, mail: str, now_us: int) -> None:
+    def _send(self, connection: Connection, mail: str, wanted: str | None, now_us: int) -> None:
         try:
             clean = clean_address("mail", mail, "81")
         except WrongAddress:
@@ -231,10 +235,11 @@ class Accounts:
         row = connection.execute(select(contacts.c.name, contacts.c.language).where(contacts.c.id == known.contact)).one()
         language: Language = row.language if row.language in LANGUAGES else "ja"
         token = links.make(connection, account.id, "mail", now_us)
+        url = self.url_of(token) + (f"?next={quote(wanted, safe='/')}" if wanted is not None else "")
         said = words(language, "contact.login")
         message = Message(
             id=str(uuid.uuid5(_IDS, token)), kind="reply", severity="info", language=language, title=said.title, body=said.body,
-            links=(Link(label=text(language, "link.login"), url=self.url_of(token)),),
+            links=(Link(label=text(language, "link.login"), url=url),),
         )  # fmt: skip
         person = Person(known.contact, row.name, language, (Address(known.address, "mail", clean),))
         queue(connection, person, message, now_us, by="mail")

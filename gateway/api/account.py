@@ -58,9 +58,9 @@ class SessionJson(TypedDict):
 
 
 class MeJson(TypedDict):
-    """Who asks, as what they came in, and what is theirs."""
+    """Who asks, as what they came in, and what is theirs. `account` null: a token, which has neither passkeys nor sessions."""
 
-    account: str
+    account: str | None
     name: str
     roles: list[str]
     groups: list[str]
@@ -129,7 +129,10 @@ def routes(deps: Deps) -> APIRouter:
 
     @router.get("/account")
     def me(request: Request, actor: Owner) -> MeJson:
-        """What is mine."""
+        """Who I am here, and what is mine. A token's holder hears its name and roles."""
+        if actor.account is None:
+            roles, groups = sorted(actor.roles), sorted(actor.groups)
+            return {"account": None, "name": actor.name, "roles": roles, "groups": groups, "passkeys": [], "sessions": []}
         accounts, now_us = known(deps), deps.now_us()
         with deps.state.read() as connection:
             account = _mine(accounts, connection, actor)
@@ -194,7 +197,7 @@ def routes(deps: Deps) -> APIRouter:
         """Ends one of my sessions, this one too."""
         with deps.state.write() as connection:
             account = _mine(known(deps), connection, actor)
-            if not end(connection, account.id, id, deps.now_us()):
+            if not _end(connection, account.id, id, deps.now_us()):
                 raise Problem(404, "why.no_session")
         return Response(status_code=204)
 
@@ -319,7 +322,7 @@ def pages(deps: Deps, accounts: Accounts, zone: ZoneInfo) -> APIRouter:
     @router.post("/account/sessions/{id}/end")
     def end_one(request: Request, id: SessionPath) -> Response:  # noqa: A002 - the word of the path
         """Out, over there."""
-        return _done(request, lambda connection, account: end(connection, account, id, deps.now_us()))
+        return _done(request, lambda connection, account: _end(connection, account, id, deps.now_us()))
 
     @router.post("/account/sign-out")
     def sign_out(request: Request) -> Response:
@@ -370,6 +373,14 @@ def _remove(connection: Connection, account: str, id_: str, now_us: int) -> bool
     if not passkeys.remove(connection, account, id_):
         return False
     audit.record(connection, f"account:{account}", "passkey.remove", f"account/{account}", now_us)
+    return True
+
+
+def _end(connection: Connection, account: str, id_: str, now_us: int) -> bool:
+    """Ends one of their own sessions; the trail says so, for it may be somebody else who sits there."""
+    if not end(connection, account, id_, now_us):
+        return False
+    audit.record(connection, f"account:{account}", "session.end", f"account/{account}", now_us)
     return True
 
 

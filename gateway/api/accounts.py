@@ -20,6 +20,7 @@ from gateway.api.account import SessionJson, sessions_json
 from gateway.api.deps import Deps, LimitQuery, permitted
 from gateway.api.login import known
 from gateway.api.problems import Problem
+from gateway.api.qr import qr_svg
 from gateway.audit.acts import who_of
 from gateway.contacts.address import clean_name
 from gateway.policy import Actor
@@ -64,9 +65,10 @@ class OneAccountJson(AccountJson):
 
 
 class LinkJson(TypedDict):
-    """A one-time link to hand over, shown this once."""
+    """A one-time link to hand over, shown this once. `svg`: the same as a QR."""
 
     url: str
+    svg: str
     expires_us: int
 
 
@@ -155,7 +157,7 @@ def routes(deps: Deps) -> APIRouter:
             if one.disabled_us is not None or not (one.own | one.by_groups):
                 raise Problem(409, "why.account_shut")
             url = desk.hand_link(connection, id, who_of(actor), now_us)
-        return {"url": url, "expires_us": now_us + LASTS_US}
+        return {"url": url, "svg": qr_svg(url), "expires_us": now_us + LASTS_US}
 
     @router.delete("/accounts/{id}/sessions", status_code=204, response_class=Response)
     def end_sessions(actor: Manager, id: IdPath) -> Response:  # noqa: A002 - the word of the path

@@ -68,7 +68,7 @@ def routes(deps: Deps) -> APIRouter:
 
     def as_json(row: Row, answers: Extent) -> AlertJson:
         names = answers.covers(Thing(row["node"], row["device"]))
-        return alert_json(row, deps.deployments.of(row["node"], row["device"]), names)
+        return alert_json(row, deps.stands(row["node"], row["device"]), names)
 
     @router.get("/alerts")
     def alerts(
@@ -195,7 +195,7 @@ def _moved(deps: Deps, actor: Actor, id_: str, said: Acknowledgement, act: Calla
         if row["node"] == WATCHED:  # the answer shows it
             looked(connection, who_of(actor), row["device"], "alert", f"alert/{id_}", now_us, deps.look_every_us)
     deps.feed.say("alert", asdict(after))
-    return alert_json(asdict(after), deps.deployments.of(after.node, after.device))
+    return alert_json(asdict(after), deps.stands(after.node, after.device))
 
 
 def _row(connection: Connection, id_: str) -> Row:

@@ -19,6 +19,7 @@ from gateway.accounts.account import check_erasure
 from gateway.api import things
 from gateway.api.deps import Deps, NameQuery, permitted, sifted
 from gateway.api.problems import NotHere, Problem
+from gateway.api.qr import qr_svg
 from gateway.audit import who_of
 from gateway.contacts import people
 from gateway.contacts.address import MOST_BYTES, AddressChannel, clean_name
@@ -121,12 +122,13 @@ class NewInvitation(_Named):
 
 
 class CodeJson(TypedDict):
-    """A code, shown this once. `qr`: what a QR of it says."""
+    """A code, shown this once. `qr`: what a QR of it says; `svg`: that QR."""
 
     id: str
     group: str
     code: str
     qr: str
+    svg: str
     uses: int
     expires_us: int
 
@@ -300,6 +302,7 @@ def _invitations(deps: Deps, router: APIRouter) -> None:
             "group": made.group,
             "code": made.shown,
             "qr": made.url,
+            "svg": qr_svg(made.url),
             "uses": made.uses,
             "expires_us": made.expires_us,
         }

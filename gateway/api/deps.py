@@ -19,7 +19,7 @@ from gateway.api.push import PushDoor
 from gateway.api.tokens import Tokens
 from gateway.audit import noted
 from gateway.contacts.desk import Desk
-from gateway.deployments import Deployments
+from gateway.deployments import Deployment, Deployments
 from gateway.feed import Feed
 from gateway.flow.config import AreaConfig
 from gateway.inbox import Inbox
@@ -35,10 +35,11 @@ from gateway.open_data import OpenDataConfig
 from gateway.paging import Paging
 from gateway.policy import Actor, Strangers, Thing, World, extent, has, refusal
 from gateway.rules import RuleConfig
+from gateway.rules.crowd import AREA
 from gateway.state import State
 from gateway.store import SeriesReader
 from gateway.telemetry import Telemetry
-from gateway.tiles import Tiles
+from gateway.tiles import LinkConfig, Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Deps:
     """What everybody may have; None: nothing."""
     tiles: Tiles | None = None
     """Where the map's tiles come from; None: there are none."""
+    links: Sequence[LinkConfig] = ()
+    """Pages of the town's own, for the map's foot."""
     alerts_kept_us: int = 365 * 86_400_000_000
     """Alerts that are over are kept for so long: a report of an earlier month would lack some."""
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Tokyo"))
@@ -114,6 +117,12 @@ class Deps:
     """Looks of one at the same person in the same way are one look for so long."""
     heartbeat_s: float = 4
     """A stream with nothing to say says so this often: a page must notice a dead connection within 10 s."""
+
+    def stands(self, node: str, device: str) -> Deployment:
+        """Where what an alert is of stands, as its people call it: a device, or an area of several."""
+        if node == AREA and device in self.areas:
+            return Deployment.model_construct(node=node, device=device, kind=AREA, place=self.areas[device].label, label="")
+        return self.deployments.of(node, device)
 
 
 Of = Callable[["Deps", Mapping[str, str]], Sequence[Thing]]

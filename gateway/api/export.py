@@ -117,7 +117,7 @@ def _file(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> 
 
 
 def _where(deps: Deps, row: Any) -> tuple[str, str]:
-    deployment = deps.deployments.of(row.node, row.device)
+    deployment = deps.stands(row.node, row.device)
     return deployment.place, deployment.label
 
 

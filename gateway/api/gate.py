@@ -44,6 +44,7 @@ OPEN = frozenset({"/", "/f", "/open", "/page.js", "/page.css", "/icon.svg", "/ap
     "/api/v1/push/unsubscribe",
     *(path for page in web.PAGES for path in (page, f"{page}/")),
     web.WORKER,
+    web.LICENCES,
 }
 """What needs no token: the page's own files, which hold no data, whether the gateway is well, and what is signed or brings a
 signed link's token in its body."""

@@ -80,7 +80,8 @@ class NewInstallation(BaseModel):
 class InstallationJson(TypedDict):
     """One installation. `told`: the names of those to whom its test alarm was sent; `answered_by`: who answered it.
 
-    `state`: `waiting` for that answer, `done`, or `revisit`, then with `why`. `at`: latitude and longitude.
+    `state`: `waiting` for that answer, `done`, or `revisit`, then with `why`. `at`: latitude and longitude. `superseded_by`: the
+    newest later one of the same device; after a later `revisit` it waits no more.
     """
 
     id: str
@@ -103,6 +104,7 @@ class InstallationJson(TypedDict):
     why: str
     told: list[str]
     answered_by: str | None
+    superseded_by: str | None
 
 
 class InstallationsJson(TypedDict):

@@ -41,8 +41,9 @@ def agent_of(request: Request) -> str:
 
 Agent = Annotated[str, Depends(agent_of)]
 TokenPath = Annotated[str, Path(max_length=100)]
-_OWN_PATH = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*/?")
-"""A path of this gateway and nothing else: no `//`, which is another host, no backslash, no query."""
+_OWN_PATH = re.compile(r"/?|(?:/[A-Za-z0-9_.~-]+)+/?(?:#/[A-Za-z0-9_.~%/-]*)?")
+"""A path of this gateway and nothing else: no `//`, which is another host, no backslash, no query. What is open on the page there
+may stand behind it, as in `/map#/office/audit`."""
 
 
 class BegunJson(TypedDict):
@@ -124,20 +125,21 @@ def pages(accounts: Accounts, zone: ZoneInfo, *, line: bool) -> APIRouter:
 
     @router.api_route("/login", methods=["GET", "HEAD"])
     def login(request: Request, next: Annotated[str, Query(max_length=300)] = "") -> Response:  # noqa: A002 - the link's word
-        """The ways in. `next`: the page of ours that was asked for, opened once a passkey has let somebody in."""
-        wanted = next if next and _OWN_PATH.fullmatch(next) else None
+        """The ways in. `next`: the page of ours that was asked for, opened once a passkey or a link by mail has let them in."""
+        wanted = own_path(next)
         return page("login.html", reads(request.scope), zone, switch=True, next=wanted, line=line, mails=accounts.mails)
 
     @router.post("/login")
     def ask(
         request: Request,
         mail: Annotated[str, Form(max_length=300)] = "",
+        next: Annotated[str, Form(max_length=300)] = "",  # noqa: A002 - the form's word
     ) -> Response:
         """Says that a link is on its way, whether the address is anybody's or not: nothing was looked up yet."""
         language = reads(request.scope)
         if wait_s := accounts.limits.wait_s("ask", _asker(request)) or accounts.wait_for_link_s(mail):
             return often(language, zone, wait_s)
-        accounts.ask(mail)
+        accounts.ask(mail, own_path(next))
         return said(language, zone, "screen.login_sent")
 
     @router.api_route("/login/link/{token}", methods=["GET", "HEAD"])
@@ -151,19 +153,29 @@ def pages(accounts: Accounts, zone: ZoneInfo, *, line: bool) -> APIRouter:
         return page("login_link.html", language, zone, switch=True)
 
     @router.post("/login/link/{token}")
-    def use(request: Request, token: TokenPath, agent: Agent) -> Response:
-        """Comes in, once."""
+    def use(
+        request: Request,
+        token: TokenPath,
+        agent: Agent,
+        next: Annotated[str, Query(max_length=300)] = "",  # noqa: A002 - the link's word
+    ) -> Response:
+        """Comes in, once; then to the page of ours that was asked for."""
         language = reads(request.scope)
         if wait_s := accounts.limits.wait_s("link", _asker(request)):
             return often(language, zone, wait_s)
         opened = accounts.use_link(token, agent)
         if opened is None:
             return said(language, zone, "screen.login_over", 410)
-        answer = RedirectResponse("/account", 303, {"Cache-Control": "no-store"})
+        answer = RedirectResponse(own_path(next) or "/account", 303, {"Cache-Control": "no-store"})
         set_cookie(answer, opened, accounts.https)
         return answer
 
     return router
+
+
+def own_path(said: str) -> str | None:
+    """Where somebody wanted to go, if that is here."""
+    return said if said and _OWN_PATH.fullmatch(said) else None
 
 
 def known(deps: Deps) -> Accounts:

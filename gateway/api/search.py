@@ -36,6 +36,15 @@ class ReachedJson(TypedDict):
     helpers_all: int
 
 
+class AudienceJson(TypedDict):
+    """How many people would be told at once; who is in two of these groups counts in both."""
+
+    now_us: int
+    family: int
+    office: int
+    volunteers: int
+
+
 class SightingJson(TypedDict):
     """Where a tag was heard while the search was open. It is not where it is."""
 
@@ -103,7 +112,7 @@ class EndOfSearch(BaseModel):
 
 
 def routes(deps: Deps) -> APIRouter:
-    """POST /watched/{id}/search; GET /searches, /searches/{id}; POST /searches/{id}/renew, /found, /close."""
+    """GET, POST /watched/{id}/search; GET /searches, /searches/{id}; POST /searches/{id}/renew, /found, /close."""
     router = APIRouter()
 
     def named(connection: Connection, who: str) -> str:
@@ -226,7 +235,24 @@ def routes(deps: Deps) -> APIRouter:
         """Ends it without that anybody was found; everybody who was told hears it. 409 when it is over."""
         return done(actor, id, lambda search, connection: search.close(connection, id, _by(deps, actor), told.why, deps.now_us()))
 
+    _add_audience(router, deps)
     return router
+
+
+def _add_audience(router: APIRouter, deps: Deps) -> None:
+    @router.get("/watched/{id}/search")
+    def audience(
+        _: Annotated[Actor, Depends(permitted("search.open", things.watched))],
+        id: IdPath,  # noqa: A002 - the word of the path
+    ) -> AudienceJson:
+        """How many people would be told if a search were opened now. It says nothing of the person."""
+        now_us = deps.now_us()
+        with deps.state.read() as connection:
+            try:
+                told = _search(deps).audience(connection, id, now_us)
+            except NobodyError as error:
+                raise Problem(404, error) from error
+        return {"now_us": now_us, "family": told.family, "office": told.office, "volunteers": told.volunteers}
 
 
 def _by(deps: Deps, actor: Actor) -> str:

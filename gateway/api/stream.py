@@ -103,7 +103,7 @@ async def _shown(deps: Deps, said: Said, extents: Mapping[str, Extent]) -> Any:
         case "event" | "alert":
             if not await _reaches(deps, said.kind, body, theirs):
                 return None
-            deployment, thing = deps.deployments.of(body["node"], body["device"]), Thing(body["node"], body["device"])
+            deployment, thing = deps.stands(body["node"], body["device"]), Thing(body["node"], body["device"])
             is_event, names = said.kind == "event", extents["page.history"].covers(thing)
             return event_json(body, deployment) if is_event else alert_json(body, deployment, names)
         case "latest":

@@ -1,7 +1,7 @@
 """The map: its tiles, and what a page must know of them. Maps are everybody's, so tiles need no login, and are given by measure.
 
 /tiles/{style}/{z}/{x}/{y}.png    an image, or 404; 503 with Retry-After while its source can't be reached
-/api/v1/map                       styles, whose map it is, zooms, and where the caller's devices stand
+/api/v1/map                       styles, whose map it is, zooms, where the caller's devices stand, and pages of the town's own
 """
 
 import asyncio
@@ -34,8 +34,16 @@ class AttributionJson(TypedDict):
     url: str | None
 
 
+class TownLinkJson(TypedDict):
+    """A page of the town's own."""
+
+    label: str
+    url: str
+
+
 class MapJson(TypedDict):
-    """`centre` and `bounds` (south-west, north-east) are latitude and longitude, degrees; null: no device has a position.
+    """`links` stand at its foot. `bounds` (south-west, north-east) and `centre` are latitude and longitude, degrees; null: no
+    device has a position.
 
     No `styles`: there are no tiles.
     """
@@ -46,6 +54,7 @@ class MapJson(TypedDict):
     max_zoom: int | None
     centre: list[float] | None
     bounds: list[list[float]] | None
+    links: list[TownLinkJson]
 
 
 def tiles_routes(deps: Deps) -> APIRouter:
@@ -96,6 +105,7 @@ def routes(deps: Deps) -> APIRouter:
             "max_zoom": tiles.zooms[1] if tiles is not None else None,
             "centre": [round((low + high) / 2, 6) for low, high in zip(*bounds, strict=True)] if bounds else None,
             "bounds": bounds,
+            "links": [{"label": one.label, "url": one.url} for one in deps.links],
         }
 
     return router

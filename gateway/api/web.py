@@ -1,10 +1,14 @@
 """The pages /install, /mimamori and /map and their assets, as `make web` built them: files without data, so they need no token.
 
-Nothing is built here. A gateway that was installed without its pages says so on each of them.
+Nothing is built here; only what the office is called is written into each page. A gateway that was installed without its pages
+says so on each of them.
 """
 
+import gzip
 import hashlib
+import html
 import importlib.resources
+import json
 import mimetypes
 import re
 from collections.abc import Callable, Mapping
@@ -18,11 +22,13 @@ from fastapi import Path as InPath
 
 from gateway.api.problems import SECURITY_HEADERS, Problem
 from gateway.pages import language_of, render
-from gateway.words import text
+from gateway.words import LANGUAGES, office_in, text
 
 PAGES = {"/install": "install.html", "/mimamori": "mimamori.html", "/map": "map.html"}
 WORKER = "/install-worker.js"
 """At the root, because a worker serves only what is below its own path."""
+LICENCES = "/licences"
+"""Of the packages that are in the pages' scripts: they ask that their words travel with them."""
 ASSETS = "/web/assets/"
 BUILT = Path(str(importlib.resources.files("dashboards"))) / "web" / "dist"
 
@@ -60,9 +66,10 @@ def routes(zone: ZoneInfo, built: Path = BUILT) -> APIRouter:
     files = _read(built)
     for path, name in PAGES.items():
         for one in (path, f"{path}/"):
-            router.add_api_route(one, _page(files.get(name), zone, OWN_HEADERS.get(path, {})), methods=["GET", "HEAD"])
+            router.add_api_route(one, _page(_named(files.get(name)), zone, OWN_HEADERS.get(path, {})), methods=["GET", "HEAD"])
     worker = _page(files.get(WORKER.removeprefix("/")), zone, {})
     router.add_api_route(WORKER, worker, methods=["GET", "HEAD"])
+    router.add_api_route(LICENCES, _page(files.get("LICENSES.txt"), zone, {}), methods=["GET", "HEAD"])
 
     @router.api_route(ASSETS + "{name}", methods=["GET", "HEAD"])
     def asset(name: NamePath, accepts: Accepts = None) -> Response:
@@ -91,11 +98,24 @@ def _read(built: Path) -> dict[str, File]:
         content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
             content_type += "; charset=utf-8"
-        etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: both forms are one
         found[path.relative_to(built).as_posix()] = File(
-            content, packed.read_bytes() if packed.is_file() else None, content_type, etag
+            content, packed.read_bytes() if packed.is_file() else None, content_type, _etag(content)
         )
     return found
+
+
+def _named(page: File | None) -> File | None:
+    """The page with the office's name in its head, in each language; its sentences speak of `{office}`."""
+    if page is None:
+        return None
+    names = json.dumps({language: office_in(language) for language in LANGUAGES}, ensure_ascii=False)
+    meta = f'<meta name="office" content="{html.escape(names)}">'.encode()
+    plain = page.plain.replace(b"</head>", meta + b"</head>", 1)
+    return File(plain, gzip.compress(plain, mtime=0) if page.gzipped is not None else None, page.content_type, _etag(plain))
+
+
+def _etag(content: bytes) -> str:
+    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: both forms are one
 
 
 def _page(file: File | None, zone: ZoneInfo, own: Mapping[str, str]) -> Callable[..., Response]:

@@ -23,8 +23,8 @@ from gateway.words.refusal import Refusal
 DEFAULTS = MimamoriConfig()
 MOST_TAGS = 10
 MOST_HOMES = 20
-RECEIVER = "ble_tags"
-"""The kind of device that hears tags."""
+RECEIVER = "ble-tags"
+"""The kind of device that hears tags, as nodes announce it."""
 
 
 class NotEnrolled(Refusal):

@@ -79,6 +79,14 @@ class Reached(NamedTuple):
     helpers_all: int
 
 
+class Audience(NamedTuple):
+    """How many people would be told at once, of each group; who is in two of them counts in both."""
+
+    family: int
+    office: int
+    volunteers: int
+
+
 class Seen(NamedTuple):
     """Where a tag was heard while the case was open."""
 
@@ -140,6 +148,15 @@ class Search:
             helpers = self._tell_helpers(connection, row, [self._config.volunteers], "search.opened", facts, now_us, asks=True)
         connection.execute(update(search_cases).where(search_cases.c.id == case).values(page=page, helpers_page=helpers))
         return Opened(case, is_new=True)
+
+    def audience(self, connection: Connection, id_: str, now_us: int) -> Audience:
+        """Whom `open` would tell now: those that something reaches, and who stands in for who is away.
+
+        NobodyError where there is no such person.
+        """
+        groups = (self._person(connection, id_).family, self._office, self._config.volunteers)
+        told = (self._book.who(connection, one, now_us) if one else [] for one in groups)
+        return Audience(*(len({person.contact for person in people}) for people in told))
 
     def renew(self, connection: Connection, case: str, who: str, now_us: int) -> bool:
         """It goes on; a paused one is open again, and its volunteers know. False where it is over."""

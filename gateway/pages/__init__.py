@@ -2,7 +2,7 @@
 
 Every page is one file of at most 30 KB, so that it opens over a thin link on a mountain: the style stands inside, allowed by
 its hash.
-A template says its words by `say("screen.now", when=...)`.
+A template says its words by `say("screen.now", when=...)`. In easy Japanese readings stand above their kanji (ruby.py).
 """
 
 import base64
@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.notify.message import Language
+from gateway.pages.ruby import with_ruby
 from gateway.words import LANGUAGES, text
 
 _STYLE = (importlib.resources.files("gateway.pages") / "pages.css").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def render(
         style=Markup(_STYLE),  # noqa: S704 - our own file
         **facts,
     )
-    return Response(page, status, HEADERS, "text/html; charset=utf-8")
+    return Response(with_ruby(page) if language == "ja-easy" else page, status, HEADERS, "text/html; charset=utf-8")
 
 
 def language_of(accept: str | None) -> Language:

@@ -62,6 +62,25 @@ class Device(NamedTuple):
     silences: Sequence[tuple[int, int]] | None
 
 
+class Recount(NamedTuple):
+    """People counted the heads in an area. `reckoned`: what the counters had said there; None: they said nothing."""
+
+    place: str
+    at_us: int
+    counted: int
+    reckoned: int | None
+
+
+class Check(NamedTuple):
+    """How far the counters of an area were off, as recounts by people showed, per cent of the people who were there."""
+
+    place: str
+    recounts: int
+    median_percent: float | None
+    """None: not known, as where the counters said nothing, or nobody was there."""
+    worst_percent: float | None
+
+
 class Line(NamedTuple):
     """What was told at a place, or on a day (2026-09-03), and how fast it was answered, minutes; then the counted columns."""
 
@@ -100,6 +119,8 @@ class Figures(NamedTuple):
     device_count: int
     heard: Silence
     """All devices together."""
+    checks: tuple[Check, ...] = ()
+    """Of each area, also where nobody recounted; none but of people's flow."""
 
 
 COLUMNS: Mapping[Watch, tuple[str, ...]] = {
@@ -151,6 +172,24 @@ def reckon(
         device_count=len(devices),
         heard=_together(heard),
     )
+
+
+def checks_of(month: Month, areas: Iterable[str], recounts: Iterable[Recount]) -> tuple[Check, ...]:
+    """How far off each area was in the month, too many or too few alike; also those of which there are recounts only."""
+    inside = [one for one in recounts if month.from_us <= one.at_us < month.known_until_us]
+    places = sorted({*areas, *(one.place for one in inside)})
+    return tuple(_check(place, [one for one in inside if one.place == place]) for place in places)
+
+
+def _check(place: str, recounts: Sequence[Recount]) -> Check:
+    errors = [
+        abs(one.reckoned - one.counted) / one.counted * 100
+        for one in recounts
+        if one.reckoned is not None and one.counted > 0  # of nobody there is no share to be off by
+    ]
+    if not errors:
+        return Check(place, len(recounts), None, None)
+    return Check(place, len(recounts), round(statistics.median(errors), 1), round(max(errors), 1))
 
 
 Group = tuple[list[Notice], list[Counted]]

@@ -11,11 +11,11 @@ from gateway.deployments import Deployment, Deployments
 from gateway.flow.config import AreaConfig
 from gateway.mimamori.enrolled import WATCHED
 from gateway.open_data import hours_of
-from gateway.reports.figures import Counted, Device, Figures, Month, Notice, Watch, reckon, silences_of
+from gateway.reports.figures import Counted, Device, Figures, Month, Notice, Recount, Watch, checks_of, reckon, silences_of
 from gateway.rules.crowd import AREA
 from gateway.rules.trap import MOVED, PICTURE, SPRUNG
 from gateway.state import State
-from gateway.state.tables import alerts, captures, events, visits
+from gateway.state.tables import alerts, captures, events, recounts, visits
 from gateway.store import SeriesReader
 
 NOTICES: Mapping[Watch, tuple[str, ...]] = {
@@ -50,10 +50,14 @@ def figures_of(town: Town, watch: Watch, month: Month, theirs: Theirs, sees: Cal
     with town.state.read() as connection:
         notices = list(_notices(town, connection, watch, month, theirs))
         counted, kinds = _counted(town, connection, watch, month, theirs)
+        counts = list(_recounts(town, connection, month)) if watch == "flow" else []
     if watch == "flow":
         counted = list(_people(town, month))
     stand = [one for one in town.deployments if one.kind == KIND[watch] and sees(one)]
-    return reckon(watch, month, town.zone, notices, counted, kinds, [_device(town, one, month) for one in stand])
+    figures = reckon(watch, month, town.zone, notices, counted, kinds, [_device(town, one, month) for one in stand])
+    if watch != "flow":
+        return figures
+    return figures._replace(checks=checks_of(month, [area.label for area in town.areas.values()], counts))
 
 
 def _notices(town: Town, connection: Connection, watch: Watch, month: Month, theirs: Theirs) -> Iterator[Notice]:
@@ -111,6 +115,12 @@ def _people(town: Town, month: Month) -> Iterator[Counted]:
             for what, n in (("came", hour.came), ("left", hour.left)):
                 if n is not None:
                     yield Counted(what, area.label, hour.start_us, n)
+
+
+def _recounts(town: Town, connection: Connection, month: Month) -> Iterator[Recount]:
+    here = recounts.c.at_us.between(month.from_us, month.known_until_us - 1)
+    for row in connection.execute(select(recounts).where(here)):
+        yield Recount(_place(town, "flow", "", row.area), row.at_us, row.counted, row.reckoned)
 
 
 def _place(town: Town, watch: Watch, node: str, device: str) -> str:

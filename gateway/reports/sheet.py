@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.notify.message import Language
-from gateway.reports.figures import Figures, Line, Silence
+from gateway.reports.figures import Check, Figures, Line, Silence
 from gateway.words import has, text
 from gateway.words.times import day
 
@@ -51,7 +51,13 @@ def sheet_of(figures: Figures, language: Language, zone: ZoneInfo, now_us: int) 
         ),
         tuple(
             one
-            for one in (_places(figures, say), _days(figures, say, language), _kinds(figures, say), *_devices(figures, say))
+            for one in (
+                _places(figures, say),
+                _days(figures, say, language),
+                _checks(figures, say),
+                _kinds(figures, say),
+                *_devices(figures, say),
+            )
             if one.rows
         ),
     )
@@ -86,6 +92,24 @@ def _days(figures: Figures, say: Callable[..., str], language: Language) -> Tabl
     names = (day(at_us, UTC_ZONE, language) for at_us in begin_us)
     rows = [_cells(line, name, say) for line, name in zip(figures.days, names, strict=True)]
     return Table(say("report.days"), _columns(figures, say, "day"), (*rows, _cells(figures.total, say("report.total"), say)))
+
+
+def _checks(figures: Figures, say: Callable[..., str]) -> Table:
+    """Counters beside people who counted."""
+    columns = tuple(say(f"report.column.{one}") for one in ("place", "recounts", "recount_median", "recount_worst"))
+    return Table(say("report.recounts"), columns, tuple(_check(one, say) for one in figures.checks))
+
+
+def _check(one: Check, say: Callable[..., str]) -> tuple[Cell, ...]:
+    if one.recounts == 0:
+        return one.place, 0, say("report.not_recounted"), say("report.none")
+    unknown = say("report.unknown")
+    return (
+        one.place,
+        one.recounts,
+        unknown if one.median_percent is None else one.median_percent,
+        unknown if one.worst_percent is None else one.worst_percent,
+    )
 
 
 def _kinds(figures: Figures, say: Callable[..., str]) -> Table:

@@ -6,7 +6,7 @@ the moment of an alert. A new sentence is an id in each of `locale/*/messages.po
 
 from gateway.words.alert import about_tag, alert_words
 from gateway.words.answers import acknowledged, button, buttons_for, keypad, not_taken, spoken
-from gateway.words.catalogue import LANGUAGES, call_office, has, text
+from gateway.words.catalogue import LANGUAGES, call_office, has, office_in, text
 from gateway.words.moments import Words, over, special, words
 from gateway.words.times import clock, lasting, moment, span
 
@@ -25,6 +25,7 @@ __all__ = [
     "lasting",
     "moment",
     "not_taken",
+    "office_in",
     "over",
     "span",
     "special",

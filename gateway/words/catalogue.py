@@ -79,7 +79,8 @@ def call_office(name: str) -> None:
     _office["name"] = name
 
 
-def _office_in(language: Language) -> str:
+def office_in(language: Language) -> str:
+    """What the office is called."""
     name = _office["name"]
     known = {text("ja", f"office.{one}"): text(language, f"office.{one}") for one in _OFFICES}
     return known.get(name, name) or text(language, "office.city")
@@ -100,7 +101,7 @@ def text(language: Language, id_: str, /, zone: ZoneInfo | None = None, **facts:
     def written(found: re.Match[str]) -> str:
         fact = facts.get(found["fact"])
         if fact is None and found["fact"] == "office":
-            fact = _office_in(language)
+            fact = office_in(language)
         if fact is None:
             if found["optional"]:
                 return ""

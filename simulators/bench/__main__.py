@@ -5,6 +5,7 @@ store      readings into the series store and through the pipeline, beside raw S
 latency    from a pin that moves to the webhook, while many nodes talk
 hostile    batch to ack of 20 nodes, with and without one that floods
 alerts     from an event at the edge to LINE on a phone, at 100 events/s, while a thousand nodes talk
+pages      until /install, /mimamori and /map say something on a slow phone, beside the same unthrottled
 """
 
 import argparse
@@ -14,17 +15,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulators.bench import alerts, drain, hostile, latency, store
+from simulators.bench import alerts, drain, hostile, latency, pages, store
 from simulators.bench.figures import Figure, machine, print_table, write_json
 from simulators.broker import BrokerError, mosquitto, nats
 
 _VERSIONS = (
     ("mosquitto", ("/usr/sbin/mosquitto", "-h")),
+    ("chromium", ("chromium", "--version")),
     ("nats-server", (str(Path(sys.executable).parent / "nats-server"), "-v")),
 )
 
 
-PARTS = ("drain", "store", "latency", "hostile", "alerts")
+PARTS = ("drain", "store", "latency", "hostile", "alerts", "pages")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +72,13 @@ def main(argv: list[str] | None = None) -> int:
             if "alerts" in only:
                 progress.print(f"alerts: {arguments.alarms:g} alarms/s for {alerts.FOR_S:g} s, about a minute")
                 figures += alerts.measure(folder / "alerts", arguments.alarms, alerts.FOR_S)
+            if "pages" in only:
+                if (why := pages.lacking()) is not None and arguments.only is None:
+                    progress.print(f"pages: NOT MEASURED: {why}", markup=False)
+                else:
+                    rounds = max(arguments.rounds, 5)
+                    progress.print(f"pages: {rounds} rounds of each page, slow and not, about two minutes")
+                    figures += pages.measure(folder / "pages", rounds)
         except (BrokerError, RuntimeError, OSError) as error:
             progress.print(f"bench: {error}", markup=False)
             return 1

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpiozero import Device
 from gpiozero.pins.mock import MockFactory, MockPin
 
 from edge.config import SelfTestConfig
@@ -25,17 +24,6 @@ from tests.edge.test_twin import HEALTH, Town, base, town
 BUTTON, TRAP = 26, 17
 DEVICES = {"health": HEALTH, "trap-11": {"type": "reed_trap", "pin": TRAP}, "trap-12": {"type": "reed_trap", "pin": 27}}
 LONG, SHORT = 3.0, 0.3
-
-
-@pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    before, factory = Device.pin_factory, MockFactory()
-    Device.pin_factory = factory
-    try:
-        yield factory
-    finally:
-        Device.pin_factory = before
-        factory.close()
 
 
 class Lamp:

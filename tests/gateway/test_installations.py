@@ -131,6 +131,30 @@ def test_an_alarm_of_before_the_trip_or_of_another_device_ends_nothing(mountain:
     assert [mountain.state(id_)[0] for id_ in (HERS, OTHER)] == ["waiting", "waiting"]
 
 
+def test_an_answer_ends_nothing_after_its_installer_said_that_somebody_must_come_again(mountain: Mountain) -> None:
+    mountain.put_up()
+    mountain.trip()
+    mountain.town.later(MINUTE_US)
+    said = Installed(OTHER, NODE, "trap-11", NOW_US, revisit="板が外れた")
+    with mountain.town.state.write() as connection:
+        assert enter(connection, said, "小林", ACCOUNT, mountain.town.now_us)
+    mountain.answered()
+    mountain.close()
+    assert [mountain.state(id_)[0] for id_ in (HERS, OTHER)] == ["waiting", "revisit"]
+    assert mountain.told() == []
+
+
+def test_an_earlier_revisit_or_one_of_another_device_keeps_nothing_from_its_end(mountain: Mountain) -> None:
+    with mountain.town.state.write() as connection:
+        for id_, device, begun_us in ((OTHER, "trap-11", NOW_US - HOUR_US), (OTHER[:-1] + "3", "cam-02", NOW_US)):
+            assert enter(connection, Installed(id_, NODE, device, begun_us, revisit="雪が深い"), "小林", ACCOUNT, NOW_US)
+    mountain.put_up()
+    mountain.trip()
+    mountain.answered()
+    mountain.close()
+    assert mountain.state()[:2] == ("done", "田中")
+
+
 def test_one_alarm_ends_one_installation_the_one_whose_trip_it_was(mountain: Mountain) -> None:
     mountain.put_up()
     mountain.town.later(HOUR_US)

@@ -178,6 +178,22 @@ def test_a_source_that_is_down_is_left_alone_for_a_while_and_said_once(
     assert "again" in caplog.messages[1]
 
 
+def test_one_question_finds_out_whether_a_source_is_back_and_nobody_else_waits_for_it(town: Map, source: Source) -> None:
+    source.answer = lambda _: (503, {}, b"")
+    with pytest.raises(SourceDown):
+        town.get()
+    town.later(RETRY_S + 1)
+    source.held.clear()
+    probe = town.ask()
+    with pytest.raises(SourceDown):
+        town.ask("std", 15, 29104, 12885).result(0)
+    source.answer = lambda _: (200, {}, PNG)
+    source.held.set()
+    assert probe.result(20) is not None
+    assert town.get("std", 15, 29104, 12885) is not None
+    assert len(source.asked) == 3
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [(200, {}, b"<html>"), (200, {}, PNG + bytes(tiles.LARGEST_BYTES)), (302, {"Location": "http://127.0.0.1:9/"}, b"")],

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from email.message import EmailMessage
-from smtplib import SMTP
+from smtplib import SMTP, SMTPRecipientsRefused
 
 import httpx
 import pytest
@@ -71,6 +71,17 @@ def test_one_page_shows_every_phone_and_each_can_be_opened(phones: Phones) -> No
             address = phones.page(one.name, channel)
             assert f'src="{address}"' in page
             assert httpx.get(address).status_code == 200
+
+
+def test_a_mailbox_is_filled_and_emptied_on_the_desks_own_page_and_on_no_other(phones: Phones) -> None:
+    box, own = phones.page("佐藤", "mail"), {"Origin": phones.desk_url.rstrip("/")}
+    assert httpx.post(f"{box}/full", headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert "受信箱がいっぱいです" in httpx.post(f"{box}/full", headers=own, follow_redirects=True).text
+    with pytest.raises(SMTPRecipientsRefused, match=r"5\.2\.2"):
+        mail(phones, "わな", "わなが動きました。")
+    assert httpx.post(f"{box}/room", headers=own).status_code == 303
+    mail(phones, "わな", "わなが動きました。")
+    assert phones.count() == {"mail": 1}
 
 
 def test_only_channels_that_somebody_has_are_configured(phones: Phones, tmp_path_factory: pytest.TempPathFactory) -> None:

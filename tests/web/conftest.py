@@ -1,5 +1,6 @@
 """A real browser before a real gateway: Chromium, a loopback server, and a wire between them that can break."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,10 +11,11 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gateway.api import create_app, serve
+from gateway.api.web import lacking
 from gateway.deployments import Deployment, Deployments
 from gateway.state import tables
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, TOKENS, Gateway, gateway
-from tests.services import require_binary
+from tests.services import REQUIRE, require_binary
 from tests.wire import Wire, in_thread
 
 __all__ = ["gateway"]
@@ -107,6 +109,16 @@ def town(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Town]:
     settle(gateway)
     with in_thread(serve(create_app(gateway.deps), "127.0.0.1", 0)) as port, in_thread(Wire(port)) as wire:
         yield Town(gateway, wire, f"http://127.0.0.1:{wire.near_port}/")
+
+
+@pytest.fixture
+def built_pages() -> None:
+    """For files that test the pages of dashboards/web: without them the test is skipped, or fails where services are required."""
+    if lacking():
+        said = "the pages are not built, so what this test promises is NOT CHECKED: run `make web`"
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail(said, pytrace=False)
+        pytest.skip(said)
 
 
 @pytest.fixture(scope="module")  # no longer: while it lives, Playwright runs an event loop in the tests' own thread

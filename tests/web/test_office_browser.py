@@ -1,7 +1,6 @@
 """The office's desk in a real browser before a real gateway: what operators and officers do there, and what others never see."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +11,6 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert
 
 from gateway.api import create_app, serve
-from gateway.api.web import lacking
 from gateway.deployments import Deployments
 from gateway.flow.config import AreaConfig
 from gateway.state import tables
@@ -21,14 +19,13 @@ from tests.gateway.accounts.conftest import House
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway, gateway
 from tests.gateway.mimamori.searching import Searching
 from tests.gateway.town import SIGNER
-from tests.services import REQUIRE
 from tests.web.axe import has_its_values, violations
 from tests.web.conftest import OPERATOR, PLACES, SCREENSHOTS, browser, settle
 from tests.wire import in_thread
 
 __all__ = ["browser", "gateway"]
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("built_pages")]
 
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
 SHELTERS = {
@@ -38,15 +35,6 @@ SHELTERS = {
     for name, label, device in (("east", "東小学校", "flow-01"), ("west", "西小学校", "flow-02"))
 }
 DAY_US = 24 * 60 * MINUTE_US
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if lacking():
-        said = "the pages are not built, so what this test promises is NOT CHECKED: run `make web`"
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(said, pytrace=False)
-        pytest.skip(said)
 
 
 @pytest.fixture

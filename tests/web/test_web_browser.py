@@ -1,19 +1,16 @@
 """The built pages in a real browser before a real gateway: first words, a live number, and honest words where there is none."""
 
-import os
 import re
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from gateway.api.web import lacking
 from tests.gateway.api.conftest import gateway
-from tests.services import REQUIRE
 from tests.web.conftest import OPERATOR, VIEWER, Town, Window, browser, town, window
 
 __all__ = ["browser", "gateway", "town", "window"]
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("built_pages")]
 
 FIRST = {"install": "機器の設置", "mimamori": "見守り", "map": "町の様子"}
 WORKER_IS_THERE = """() => new Promise((done, fail) => {
@@ -25,15 +22,6 @@ WORKER_IS_THERE = """() => new Promise((done, fail) => {
     });
 })"""
 NUMBER = {"mimamori": "対応中の知らせ 2件", "map": "対応中の知らせ 2件"}
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if lacking():
-        said = "the pages are not built, so what this test promises is NOT CHECKED: run `make web`"
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(said, pytrace=False)
-        pytest.skip(said)
 
 
 def come_in(page: Page, town: Town, token: str) -> None:
@@ -83,11 +71,13 @@ def test_a_lost_connection_leaves_no_number_standing_as_if_it_were_so(town: Town
 def test_the_reader_chooses_the_language_and_it_is_kept(town: Town, window: Window) -> None:
     come_in(window.page, town, OPERATOR)
     window.page.goto(f"{town.url}map")
+    window.page.get_by_text("表示とことば").click()
     window.page.get_by_label("ことば").select_option("English")
     expect(window.page.get_by_role("heading", level=1, name="The town now")).to_be_visible()
     expect(window.page.get_by_role("status").first).to_contain_text("2 open alerts")
     assert window.page.locator("html").get_attribute("lang") == "en"
     window.page.reload()
     expect(window.page.get_by_role("heading", level=1, name="The town now")).to_be_visible()
+    window.page.get_by_text("Display and language").click()
     window.page.get_by_label("Language").select_option("ja-easy")
     expect(window.page.get_by_role("heading", level=1)).to_contain_text("町（まち）の 様子（ようす）")

@@ -50,6 +50,7 @@ def project(builder: ModuleType, tmp_path: Path) -> Any:
     (here / "dist" / "assets" / "map-1.js").touch()
     for page in PAGES:
         (here / "dist" / f"{page}.html").write_text('<script src="/web/assets/map-1.js"></script>', encoding="utf-8")
+    (here / "dist" / builder.LICENCES).touch()
     web = builder.Web(tmp_path)
     (here / "dist" / builder.STAMP).write_text(web.made_of(), encoding="utf-8")
     return web
@@ -104,9 +105,17 @@ def test_what_is_built_from_the_same_files_is_not_built_again(project: Any, monk
 
 
 @pytest.mark.parametrize(
-    "changed", ["dashboards/web/src/open.ts", "dashboards/web/package-lock.json", "dashboards/web/openapi.json", "words", "dist"]
+    "changed",
+    [
+        "dashboards/web/src/open.ts",
+        "dashboards/web/package-lock.json",
+        "dashboards/web/openapi.json",
+        "words",
+        "dist",
+        "licences",
+    ],
 )
-def test_each_thing_that_a_page_is_made_of_has_it_built_anew(project: Any, changed: str) -> None:
+def test_each_thing_that_a_page_is_made_of_has_it_built_anew(builder: ModuleType, project: Any, changed: str) -> None:
     assert project.is_current()
     if changed == "words":
         catalogue = project.root / "gateway" / "words" / "locale" / "ja" / "messages.po"
@@ -115,6 +124,8 @@ def test_each_thing_that_a_page_is_made_of_has_it_built_anew(project: Any, chang
         catalogue.write_text(catalogue.read_text("utf-8") + '\nmsgid "web_map.new"\nmsgstr "新"\n', "utf-8")
     elif changed == "dist":
         (project.dist / "assets" / "map-1.js").unlink()
+    elif changed == "licences":
+        (project.dist / builder.LICENCES).unlink()
     else:
         (project.root / changed).write_text("{}", encoding="utf-8")
     assert not project.is_current()
@@ -157,6 +168,25 @@ def test_a_page_that_is_too_heavy_fails_the_build(tmp_path: Path) -> None:
     assert weighed(tmp_path / "light", b"0" * 100_000).returncode == 0
     packed = tmp_path / "light" / "dist" / "assets" / "all.js.gz"
     assert gzip.decompress(packed.read_bytes()) == b"0" * 100_000
+
+
+# --- Whose code it is -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("built_pages")
+def test_the_licence_of_every_package_in_the_bundle_travels_with_it() -> None:
+    said = (WEB / "dist" / "LICENSES.txt").read_text(encoding="utf-8")
+    own = json.loads((WEB / "package.json").read_text(encoding="utf-8"))
+    locked = json.loads((WEB / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    for name in own["dependencies"]:
+        one = locked[f"node_modules/{name}"]
+        assert f"{name} {one['version']}\n{one['license']}\n" in said
+        [licence] = [path for path in (WEB / "node_modules" / name).iterdir() if path.stem.lower() == "license"]
+        assert licence.read_text(encoding="utf-8").strip() in said
+    assert "jsQR (within qr-scanner)\nApache-2.0" in said  # which stands in no package of its own
+    named = set(re.findall(r"^((?:@[\w-]+/)?[\w.-]+) \d+\.\d+\.\d+\n", said, re.MULTILINE))
+    helpers = {"rolldown", "vite"}  # a few lines of theirs are in what they build
+    assert [one for one in named - helpers if locked[f"node_modules/{one}"].get("dev")] == []
 
 
 # --- No wheel without its pages ---------------------------------------------------------------------

@@ -30,6 +30,7 @@ def built(tmp_path: Path) -> Path:
     (folder / "install-worker.js").write_text("self.skipWaiting()", encoding="utf-8")
     (folder / "assets" / "map-abc.js").write_bytes(SCRIPT)
     (folder / "assets" / "map-abc.js.gz").write_bytes(gzip.compress(SCRIPT))
+    (folder / "LICENSES.txt").write_text("someone 1.0.0\nMIT\n", encoding="utf-8")
     (folder / "built-from").write_text("0" * 64, encoding="utf-8")
     return folder
 
@@ -84,6 +85,12 @@ def test_the_worker_stands_where_it_may_serve_the_installers_page(gateway: Gatew
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/javascript")
     assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_the_licences_of_what_the_pages_are_made_of_can_be_read_by_anybody(gateway: Gateway, built: Path) -> None:
+    answer = browser(gateway.deps, built).get("/licences")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert answer.text == "someone 1.0.0\nMIT\n"
 
 
 def test_only_the_installers_page_may_ask_for_the_camera_and_the_place(gateway: Gateway, built: Path) -> None:

@@ -1,6 +1,7 @@
 // How a page begins: its words in the reader's language, then its component in place of what the HTML says.
 
 import { mount, unmount, type Component } from "svelte";
+import { readingHere, show as showReading } from "./reading";
 import "./style.css";
 import { languageOf, saying, type Language, type Say, type Words } from "./words/say";
 
@@ -10,6 +11,16 @@ export type Files = Readonly<Record<string, () => Promise<{ default: Words }>>>;
 
 const KEPT = "language";
 
+showReading(readingHere()); // before anything is mounted
+const EVERYWHERE: Readonly<Record<Language, string>> = { ja: "役場", "ja-easy": "役場（やくば）", en: "the town office" };
+
+/** What the office is called here, as the gateway wrote it into the page; where it did not, as everywhere. */
+function officeIn(language: Language): string {
+  const said = document.querySelector<HTMLMetaElement>('meta[name="office"]')?.content;
+  const names = said === undefined ? {} : (JSON.parse(said) as Partial<Record<Language, string>>);
+  return names[language] ?? EVERYWHERE[language];
+}
+
 /** Opens the page; `choose` another language opens it anew. */
 export async function open(page: Component<PageProps>, files: Files): Promise<void> {
   const target = document.getElementById("page");
@@ -18,7 +29,8 @@ export async function open(page: Component<PageProps>, files: Files): Promise<vo
   const show = async (language: Language): Promise<void> => {
     const load = Object.entries(files).find(([name]) => name.endsWith(`.${language}.json`))?.[1];
     if (load === undefined) throw new Error(`the page has no words in ${language}`);
-    const say = saying((await load()).default, language);
+    const say = saying((await load()).default, language, officeIn(language));
+    document.documentElement.dataset.words = language;
     document.documentElement.lang = language === "en" ? "en" : "ja";
     if (shown !== undefined) await unmount(shown);
     target.replaceChildren();

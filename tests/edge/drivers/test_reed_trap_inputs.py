@@ -1,7 +1,7 @@
 """The inputs a trap on pins may have besides its switch: a tamper loop, vibration, tilt."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
@@ -19,17 +19,6 @@ from simulators.pin_factory import FilePins
 from tests.edge.drivers.listening import Listener
 
 SWITCH, LOOP, VIBRATION, TILT, BUTTON = 17, 22, 23, 24, 25
-
-
-@pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    before, factory = Device.pin_factory, MockFactory()
-    Device.pin_factory = factory
-    try:
-        yield factory
-    finally:
-        Device.pin_factory = before
-        factory.close()
 
 
 def trap(site: Site, **settings: object) -> Listener:

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event, insert, select
 
+from gateway.api.qr import qr_svg
 from gateway.cli import main
 from gateway.state import open_state, tables
 from gateway.words import text
@@ -38,6 +39,7 @@ def test_an_officer_makes_an_account_and_hands_over_its_link(house: House, offic
     assert (one["roles"], one["by_groups"], one["passkeys"]) == (["installer", "officer"], ["farmer"], 0)
 
     link = officer.post(f"{ACCOUNTS}/{one['id']}/link")
+    assert link.json()["svg"] == qr_svg(link.json()["url"])
     assert link.status_code == 201
     browser = house.browser()
     assert browser.post(link.json()["url"].removeprefix(URL)).status_code == 303

@@ -232,10 +232,37 @@ def test_who_opens_a_page_of_ours_in_a_browser_is_led_to_come_in_and_back(house:
     assert browser.get("/api/v1/alerts", headers={"Accept": "text/html"}).status_code == 401
 
 
+@pytest.mark.parametrize("wanted", ["/map#/office/audit", "/map#/alerts/a-1", "/mimamori"])
+def test_who_comes_in_opens_what_they_had_open_by_passkey_and_by_mail(house: House, wanted: str) -> None:
+    house.person("ab" * 8, "farmers", mail=MAIL)
+    browser = house.browser()
+    shown = browser.get("/login", params={"next": wanted}).text
+    assert f'data-next="{wanted}"' in shown
+    assert f'name="next" value="{wanted}"' in shown
+    browser.post("/login", data={"mail": MAIL, "next": wanted})
+    house.accounts.step(house.gateway.now_us)
+    path = house.messages()[-1].links[0].url.removeprefix(URL)
+    assert browser.get(path).status_code == 200
+    assert browser.post(path).headers["Location"] == wanted
+
+
 @pytest.mark.parametrize(
-    "elsewhere", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%09/x", "/a//b"]
-)
+    "elsewhere",
+    [
+        "//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/%09/x", "/a//b", "/map?x=1",
+        "/map#x", "/map#/\"><script>", "//evil.example#/map", "/map\n#/x", "\t//evil.example", "/%2f/evil.example", "#/office",
+        "map#/office", "/@evil.example", "/map#/a b",
+    ],
+)  # fmt: skip
 def test_nobody_is_led_away_from_here(house: House, elsewhere: str) -> None:
-    answer = house.browser().get("/login", params={"next": elsewhere})
+    browser = house.browser()
+    answer = browser.get("/login", params={"next": elsewhere})
     assert answer.status_code == 200
     assert "data-next" not in answer.text
+    assert 'name="next"' not in answer.text
+    link = house.link(house.staff("officer"))
+    assert browser.post(link, params={"next": elsewhere}).headers["Location"] == "/account"
+    house.person("ab" * 8, "farmers", mail=MAIL)
+    browser.post("/login", data={"mail": MAIL, "next": elsewhere})
+    house.accounts.step(house.gateway.now_us)
+    assert "next" not in house.messages()[-1].links[0].url

@@ -165,8 +165,25 @@ def test_a_program_with_a_token_needs_no_origin_and_its_token_counts_alone(house
     assert browser.get(ME).status_code == 401
 
 
-def test_a_token_has_no_account_of_its_own(house: House) -> None:
-    assert house.gateway.client().get(ME).status_code == 409
+def test_a_token_has_no_account_of_its_own_and_says_what_it_may_do(house: House) -> None:
+    client = house.gateway.client()
+    me = client.get(ME).json()
+    assert (me["account"], me["name"], me["roles"]) == (None, "tanaka", ["officer", "operator"])
+    assert (me["passkeys"], me["sessions"]) == ([], [])
+    assert house.gateway.client("viewer").get(ME).json()["roles"] == ["viewer"]
+    assert client.get(f"{ME}/contact").status_code == 409
+    assert client.post(f"{ME}/passkeys/begin").status_code == 409
+
+
+def test_who_ends_a_session_of_their_own_is_in_the_trail_by_the_page_and_by_the_api(house: House) -> None:
+    account = house.staff("viewer")
+    here, *others = (house.signed_in(account) for _ in range(3))
+    first, second = (one["id"] for one in here.get(ME).json()["sessions"] if not one["here"])
+    assert here.post(f"/account/sessions/{first}/end").status_code == 303
+    assert here.delete(f"{ME}/sessions/{second}").status_code == 204
+    assert here.delete(f"{ME}/sessions/{second}").status_code == 404
+    assert [one.get(ME).status_code for one in (here, *others)] == [200, 401, 401]
+    assert [who for who, action, _ in house.trail() if action == "session.end"] == [f"account:{account}"] * 2
 
 
 def test_a_browser_is_called_by_what_its_owner_knows_and_no_more() -> None:

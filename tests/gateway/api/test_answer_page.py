@@ -29,16 +29,21 @@ def town(tmp_path: Path) -> Iterator[Answering]:
         yield made
 
 
+def without_ruby(answer: Response) -> str:
+    """A word is one piece, with its reading in brackets."""
+    return re.sub(r"</?(ruby|rp|rt)>", "", answer.text)
+
+
 def text_of(answer: Response) -> str:
     """What is read on the page."""
-    body = re.sub(r"<style>.*?</style>", "", answer.text, flags=re.DOTALL)
+    body = re.sub(r"<style>.*?</style>", "", without_ruby(answer), flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 
 
 def buttons_of(answer: Response) -> list[tuple[str, str]]:
     return [
         (value, html.unescape(label))
-        for value, label in re.findall(r'<button name="answer" value="(\w+)"[^>]*>([^<]+)<', answer.text)
+        for value, label in re.findall(r'<button name="answer" value="(\w+)"[^>]*>([^<]+)<', without_ruby(answer))
     ]
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from gateway.feed import Said
+from gateway.flow.config import AreaConfig
 from gateway.state import tables
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, Gateway
 
@@ -28,6 +30,17 @@ def test_alerts_newest_first_by_state(gateway: Gateway) -> None:
         ("old", "北尾根", "3番"),
     ]
     assert client.get("/api/v1/alerts?state=loud").status_code == 422
+
+
+def test_an_alert_of_an_area_says_the_place_as_its_people_call_it(gateway: Gateway) -> None:
+    hiroba = AreaConfig.model_validate({"label": "朝市広場", "m2": 500, "line": [{"node": "hiroba", "device": "counter-east"}]})
+    gateway.deps = replace(gateway.deps, areas={"hiroba": hiroba})
+    gateway.insert(tables.alerts, kind="area", node="area", device="hiroba", summary="crowd 3.6")
+    [alert] = gateway.client().get("/api/v1/alerts").json()["alerts"]
+    assert (alert["place"], alert["label"]) == ("朝市広場", "")
+    assert acknowledge(gateway).json()["place"] == "朝市広場"
+    since = NOW_US - 3_600_000_000
+    assert "朝市広場" in gateway.client().get(f"/api/v1/export/alerts.csv?from_us={since}").text
 
 
 def test_that_somebodys_tag_left_home_is_not_for_the_board_in_the_hall(gateway: Gateway) -> None:

@@ -55,12 +55,26 @@ def test_what_is_sent_again_is_kept_once_and_never_changed(town: Town) -> None:
         "id": ID, "node": NODE, "device": "trap-11", "place": "北尾根", "label": "3番", "state": "waiting", "by": "kobayashi",
         "begun_us": NOW_US - MINUTE_US, "received_us": NOW_US, "ended_us": None, "at": [36.1046, 140.0846], "accuracy_m": 4.5,
         "note": "杉の北側", "photos": [], "signal": [[212.5, -97], [None, None]], "self_test": "good", "tripped_us": NOW_US,
-        "why": "", "told": [], "answered_by": None,
+        "why": "", "told": [], "answered_by": None, "superseded_by": None,
     }  # fmt: skip
     for other in (put(town, note="杉の南側"), put(town, "operator")):
         assert other.status_code == 409
         assert "別の内容" in other.json()["detail"]
     assert town.get("installer", "installations")["installations"] == [first.json()]
+
+
+def test_a_later_word_of_the_same_device_stands_beside_the_earlier_one_and_supersedes_it(town: Town) -> None:
+    put(town)
+    again: dict[str, Any] = {
+        "begun_us": NOW_US - MINUTE_US // 2, "tripped_us": None, "signal": [], "self_test": None, "lat": None, "lon": None,
+        "accuracy_m": None, "note": "", "revisit": "板が外れた",
+    }  # fmt: skip
+    assert put(town, id_=OTHER_ID, **again).status_code == 201
+    assert put(town, node=NODE, id_="33333333-3333-4333-8333-333333333333", **{**again, "device": "trap-12"}).status_code == 201
+    said = {one["id"][0]: one for one in town.get("installer", "installations")["installations"]}
+    assert (said["1"]["state"], said["1"]["superseded_by"]) == ("waiting", OTHER_ID)
+    assert (said["2"]["state"], said["2"]["why"], said["2"]["superseded_by"]) == ("revisit", "板が外れた", None)
+    assert put(town).json() == said["1"], "what was sent first still is what it was"
 
 
 def test_an_installer_records_at_the_nodes_of_her_job_only(town: Town) -> None:

@@ -1,12 +1,13 @@
 """Who is watched over, over HTTP: entered, told by their tag, forgotten; and nobody else's business."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
+from edge.drivers.ble_tags import BleTagsConfig
 from gateway.deployments import Deployment, Deployments
 from gateway.mimamori import enrolment
 from gateway.mimamori.enrolled import Enrolled
@@ -174,17 +175,25 @@ def test_what_can_not_be_entered_says_why_and_enters_nothing(desk: TestClient, w
 def test_what_can_not_be_meant_is_refused_in_plain_words(gateway: Gateway, desk: TestClient) -> None:
     enter(desk)
     with gateway.state.write() as connection:
-        connection.execute(insert(tables.devices).values(node="kitayama-03", device="trap-11", kind="reed_trap"))
+        connection.execute(insert(tables.devices).values(node="kitayama-03", device="trap-11", kind="reed-trap"))
     tome = HANA | {"name": "トメさん"}
     for wrong, said in (
         (HANA, "somebody of this name is entered already"),
         (tome | {"homes": ["tsubaki/tagz"]}, "tsubaki/tagz is not known here"),
-        (tome | {"homes": ["kitayama-03/trap-11"]}, "is a reed_trap, which hears no tags"),
+        (tome | {"homes": ["kitayama-03/trap-11"]}, "is a reed-trap, which hears no tags"),
         (tome | {"homes": ["tsubaki/tags", "tsubaki/tags"]}, "one receiver is said twice"),
     ):
         answer = desk.post("/api/v1/watched?lang=en", json=wrong)
         assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
     assert len(desk.get("/api/v1/watched?places=false").json()["watched"]) == 1
+
+
+def test_a_receiver_that_its_node_has_announced_is_a_home(gateway: Gateway, desk: TestClient) -> None:
+    [driver] = get_args(BleTagsConfig.model_fields["type"].annotation)
+    announced = driver.replace("_", "-")  # as edge/cli.py does
+    with gateway.state.write() as connection:
+        connection.execute(insert(tables.devices).values(node="tsubaki", device="tags", kind=announced))
+    assert desk.post("/api/v1/watched", json=HANA).status_code == 201
 
 
 @pytest.mark.parametrize(("family", "whom"), [("farmers", "a group of farmers"), ("desk", "a group of the office")])

@@ -64,7 +64,7 @@ def test_the_open_routes_are_the_page_and_the_health(gateway: Gateway) -> None:
     only_with_push = {"/push.js", "/push-worker.js"}  # files without data
     only_with_people = {"/f", "/open"}  # /open: what is for everybody; /f: where a finder types what is written on a tag
     built = {"/install", "/mimamori", "/map"}  # files without data; an installation may lack them, and says so
-    built |= {f"{page}/" for page in built} | {"/install-worker.js"}
+    built |= {f"{page}/" for page in built} | {"/install-worker.js", "/licences"}
     assert shown | proved_by_what_they_bring | only_with_push | only_with_people | built == OPEN
     for path in shown:
         assert client.get(path).status_code == 200, path

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from gateway.api.stream import _extents, _shown
 from gateway.feed import Said
 from gateway.policy import Actor
 from gateway.state import tables
-from tests.gateway.mimamori.searching import HANA, Searching
+from tests.gateway.mimamori.searching import HANA, IDS, Searching
 from tests.gateway.paged import HOUR_US, MINUTE_US
 
 WHY = {"reason": "散歩から戻らない"}
@@ -50,6 +51,21 @@ def test_an_officer_opens_one_and_sees_whom_it_reached(town: Searching, desk: Te
     assert case["reached"] == {"office": 1, "office_all": 1, "helpers": 3, "helpers_all": 3}
     assert [(one["place"], one["age_s"]) for one in case["sightings"]] == [("駅前", 180.0)]
     assert [(one["who"], one["what"]) for one in case["history"]] == [("tanaka", "opened")]
+
+
+def test_who_is_about_to_open_one_hears_how_many_people_it_tells(town: Searching, desk: TestClient) -> None:
+    def audience() -> dict[str, int]:
+        found: dict[str, int] = desk.get(f"/api/v1/watched/{HANA}/search").json()
+        return {group: found[group] for group in ("family", "office", "volunteers")}
+
+    assert audience() == {"family": 2, "office": 1, "volunteers": 3}
+    with town.state.write() as connection:
+        gone = tables.addresses.c.contact == IDS["ichi"]
+        connection.execute(update(tables.addresses).where(gone).values(state="unreachable"))
+    assert audience() == {"family": 2, "office": 1, "volunteers": 2}, "who can't be reached is not told"
+    assert desk.get("/api/v1/searches").json()["searches"] == []
+    assert desk.get(f"/api/v1/watched/{'0' * 16}/search").status_code == 404
+    assert town.client("viewer").get(f"/api/v1/watched/{HANA}/search").status_code == 403
 
 
 def test_a_second_one_is_the_first(desk: TestClient) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
 from gateway.notify.links import Links
+from gateway.pages.ruby import with_ruby
 from gateway.state import tables
 from tests.gateway.mimamori.searching import HANA, IDS, LINKS, Searching
 from tests.gateway.paged import HOUR_US, MINUTE_US, NOW_US
@@ -86,7 +87,7 @@ def test_in_each_language_it_is_small_and_without_a_script(town: Searching, phon
         assert "<script" not in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
-    assert f">{word}</button>" in phone.get(page()).text
+    assert f">{with_ruby(word)}</button>" in phone.get(page()).text
 
 
 # --- The buttons --------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import limits
 import pytest
+from pydantic import ValidationError
 
 from gateway.accounts.limits import RULES
 from gateway.api import Tokens
 from gateway.deployments import Deployment, Deployments
 from gateway.policy import Actor
-from gateway.tiles import Attribution, SourceDown, Tile
+from gateway.tiles import Attribution, LinkConfig, MapConfig, SourceDown, Tile
 from tests.gateway.api.conftest import Gateway
 
 TILE = Tile(b"\x89PNG a map", "image/png", '"one"')
@@ -78,7 +79,7 @@ def test_a_page_learns_where_the_map_is_and_whose(town: Gateway) -> None:
         "styles": ["std", "pale"],
         "attribution": {"text": "出典：国土地理院", "url": "https://maps.gsi.go.jp/development/ichiran.html"},
         "min_zoom": 5, "max_zoom": 18,
-        "centre": [36.132812, 140.0625], "bounds": [[36.125, 140.0625], [36.140625, 140.0625]],
+        "centre": [36.132812, 140.0625], "bounds": [[36.125, 140.0625], [36.140625, 140.0625]], "links": [],
     }  # fmt: skip
     assert town.client(None).get("/api/v1/map").status_code == 401
 
@@ -92,3 +93,34 @@ def test_a_town_without_tiles_or_positions_has_a_map_of_nothing(gateway: Gateway
     said = gateway.client().get("/api/v1/map").json()
     assert (said["styles"], said["attribution"], said["bounds"], said["centre"]) == ([], None, None, None)
     assert gateway.client(None).get(PATH).status_code == 404
+
+
+def test_pages_of_the_towns_own_come_with_the_map(gateway: Gateway) -> None:
+    links = [LinkConfig(label="使い方", url="https://kirisawa.example/manual")]
+    town = Gateway(replace(gateway.deps, links=links), gateway.state, gateway.store)
+    assert town.client("viewer").get("/api/v1/map").json()["links"] == [
+        {"label": "使い方", "url": "https://kirisawa.example/manual"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ({"label": "使い方", "url": "javascript:alert(1)"}, "http"),
+        ({"label": "使い方", "url": "https:///nowhere"}, "host"),
+        ({"label": "使い方", "url": "/manual"}, "http"),
+        ({"label": "", "url": "https://kirisawa.example/"}, "label"),
+        ({"label": " ", "url": "https://kirisawa.example/"}, "label"),
+        ({"label": "あ" * 21, "url": "https://kirisawa.example/"}, "label"),
+    ],
+)
+def test_a_link_that_leads_nowhere_or_says_nothing_is_refused(link: dict[str, str], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        MapConfig.model_validate({"link": [link]})
+
+
+def test_a_town_has_five_links_at_most() -> None:
+    link = {"label": "使い方", "url": "https://kirisawa.example/"}
+    assert len(MapConfig.model_validate({"link": [link] * 5}).link) == 5
+    with pytest.raises(ValidationError, match="link"):
+        MapConfig.model_validate({"link": [link] * 6})

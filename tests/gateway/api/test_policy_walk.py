@@ -60,7 +60,7 @@ FINDERS = ("/f", "/f/{label}")
 COMING_IN = ("/login", "/account")
 """Pages of who comes in: they show nothing but to a session's own account."""
 FILES = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/push.js", "/push-worker.js", "/passkey.js"}) | {
-    *(path for page in web.PAGES for path in (page, f"{page}/")), web.WORKER, web.ASSETS + "{name}",
+    *(path for page in web.PAGES for path in (page, f"{page}/")), web.WORKER, web.LICENCES, web.ASSETS + "{name}",
 }  # fmt: skip
 """Files without data."""
 

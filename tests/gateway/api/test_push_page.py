@@ -56,7 +56,7 @@ def test_who_joins_by_a_code_and_has_nothing_but_a_browser_is_tested_in_it(visit
     path = answer.headers["Location"].removeprefix("https://gateway.example")
     page = visitor.client.get(path)
     assert page.status_code == 200
-    assert "押（お）して" in page.text, "in the language that was chosen"
+    assert "押<rp>（</rp><rt>お</rt>" in page.text, "in the language that was chosen"
     held = dict(re.findall(r'data-(key|token|door)="([^"]*)"', page.text))
     assert held["key"] == visitor.vapid.public_key
     subscription = json.loads(visitor.service.subscribe("hanako", held["key"]))

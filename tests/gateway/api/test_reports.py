@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from gateway.deployments import Deployment, Deployments
+from gateway.flow.config import AreaConfig
 from gateway.reports import press
 from gateway.reports.press import Press, PressBusy
 from gateway.state import tables
@@ -116,6 +117,26 @@ def test_a_report_is_in_the_readers_language_and_has_the_japanese_year_beside_ou
     assert "2026年（令和8年）5月" in web.get("/reports/traps/2026-05?lang=ja").text
     assert "May 2026 (Reiwa 8)" in web.get("/reports/traps/2026-05?lang=en").text
     assert "れいわ 8年" in web.get("/reports/traps/2026-05?lang=ja-easy").text
+
+
+def test_recounts_stand_beside_the_counters_in_each_form(town: Gateway) -> None:
+    areas = {
+        name: AreaConfig.model_validate({"label": label, "line": [{"node": "hiroba", "device": name}]})
+        for name, label in (("hiroba", "朝市広場"), ("east", "東小学校"))
+    }
+    for counted, reckoned in ((100, 120), (200, 190), (50, None)):
+        told = {"area": "hiroba", "at_us": MAY_US + DAY_US, "counted": counted, "reckoned": reckoned, "who": "田中"}
+        with town.state.write() as connection:
+            connection.execute(tables.recounts.insert().values(told))
+    web = town.client(areas=areas)
+    page, book, pdf = (web.get(f"/reports/flow/2026-05{kind}") for kind in ("", ".xlsx", ".pdf"))
+    printed = words_of_pdf(pdf.content)
+    for row in (["朝市広場", "3", "12.5", "20"], ["東小学校", "0", "この月は数え直していません", "―"]):
+        assert row in rows_of_page(page.text)
+        assert row in rows_of_book(book.content)
+        assert "".join(row) in printed
+    assert "田中" not in page.text
+    assert "数え直し" not in web.get("/reports/traps/2026-05").text
 
 
 @pytest.mark.parametrize("watch", ["traps", "cameras", "tags", "flow"])

@@ -54,6 +54,7 @@ def helpers(who: str, case: str) -> str:
 
 
 def said(html: str) -> str:
+    html = re.sub(r"</?(ruby|rp|rt)>", "", html)  # within a word
     return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)).split())
 
 

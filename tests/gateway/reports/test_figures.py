@@ -6,10 +6,13 @@ from zoneinfo import ZoneInfo
 from gateway.reports.figures import (
     HOUR_US,
     MOST_PLACES,
+    Check,
     Counted,
     Device,
     Notice,
+    Recount,
     Silence,
+    checks_of,
     month_of,
     reckon,
     silences_of,
@@ -103,3 +106,21 @@ def test_silence_is_a_stretch_longer_than_a_device_may_be_quiet() -> None:
     found = silences_of(heard, slot, allowed, BEGINS_US - MINUTE_US, BEGINS_US + 65 * MINUTE_US)
     assert found == [(BEGINS_US + 6 * MINUTE_US, BEGINS_US + 60 * MINUTE_US)]
     assert silences_of([], slot, allowed, BEGINS_US, ENDS_US) == [(BEGINS_US, ENDS_US)]
+
+
+def test_counters_stand_beside_what_people_counted_and_who_was_not_recounted_is_named() -> None:
+    def recount(place: str, counted: int, reckoned: int | None, at_us: int = BEGINS_US) -> Recount:
+        return Recount(place, at_us, counted, reckoned)
+
+    found = checks_of(SEPTEMBER, ["朝市広場", "東小学校", "西小学校"], [
+        recount("朝市広場", 100, 120), recount("朝市広場", 100, 95), recount("朝市広場", 100, 90),
+        recount("朝市広場", 100, 300, ENDS_US),  # October's
+        recount("西小学校", 0, 4), recount("西小学校", 40, None),
+        recount("もうない広場", 50, 50),
+    ])  # fmt: skip
+    assert found == (
+        Check("もうない広場", 1, 0.0, 0.0),
+        Check("朝市広場", 3, 10.0, 20.0),
+        Check("東小学校", 0, None, None),
+        Check("西小学校", 2, None, None),
+    )

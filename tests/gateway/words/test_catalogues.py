@@ -33,6 +33,7 @@ MAY_SPEAK_JAPANESE = {
     "keeping/register.py": "the form of the law itself, in Japanese only",
     "keeping/sign.py": "a printed sign in both languages at once",
     "open_data.py": "the names of animals, as open data has them in any language",
+    "pages/ruby.py": "the rule that tells a reading from other brackets",
     "tiles.py": "whose map it is, as GSI wants it to be said in any language",
 }
 """Files of the gateway that hold Japanese outside of the catalogues, and why."""

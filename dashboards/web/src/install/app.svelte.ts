@@ -2,7 +2,7 @@
 
 import { gateway, practiceDoor, PRACTICE, Refused, type Door, type Job, type MapOf, type Result } from "./gateway";
 import { openKeep, type Keep } from "./keep";
-import { begun, newId, type Installation, type Who } from "./record";
+import { begun, newId, revisited, type Installation, type Who } from "./record";
 import { alone, sendAll, type Ask } from "./send";
 import { pathsAround, take, type Area } from "./tiles";
 import { asking, whoIsIn } from "./who";
@@ -126,6 +126,9 @@ export class App {
         [this.jobs, this.jobsAtMs] = [jobs, Date.now()];
         await this.#keep.save(`jobs:${this.me?.account}`, { jobs, at_ms: this.jobsAtMs });
       });
+      // What waits for its job has it now: that is when to send it, however often it was told to wait.
+      const open = new Set(this.jobs.flatMap((job) => job.nodes));
+      if (this.own.some((one) => one.state === "unsent" && one.why !== "" && open.has(one.node))) await this.send(true);
       await this.look(true);
     }
   }
@@ -165,7 +168,8 @@ export class App {
 
   /** What became of what was sent, while it is not known to have ended. */
   async look(always = false): Promise<void> {
-    const waits = this.own.some((one) => one.state === "sent" && (this.results.get(one.id)?.state ?? "waiting") === "waiting");
+    const waits = this.own.some((one) =>
+      one.state === "sent" && (this.results.get(one.id)?.state ?? "waiting") === "waiting" && !revisited(one, this.own));
     if (this.practice || this.inside !== "in" || document.visibilityState !== "visible" || !(always || waits)) return;
     await this.#try(async () => {
       this.results = new Map((await this.door.results()).map((one) => [one.id, one]));
@@ -214,12 +218,33 @@ export class App {
     }
     this.ended = this.draft;
     this.draft = null;
-    if (!this.practice) {
-      void persist().then((kept) => (this.persistent = kept));
-      void askWorkerToSend();
-      void this.send(true).then(() => this.look(true));
-    }
+    if (!this.practice) this.#sendSoon();
     return true;
+  }
+
+  #sendSoon(): void {
+    void persist().then((kept) => (this.persistent = kept));
+    void askWorkerToSend();
+    void this.send(true).then(() => this.look(true));
+  }
+
+  /** Somebody must come again to what was sent already: a record of its own, for what was sent is never changed. */
+  async revisit(one: Installation, why: string): Promise<void> {
+    const { node, device, called } = one;
+    // The later of the two, also on a phone whose clock was set back in between.
+    const now = begun(newId(), this.me!, Math.max(Date.now(), one.begun_us / 1000 + 1));
+    const made: Installation = { ...now, node, device, called, revisit: why, state: "unsent" };
+    try {
+      await this.#keep.put(made);
+    } catch (error) {
+      if ((error as Error).name !== "QuotaExceededError") throw error;
+      this.full = true;
+      return;
+    }
+    this.full = false;
+    this.ended = made;
+    await this.reload();
+    this.#sendSoon();
   }
 
   async drop(id: string): Promise<void> {

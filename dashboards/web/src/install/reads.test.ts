@@ -4,14 +4,20 @@ import { verdict } from "./signal";
 import { pathsAround } from "./tiles";
 import type { Trip } from "./record";
 
+const HOST = "town.example";
+
 it("a QR or a typed name says which node and device it is", () => {
-  expect(read("https://gateway.example/v/kitayama-03/trap-11/x.y")).toEqual({ node: "kitayama-03", device: "trap-11" });
-  expect(read("satomori:claim?u=https%3A%2F%2Fgateway.example&c=ABCD&n=kitayama-03")).toEqual({ node: "kitayama-03", device: null });
-  expect(read(" kitayama-03/trap-11 ")).toEqual({ node: "kitayama-03", device: "trap-11" });
+  expect(read("https://town.example/v/kitayama-03/trap-11/x.y", HOST)).toEqual({ node: "kitayama-03", device: "trap-11" });
+  expect(read("satomori:claim?u=https%3A%2F%2Fnodes.example%3A8443&c=ABCD&n=kitayama-03", HOST))
+    .toEqual({ node: "kitayama-03", device: null });
+  expect(read(" kitayama-03/trap-11 ", HOST)).toEqual({ node: "kitayama-03", device: "trap-11" });
 });
 
-it.each(["satomori:claim?u=https%3A%2F%2Fgateway.example&c=ABCD", "https://elsewhere.example/", "北尾根 3番", "", "a/b/c"])(
-  "%s names none", (text) => expect(read(text)).toBeNull());
+it.each(["satomori:claim?u=https%3A%2F%2Fnodes.example&c=ABCD", "北尾根 3番", "", "a/b/c"])(
+  "%s names none", (text) => expect(read(text, HOST)).toBe("nothing"));
+
+it.each(["https://next-town.example/v/kitayama-03/trap-11/x.y", "https://elsewhere.example/", "http://town.example/about"])(
+  "%s is no device of this town's", (text) => expect(read(text, HOST)).toBe("elsewhere"));
 
 const trips = (answered: number, dbm: number | null): Trip[] =>
   Array.from({ length: 10 }, (_, i) => (i < answered ? [400, dbm] : [null, null]));

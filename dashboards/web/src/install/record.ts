@@ -40,7 +40,7 @@ export interface Installation {
   tries: number;
   /** Not sent again before this, by the phone's clock. */
   next_ms: number;
-  /** Why the gateway refused it, in its words. */
+  /** Why the gateway does not have it, in its words: of one `unsent`, why it may not be sent yet. */
   why: string;
   sent_ms: number | null;
 }
@@ -52,6 +52,10 @@ export function begun(id: string, who: Who, nowMs: number): Installation {
     tries: 0, next_ms: 0, why: "", sent_ms: null,
   };
 }
+
+/** Whether a later record, of `all`, says that somebody must come again to the same device. */
+export const revisited = (one: Installation, all: readonly Installation[]): boolean =>
+  all.some((each) => each.revisit !== "" && each.node === one.node && each.device === one.device && each.begun_us > one.begun_us);
 
 /** What the gateway is told: always the same for the same record, for another word would be another installation. */
 export function bodyOf(one: Installation): string {

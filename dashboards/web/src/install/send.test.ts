@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { begun, bodyOf, type Installation } from "./record";
+import { begun, bodyOf, revisited, type Installation } from "./record";
 import { sendAll, waitMs, type Ask, type Waiting } from "./send";
 
 const ME = "a1";
@@ -83,10 +83,22 @@ describe("what waits on a phone", () => {
     expect(kept.all[0]!.state).toBe("sent");
   });
 
-  it.each([403, 404, 409, 413, 422])("is kept, with the gateway's words, where it refuses with %i", async (status) => {
+  it.each([404, 409, 413, 422])("is kept, with the gateway's words, where it refuses with %i", async (status) => {
     town.says = (what) => (what === "PUT nodes" ? refusing(status, "仕事は終わりました") : undefined);
     await send();
     expect(kept.all[0]).toMatchObject({ state: "refused", why: "仕事は終わりました" });
+  });
+
+  it("waits, with the gateway's words, where its job is over, and goes by itself once it is open again", async () => {
+    town.says = (what) => (what === "HEAD media" ? refusing(403, "仕事は終わりました") : undefined);
+    expect(await send()).toBe("later");
+    expect(kept.all[0]).toMatchObject({ state: "unsent", why: "仕事は終わりました", tries: 1 });
+    town.says = () => new TypeError("Failed to fetch");
+    await send(true);
+    expect(kept.all[0]).toMatchObject({ state: "unsent", why: "仕事は終わりました" }); // that nobody answers now says nothing else
+    town.says = () => undefined;
+    expect(await send(true)).toBe("empty");
+    expect(kept.all[0]!.state).toBe("sent");
   });
 
   it("waits as long as the gateway asks", async () => {
@@ -119,4 +131,13 @@ describe("what waits on a phone", () => {
 it("the waits double up to ten minutes", () => {
   expect([0, 1, 2, 20].map((tries) => waitMs(tries, 1))).toEqual([5_000, 10_000, 20_000, 600_000]);
   expect(waitMs(0, 0)).toBe(2_500);
+});
+
+it("a later word about the same device supersedes, an earlier one or another device's does not", () => {
+  const one = { ...begun("i-1", { account: ME, name: "佐藤" }, NOW), node: "kitayama-03", device: "trap-11" };
+  const after = { ...one, id: "i-2", begun_us: one.begun_us + 1, revisit: "板が外れた" };
+  expect(revisited(one, [one, after])).toBe(true);
+  expect(revisited(after, [one, after])).toBe(false);
+  expect(revisited(one, [{ ...after, device: "trap-12" }])).toBe(false);
+  expect(revisited(one, [{ ...after, revisit: "" }])).toBe(false);
 });

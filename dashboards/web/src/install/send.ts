@@ -17,11 +17,14 @@ export type Ask = (path: string, init?: RequestInit) => Promise<Response>;
 /** How a round of sending ended. `login`: the session is over, so nothing more was tried. `later`: something still waits. */
 export type Round = "empty" | "later" | "login";
 
-type Came = { readonly taken: true } | { readonly refused: string } | { readonly afterMs: number | null } | { readonly login: true };
+/** `shut`: why it may not be sent now, in the gateway's words, but may be later: a job that is over is opened again. */
+type Came =
+  | { readonly taken: true } | { readonly refused: string } | { readonly login: true }
+  | { readonly afterMs: number | null; readonly shut?: string };
 
 const FIRST_WAIT_MS = 5_000;
 const LONGEST_WAIT_MS = 600_000;
-const REFUSED = new Set([400, 403, 404, 409, 413, 415, 422]);
+const REFUSED = new Set([400, 404, 409, 413, 415, 422]);
 /** Pieces of one photo in one round: a gateway that takes nothing must not be asked for ever. */
 const MOST_PIECES = 5;
 
@@ -48,7 +51,8 @@ export async function sendAll(
       else if ("refused" in came) await keep.change(one.id, { state: "refused", why: came.refused });
       else {
         const wait = came.afterMs ?? waitMs(one.tries, Math.random());
-        await keep.change(one.id, { tries: one.tries + 1, next_ms: nowMs() + wait });
+        const why = came.shut ?? one.why; // where nobody answers, what was said last still is the reason
+        await keep.change(one.id, { tries: one.tries + 1, next_ms: nowMs() + wait, why });
         round = "later";
       }
     }
@@ -95,6 +99,7 @@ async function sendPhoto(sha256: string, bytes: ArrayBuffer, ask: Ask): Promise<
 async function heard(answer: Response): Promise<Came> {
   if (answer.status === 200 || answer.status === 201) return { taken: true };
   if (answer.status === 401) return { login: true };
+  if (answer.status === 403) return { afterMs: null, shut: await why(answer) };
   if (REFUSED.has(answer.status)) return { refused: await why(answer) };
   const after = Number(answer.headers.get("Retry-After"));
   return { afterMs: after > 0 ? after * 1000 : null };

@@ -9,10 +9,10 @@ export async function whoIsIn(ask: Ask, token: string | null): Promise<Who | "lo
     const answer = await ask("/api/v1/account");
     if (answer.status === 401) return "login";
     if (answer.ok) {
-      const { account, name } = (await answer.json()) as Who;
-      return { account, name };
+      const { account, name } = (await answer.json()) as Who | { account: null; name: string };
+      if (account !== null) return { account, name };
     }
-    // A token has no account, and the gateway says so with another number.
+    // A token has no account.
     if (token === null || answer.status >= 500) return "unreachable";
     return { account: `token:${(await sha256(new TextEncoder().encode(token).buffer as ArrayBuffer)).slice(0, 16)}`, name: "" };
   } catch (error) {

@@ -1,28 +1,50 @@
-// Which marks stand on the map: each by itself, or, where there are too many, one for all that share a square.
+// Which marks stand on the map: those that would lie upon each other become one. Pure.
 
 import type { Status } from "./known";
 
+/** A device on the map, in pixels of the whole map at its zoom. */
 export interface Spot { key: string; x: number; y: number; status: Status }
+/** `keys`: whose mark it is, in the order they came. It stands where the first of them does, and has its name: `id`. */
 export interface Mark { id: string; keys: readonly string[]; x: number; y: number; status: Status }
 
-export const MOST_ALONE = 200;
-const SQUARE_PX = 72;
-const WORST: readonly Status[] = ["alert", "unknown", "ok"];
+const FEW = 200;
+const NEAR_PX = 32; // as wide as a mark's shape
+const NEAR_OF_MANY_PX = 56;
+/** From the worst on. */
+export const WORST: readonly Status[] = ["alert", "unknown", "ok"];
 
-/** `spots` in pixels of the whole map at its zoom, so that squares stay where they are when it is moved. */
-export function gathered(spots: readonly Spot[]): Mark[] {
-  if (spots.length <= MOST_ALONE) return spots.map((one) => ({ ...one, id: one.key, keys: [one.key] }));
-  const squares = new Map<string, Spot[]>();
-  for (const one of spots) {
-    const square = `${Math.floor(one.x / SQUARE_PX)}:${Math.floor(one.y / SQUARE_PX)}`;
-    const there = squares.get(square);
-    if (there === undefined) squares.set(square, [one]);
-    else there.push(one);
+/** How near to each other two devices have one mark, in pixels, where so many are seen. */
+export const nearPx = (seen: number): number => (seen <= FEW ? NEAR_PX : NEAR_OF_MANY_PX);
+
+/** Each spot joins the nearest mark closer than `near` that is there already. How a device is decides nothing: what happens to it
+ * moves no mark, only what the mark shows, which is the worst of its devices. No two marks are closer than `near`. */
+export function gathered(spots: readonly Spot[], near: number): Mark[] {
+  const marks: (Mark & { keys: string[] })[] = [];
+  const squares = new Map<string, (Mark & { keys: string[] })[]>();
+  for (const { key, x, y, status } of spots) {
+    const [column, row] = [Math.floor(x / near), Math.floor(y / near)];
+    let [found, least]: [Mark & { keys: string[] } | undefined, number] = [undefined, near];
+    for (const beside of [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => `${column + dx}:${row + dy}`))) {
+      for (const one of squares.get(beside) ?? []) {
+        const far = Math.hypot(one.x - x, one.y - y);
+        if (far < least) [found, least] = [one, far];
+      }
+    }
+    if (found !== undefined) {
+      found.keys.push(key);
+      if (WORST.indexOf(status) < WORST.indexOf(found.status)) found.status = status;
+      continue;
+    }
+    const made = { id: key, keys: [key], x, y, status };
+    marks.push(made);
+    const square = `${column}:${row}`;
+    squares.set(square, [...(squares.get(square) ?? []), made]);
   }
-  return [...squares].map(([square, there]) => {
-    const first = there[0] as Spot;
-    const mean = (of: (one: Spot) => number): number => there.reduce((all, one) => all + of(one), 0) / there.length;
-    const status = WORST.find((worst) => there.some((one) => one.status === worst)) ?? "ok";
-    return { id: there.length === 1 ? first.key : square, keys: there.map((one) => one.key), x: mean((one) => one.x), y: mean((one) => one.y), status };
-  });
+  return marks;
 }
+
+/** Whether these can't be told apart on any map: they are one mark at its last zoom, whose pixels these are. */
+export const atOnePlace = (spots: readonly Spot[]): boolean => gathered(spots, NEAR_PX).length === 1;
+
+/** The order in which marks are reached by Tab: the worst first. */
+export const inTurn = (marks: readonly Mark[]): Mark[] => WORST.flatMap((status) => marks.filter((one) => one.status === status));

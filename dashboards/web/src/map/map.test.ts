@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { eventsIn } from "../stream";
-import { gathered, MOST_ALONE, type Spot } from "./grid";
+import { atOnePlace, gathered, inTurn, nearPx, type Spot } from "./grid";
 import { byDay, levelOf, type Hour } from "./hours";
 import { cameToday, matterOf, statusOf, topicOf, unknownWhy, worstFirst, type Area, type Device } from "./known";
 import { whoWords } from "./say";
@@ -64,14 +64,38 @@ it("the stream is cut into whole events, whatever pieces it comes in", () => {
 });
 
 describe("marks on the map", () => {
-  const spot = (n: number): Spot => ({ key: `d-${n}`, x: (n % 50) * 10, y: Math.floor(n / 50) * 10, status: n === 7 ? "alert" : "ok" });
-  const many = (n: number) => Array.from({ length: n }, (_, at) => spot(at));
-  it("stand each by itself while there are few", () => expect(gathered(many(MOST_ALONE))).toHaveLength(MOST_ALONE));
-  it("share a square where there are many, none is lost, and the worst is what shows", () => {
-    const marks = gathered(many(2000));
-    expect(marks.length).toBeLessThan(60);
+  const spot = (key: string, x: number, y: number, status: Spot["status"] = "ok"): Spot => ({ key, x, y, status });
+  const many = Array.from({ length: 2000 }, (_, n) => spot(`d-${n}`, (n % 50) * 10, Math.floor(n / 50) * 10, n === 7 ? "alert" : "ok"));
+  const near = nearPx(3);
+
+  it("stand each by itself where they don't lie upon each other", () => {
+    const apart = [spot("a", 0, 0), spot("b", near, 0), spot("c", 0, near)];
+    expect(gathered(apart, near).map((one) => one.keys)).toEqual([["a"], ["b"], ["c"]]);
+  });
+  it("are one where they do, also over the edge of a square, and show the worst of them", () => {
+    const [one, ...others] = gathered([spot("a", near - 1, 5), spot("b", near + 1, 5, "alert"), spot("c", near - 1, 5, "unknown")], near);
+    expect(others).toEqual([]);
+    expect(one).toMatchObject({ id: "a", keys: ["a", "b", "c"], x: near - 1, status: "alert" });
+  });
+  it("keep their names and places whatever becomes of their devices", () => {
+    const worse = many.map((one) => ({ ...one, status: "unknown" as const }));
+    const where = (spots: readonly Spot[]) => gathered(spots, nearPx(2000)).map(({ id, x, y, keys }) => ({ id, x, y, keys }));
+    expect(where(worse)).toEqual(where(many));
+  });
+  it("are few where many are seen, never nearer to each other than that, and none is lost", () => {
+    const marks = gathered(many, nearPx(2000));
+    expect(marks.length).toBeLessThan(120);
     expect(marks.flatMap((one) => one.keys)).toHaveLength(2000);
     expect(marks.filter((one) => one.status === "alert").map((one) => one.keys.includes("d-7"))).toEqual([true]);
+    for (const a of marks) for (const b of marks) if (a !== b) expect(Math.hypot(a.x - b.x, a.y - b.y)).toBeGreaterThanOrEqual(nearPx(2000));
+  });
+  it("are reached the worst first, and in their own order among the same", () => {
+    const marks = gathered([spot("a", 0, 0), spot("b", 100, 0, "unknown"), spot("c", 200, 0, "alert"), spot("d", 300, 0)], near);
+    expect(inTurn(marks).map((one) => one.id)).toEqual(["c", "b", "a", "d"]);
+  });
+  it("are at one place where the nearest map does not part them", () => {
+    expect(atOnePlace([spot("a", 0, 0), spot("b", 3, 3)])).toBe(true);
+    expect(atOnePlace([spot("a", 0, 0), spot("b", 90, 0)])).toBe(false);
   });
 });
 

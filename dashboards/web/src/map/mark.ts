@@ -21,13 +21,31 @@ export function markOf(shape: Shape | null, status: Status | null, count = 1, ch
   box.className = `mark ${status ?? ""}${chosen ? " chosen" : ""}`;
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 44 44");
-  const outline = document.createElementNS(SVG, "path");
-  outline.setAttribute("d", count > 1 ? MANY : SHAPES[shape ?? "tags"]);
-  const sign = document.createElementNS(SVG, "text");
-  sign.setAttribute("x", "22");
-  sign.setAttribute("y", shape === "flow" ? "33" : "29");
-  sign.textContent = count > 1 ? String(count) : status === null ? "" : SIGNS[status];
-  svg.append(outline, sign);
+  svg.setAttribute("aria-hidden", "true");
+  const many = count > 1;
+  const sign = status === null ? "" : SIGNS[status];
+  svg.append(outlineOf(many ? MANY : SHAPES[shape ?? "tags"]));
+  svg.append(textOf(many ? String(count) : sign, 22, shape === "flow" && !many ? 33 : 28, count > 99 ? "long" : ""));
+  if (many && status !== "ok") { // how the worst of them is, not by its colour alone
+    const badge = document.createElementNS(SVG, "g");
+    badge.append(outlineOf("M40 -4A9 9 0 1 1 39.99 -4Z"), textOf(sign, 40, 10, "small"));
+    svg.append(badge);
+  }
   box.append(svg);
   return box;
+}
+
+function outlineOf(d: string): SVGPathElement {
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", d);
+  return path;
+}
+
+function textOf(said: string, x: number, y: number, size: string): SVGTextElement {
+  const text = document.createElementNS(SVG, "text");
+  text.setAttribute("x", String(x));
+  text.setAttribute("y", String(y));
+  text.setAttribute("class", size);
+  text.textContent = said;
+  return text;
 }

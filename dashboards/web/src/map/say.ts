@@ -65,6 +65,7 @@ export const matterWords = (say: Say, alert: Alert): string => say(MATTERS[matte
 /** Where it is, as its people call it. A watched person is named by nobody here but by the number. */
 export function whereWords(say: Say, one: { node: string; device: string; place: string; label: string }): string {
   if (one.node === "watched") return say("web_map.where_watched", { id: one.device });
+  if (one.node === "canary") return say("web_map.where_canary");
   if (one.node === "gateway") return say("web_map.where_gateway", { id: one.device });
   return `${one.place} ${one.label}`.trim() || `${one.node} ${one.device}`;
 }

@@ -13,7 +13,7 @@ export interface SectionProps {
   say: Say;
   language: Language;
   rest: readonly string[];
-  /** The roles of who is signed in; null: came by a token, and what it may is found out by asking. */
+  /** The roles of who is in, by session or token; null: not known (yet), and what they may is found out by asking. */
   roles: readonly Role[] | null;
 }
 

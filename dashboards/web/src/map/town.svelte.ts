@@ -10,6 +10,7 @@ const PAINT_EVERY_MS = 200;
 const READ_EVERY_MS = 10_000; // nodes come and go without a word on the stream
 const AREAS_EVERY_MS = 5_000; // nor do areas say anything there
 const SOON_MS = 1_000;
+const OPEN = ["firing", "acknowledged", "shelved", "suppressed"] as const; // also what tells nobody for now is shown
 const MOST_OVER = 300; // alerts that are over and still kept here
 
 type Connection = "asking" | "live" | "lost" | "login" | "forbidden";
@@ -18,7 +19,7 @@ interface LatestRow { node: string; device: string; metric: string; unit: string
 export class Town {
   /** By place and name. */
   devices = $state.raw<readonly Device[]>([]);
-  /** The newest first: all that are open or shelved, and some that are over. */
+  /** The newest first: all that go on, and some that are over. */
   alerts = $state.raw<readonly Alert[]>([]);
   /** Which of the two lists could be read: not everybody may read both. */
   readable = $state.raw({ devices: false, alerts: false });
@@ -85,7 +86,7 @@ export class Town {
   async read(): Promise<boolean> {
     const [devices, open] = await Promise.all([
       tried(() => api.GET("/api/v1/devices")),
-      tried(() => api.GET("/api/v1/alerts", { params: { query: { state: ["firing", "acknowledged", "shelved"], limit: 1000 } } })),
+      tried(() => api.GET("/api/v1/alerts", { params: { query: { state: [...OPEN], limit: 1000 } } })),
       this.readAreas(),
     ]);
     if ("value" in devices) {

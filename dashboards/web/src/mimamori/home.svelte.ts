@@ -107,9 +107,8 @@ export class Home {
   async #readAll(): Promise<boolean> {
     if (this.connection === "login" || this.connection === "forbidden") return false;
     const me = await tried(() => api.GET("/api/v1/account"));
-    // 409: a token, which has no account; 404: nobody has one here.
-    if ("problem" in me && ![404, 409].includes(me.problem.status)) return this.#failed(me.problem);
-    const roles = new Set("value" in me ? me.value.roles : ["operator"]);
+    if ("problem" in me) return this.#failed(me.problem);
+    const roles = new Set(me.value.roles);
     const has = (...some: string[]): boolean => some.some((one) => roles.has(one));
     const asks = has("operator", "officer", "farmer", "hunter", "family");
     const [keeps, watches] = [has("operator", "officer", "farmer", "hunter"), has("family")];
@@ -120,7 +119,7 @@ export class Home {
       watches ? tried(() => api.GET("/api/v1/searches", { params: { query: { limit: 50 } } })) : null,
       keeps ? tried(() => api.GET("/api/v1/traps")) : null,
       keeps ? tried(() => api.GET("/api/v1/captures", { params: { query: { complete: false } } })) : null,
-      "value" in me ? tried(() => api.GET("/api/v1/account/contact")) : null,
+      me.value.account === null ? null : tried(() => api.GET("/api/v1/account/contact")), // nobody is told by a token
     ]);
     const all: readonly (Tried<unknown> | null)[] = [alerts, pages, people, searches, traps, dossiers, receiving];
     const problems = all.flatMap((one) => (one !== null && "problem" in one && one.problem.status !== 404 ? [one.problem] : []));

@@ -75,6 +75,10 @@ export const INSTALLED: Table = {
 export const OUTCOMES: Table = {
   done: "web_map.office_outcome_done", refused: "web_map.office_outcome_refused", failed: "web_map.office_outcome_failed",
 };
+export const WAYS_IN: Table = {
+  passkey: "web_map.office_by_passkey", line: "web_map.office_by_line", mail: "web_map.office_by_mail",
+  hand: "web_map.office_by_hand",
+};
 export const WATCHES: Table = {
   traps: "web_map.office_report_traps", cameras: "web_map.office_report_cameras", tags: "web_map.office_report_tags",
   flow: "web_map.office_report_flow",
