@@ -103,7 +103,7 @@ export SETUP VENV
 export WANTED_PYTHON = $(PYTHON)
 
 # --- Targets ----------------------------------------------------------------------------------------
-.PHONY: help demo web wheel api test check format bench bench-edge soak lock clean
+.PHONY: help demo web wheel api pictures test check format bench bench-edge soak lock clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."] [PYTHON=python3.X]'
@@ -129,6 +129,13 @@ api: ## describe the API anew for the pages, after a change of a route
 	$(call setup,demo)
 	$(BIN)/python -m gateway.api.openapi >dashboards/web/openapi.json.new
 	mv dashboards/web/openapi.json.new dashboards/web/openapi.json
+
+pictures: ## take the pictures in docs/ anew, of people's walks and of the demo
+	$(call setup,dev)
+	sh .ci/services >&2
+	$(WEB) >&2
+	SATOMORI_PICTURES=docs $(BIN)/python -m pytest --numprocesses=0 tests/walks $(ARGS)
+	exec $(BIN)/python -m simulators.pictures
 
 test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(call setup,dev)

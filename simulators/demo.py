@@ -210,6 +210,7 @@ def run(
                 rules=kirisawa.RULES,
                 api_port=api_port,
                 phones=phones,
+                keepers=kirisawa.KEEPERS,
                 sections=kirisawa.SECTIONS | _canary(time.time()) | _links(phones),
             )
             began_us = time.time_ns() // 1000

@@ -25,6 +25,9 @@ EVERYBODY = (
     Someone(OFFICER, (OFFICE,)),
 )
 
+KEEPERS = {"trap": (FARMERS, HUNTERS)}
+"""Whose devices of this kind are: they see them on their page."""
+
 RULES: dict[str, dict[str, Any]] = {
     "trap-sprung": {"type": "trap", "severity": "critical"},
     "camera": {"type": "detection", "gap": "3s", "quiet_for": "60s"},

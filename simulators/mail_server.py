@@ -25,6 +25,11 @@ MOST_BYTES = 1024 * 1024
 LONGEST_LINE = 998
 
 
+def _in_a_tab(letter: str) -> str:
+    """A letter whose links open beside the mail program, as mail programs do it: no page lets itself be shown within a letter."""
+    return letter.replace("<body", '<head><base target="_blank"></head><body', 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Mail:
     """One mail as it came in, whatever was answered."""
@@ -200,8 +205,8 @@ class MailServer:
         to_do, words = ("room", "受信箱を空ける（模擬）") if to in self._full else ("full", "受信箱をいっぱいにする（模擬）")
         says = "<p><strong>受信箱がいっぱいです。新しいメールは届きません。</strong></p>" if to in self._full else ""
         shown = "".join(
-            f"<article><b>{html.escape(one.subject)}</b><iframe sandbox='allow-top-navigation-by-user-activation allow-popups' "
-            f'srcdoc="{html.escape(one.text("html"))}"></iframe></article>'
+            f"<article><b>{html.escape(one.subject)}</b><iframe sandbox='allow-popups allow-popups-to-escape-sandbox' "
+            f'srcdoc="{html.escape(_in_a_tab(one.text("html")))}"></iframe></article>'
             for one in reversed(self.seen(to))
         )
         return (

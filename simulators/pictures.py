@@ -1,7 +1,6 @@
-"""The pictures in README.md, taken of a real run of the demo: `python -m simulators.pictures`.
+"""The drawing in README.md of what a real run of the demo told its terminal: `python -m simulators.pictures` writes demo.svg.
 
-demo.png is the gateway's page in Chromium while the demo runs, demo.svg what the demo told its terminal. Nothing is drawn by hand
-and nothing is left out but the page's token. Needs the `dev` extra (Playwright) and a Chromium on this machine.
+Nothing is drawn by hand and nothing is left out but the token of the town. The photographs of pages are the walks' (tests/walks).
 """
 
 import argparse
@@ -9,7 +8,6 @@ import html
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,61 +27,24 @@ _TEXT_LENGTH = re.compile(r'textLength="[0-9.]+"( [^>]*)>([^<]*)<')
 _CELL = 12.2  # px, of rich's template
 """Rich stretches a text to as many cells as it has characters; Japanese ones take two."""
 
-RINGS = 3
-"""The page is taken when the phone rang so often: a trap, a camera and another trap, on the mountain."""
-
 
 class PictureError(RuntimeError):
     """A picture could not be taken; the text says why."""
 
 
 def take(folder: Path, for_s: int) -> None:
-    """Runs the demo for so long and writes both pictures. PictureError when that is not possible."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        raise PictureError("there is no Chromium in PATH; get it with: apt-get install chromium fonts-noto-cjk")
+    """Runs the demo for so long and writes the drawing. PictureError when that is not possible."""
     argv = [str(beside_python("satomori-sim")), "demo", "--for", str(for_s)]
     colours = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "PYTHONUNBUFFERED": "1"}
-    story: list[str] = []
-    url, rang, shot = "", 0, b""
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **colours}) as demo:
-        assert demo.stdout is not None
-        try:
-            for line in demo.stdout:
-                story.append(line.rstrip("\n"))
-                plain = Text.from_ansi(line).plain
-                if found := re.search(r"http\S+#token=\w+", plain):
-                    url = found[0].replace("/map#", "/#")
-                rang += "📱" in plain
-                if rang == RINGS and not shot:
-                    shot = _shoot(chromium, url)
-        finally:
-            demo.terminate()
-    if demo.returncode != 0 or not shot:
-        raise PictureError(f"the demo ended with {demo.returncode} after {rang} messages; run it by itself to see why")
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **colours}, check=False)
+    story = done.stdout.splitlines()
+    if done.returncode != 0:
+        raise PictureError(f"the demo ended with {done.returncode}; run it by itself to see why")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "demo.png").write_bytes(shot)
-    (folder / "demo.svg").write_text(_svg(story, for_s), encoding="utf-8")
-    for name in ("demo.png", "demo.svg"):
-        if (size := (folder / name).stat().st_size) > MOST_BYTES:
-            raise PictureError(f"{folder / name} has {size} bytes; a README should not load more than {MOST_BYTES}")
-
-
-def _shoot(chromium: str, url: str) -> bytes:
-    """The page as the town office sees it, with one alert that somebody has answered: a PNG."""
-    from playwright.sync_api import sync_playwright  # of the `dev` extra
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1100, "height": 1000}, locale="ja-JP")
-        page.goto(url)
-        answers = page.locator("#alerts button")
-        answers.last.click()
-        page.locator("#alerts li.acknowledged").first.wait_for()
-        page.mouse.move(0, 0)
-        shot = page.screenshot()
-        browser.close()
-    return shot
+    drawing = folder / "demo.svg"
+    drawing.write_text(_svg(story, for_s), encoding="utf-8")
+    if (size := drawing.stat().st_size) > MOST_BYTES:
+        raise PictureError(f"{drawing} has {size} bytes; a README should not load more than {MOST_BYTES}")
 
 
 def _svg(story: list[str], for_s: int) -> str:
@@ -100,9 +61,9 @@ def _svg(story: list[str], for_s: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when both pictures are there, 1 when not."""
+    """0 when the drawing is there, 1 when not."""
     parser = argparse.ArgumentParser(
-        prog="python -m simulators.pictures", description="Takes README.md's pictures of a real demo."
+        prog="python -m simulators.pictures", description="Draws README.md's picture of a real demo."
     )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="Folder to write to (docs).")
     parser.add_argument("--for", dest="for_s", type=int, default=60, help="How many seconds the demo runs (60).")

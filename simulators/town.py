@@ -17,7 +17,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,11 +152,13 @@ class Town:
         api_port: int = 0,
         phones: Phones | None = None,
         sections: dict[str, Any] | None = None,
+        keepers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Writes every configuration; starts nothing. `phone` is open already; `nodes` takes only the first so many.
 
         `phones` are open already too, and `sections` is what gateway.toml says of the people behind them, and besides. Then
         nobody is watched over until the desk enters them; without, the residents' tags are known from the start.
+        `keepers`: the groups that look after the devices deployed as this kind.
         """
         self.folder, self.broker, self.phone, self.world = folder, broker, phone, world
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,7 @@ class Town:
         self.node_url = f"https://127.0.0.1:{free_port()}"
         self._claimed = False
         self.url = f"http://127.0.0.1:{self.api_port}"
-        self._phones, self._sections = phones, sections
+        self._phones, self._sections, self._keepers = phones, sections, keepers or {}
         self._write_gateway(RULES if rules is None else rules, world.nodes()[:nodes], store)
         self.gateway = Program(
             [str(beside_python("satomori-gateway")), "run", str(folder / "gateway.toml")], folder / "gateway.log"
@@ -389,6 +391,7 @@ class Town:
             {"node": node.name, "device": device.name, "place": device.place,
              "kind": "home" if device.kind == "ble_tags" and node.name in homes else KINDS[device.kind],
              "label": device.label.removeprefix(device.place).strip(),
+             **({"groups": list(self._keepers[KINDS[device.kind]])} if KINDS[device.kind] in self._keepers else {}),
              **({"at": _position(device.place, device.label)} if self._sections else {})}
             for node in nodes for device in node.devices
         ] + [

@@ -62,6 +62,8 @@ def test_a_weakness_of_an_npm_package_is_said_once_by_its_id_unless_it_was_looke
     [
         ('{"message": "405 Method Not Allowed", "statusCode": 405}', "npm: 405 Method Not Allowed"),
         ("", "npm: it said nothing"),
+        ("null", "npm: another answer than was asked for"),
+        ('{"auditReportVersion": 3}', "npm: another answer than was asked for"),
     ],
 )
 def test_where_npm_gives_no_answer_no_package_passes_for_audited(

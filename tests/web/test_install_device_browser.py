@@ -171,8 +171,8 @@ def test_a_closed_page_sends_what_it_kept_once_there_is_a_network(place: Place, 
     phone.set_offline(False)
     assert place.kept() == []
     worker.wake(place.house.url)
-    worker.wait_until(lambda: len(place.kept()) == 1)
-    assert (place.kept()[0].device, place.door.puts()) == (DEVICE, [201])
+    worker.wait_until(lambda: place.door.puts() != [])
+    assert ([row.device for row in place.kept()], place.door.puts()) == ([DEVICE], [201])
 
     again = phone.new_page()
     again.goto(f"{place.house.url}/install")
@@ -212,7 +212,7 @@ def test_a_record_of_a_job_that_ended_stays_through_logout_and_update_and_goes_b
     phone.set_offline(False)
     press(page, "一覧に戻る")
     expect(page.get_by_text("仕事が開くのを待っています")).to_be_visible(timeout=15_000)
-    expect(page.get_by_text("この機器の仕事が開いていません。役所に、仕事をもう一度開くように頼んでください。")).to_be_visible()
+    expect(page.get_by_text("この機器の仕事が開いていません。市役所に、仕事をもう一度開くように頼んでください。")).to_be_visible()
     expect(page.get_by_text("記録は残っています。仕事が開くと、自動で送ります。")).to_be_visible()
     expect(page.get_by_text("未送信 1件。")).to_be_visible()
     shoot(page, "shut")

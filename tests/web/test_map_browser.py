@@ -41,7 +41,7 @@ MEMORY = {
     "lines": {"hashi-01/flow-01": {"in": 1843, "in0": 0, "out": 1790, "out0": 0, "heard_us": NOW_US - 4_000_000}},
     "crowd": {"inside": 53, "density": 0.5, "share": None, "level": 0, "rising": False, "shelter": False},
 }
-OWN = {"links": [LinkConfig(label="使い方", url="https://kirisawa.example/manual")]}
+OWN = {"links": [LinkConfig(label=one, url="https://kirisawa.example/manual") for one in ("使い方", "よくある質問")]}
 MAP = {"deployments": Deployments(STANDING), "areas": {"hashi": HASHI}}
 on_the_map = pytest.mark.parametrize("town", [MAP], indirect=True)
 on_a_phone = pytest.mark.parametrize("window", ["phone"], indirect=True)
@@ -119,6 +119,7 @@ def test_pages_of_the_towns_own_stand_at_the_foot_and_open_beside_the_map(town: 
     expect(link).to_have_attribute("href", "https://kirisawa.example/manual")
     expect(link).to_have_attribute("rel", "noopener")
     expect(link).to_have_attribute("target", "_blank")
+    expect(window.page.get_by_role("link", name="よくある質問")).to_be_visible()  # two names may lead to one page
     window.page.get_by_role("link", name="機器", exact=True).click()
     expect(link).to_be_visible()
 

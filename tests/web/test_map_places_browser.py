@@ -199,6 +199,35 @@ def test_while_gsi_cant_be_reached_the_coast_is_drawn_and_said_once(gsi: Gsi, to
 
 
 @on_the_map
+def test_a_coast_that_could_not_be_loaded_is_drawn_once_it_can(town: Town, window: Window) -> None:
+    page, coast = window.page, re.compile("/assets/coast-")
+    page.route(coast, lambda one: one.abort())
+    with page.expect_event("requestfailed", lambda one: coast.search(one.url) is not None):
+        shown = come_in(page, town)
+    expect(shown.get_by_title("北尾根 4番：知らせあり")).to_be_visible()
+    page.unroute(coast)
+    page.get_by_role("button", name="縮小").click()
+    expect(shown.locator("canvas").first).to_be_visible()
+
+
+@on_the_map
+@pytest.mark.parametrize("window", ["desktop"], indirect=True)
+def test_a_device_that_is_opened_again_is_brought_into_sight_again(town: Town, window: Window) -> None:
+    page = window.page
+    shown = come_in(page, town)
+    mark = shown.get_by_title("北尾根 3番：通信中")
+    for _ in range(2):
+        page.evaluate("location.hash = '#/devices/kitayama-03/trap-11'")
+        expect(mark).to_be_in_viewport()
+        page.evaluate("location.hash = '#/devices'")
+        shown.focus()
+        for _ in range(4):
+            page.keyboard.press("Shift+ArrowRight")
+            page.wait_for_timeout(300)
+        expect(mark).not_to_be_in_viewport()
+
+
+@on_the_map
 def test_tiles_that_stop_coming_give_way_to_the_coast_after_a_few(gsi: Gsi, town: Town, window: Window) -> None:
     page, failures = window.page, []
     shown = come_in(page, town)
@@ -424,6 +453,27 @@ def test_an_alert_shows_its_pictures_and_opens_them_large(town: Town, window: Wi
     page.keyboard.press("Escape")
     expect(large).to_have_count(0)
     expect(page.get_by_role("button", name="大きく見る")).to_be_focused()
+
+
+@pytest.mark.parametrize("window", ["phone"], indirect=True)
+def test_a_phone_of_six_years_ago_shows_them_too(town: Town, window: Window) -> None:
+    taken(town, 1, "animal")
+    page = window.page
+    page.add_init_script(f"""sessionStorage.setItem('token', '{OPERATOR}'); delete window.createImageBitmap;
+        delete HTMLDialogElement.prototype.showModal; delete HTMLDialogElement.prototype.close;""")
+    page.goto(f"{town.url}map#/alerts/a-1")
+    button = page.get_by_role("button", name="大きく見る")
+    button.click()
+    large = page.get_by_role("dialog", name="写真")
+    seen = large.locator("canvas").evaluate("one => [...one.getContext('2d').getImageData(5, 5, 1, 1).data]")
+    assert seen == [90, 130, 20, 255]
+    box, size = large.bounding_box(), page.viewport_size
+    assert box
+    assert size
+    assert (box["width"], box["height"]) == (size["width"], size["height"])
+    large.get_by_role("button", name="閉じる").click()
+    expect(large).to_have_count(0)
+    expect(button).to_be_focused()
 
 
 def test_a_picture_that_is_gone_says_so(town: Town, window: Window) -> None:

@@ -317,6 +317,27 @@ def test_a_lost_connection_is_said_within_ten_seconds_and_what_happened_meanwhil
     expect(state).to_contain_text("対応中の知らせ 1件")
 
 
+def test_a_hundred_events_a_second_are_kept_up_with_and_nothing_grows(place: Place) -> None:
+    tanaka = place.comes("tanaka")
+    expect(tanaka.card("北尾根 3番")).to_contain_text("通信なし")
+    asked: list[str] = []
+    tanaka.page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/api/v1/traps") else None)
+    nodes = tanaka.page.evaluate("document.querySelectorAll('*').length")
+    began = time.monotonic()
+    for at in range(500):
+        now_us = place.village.clock_us()
+        place.village.deps.feed.say("event", {
+            "node": "kitayama-03", "device": "trap-1", "type": "vibration", "class_": "sighting", "seq": at, "body": "{}",
+            "time_us": now_us, "received_us": now_us, "late": False, "clock_trusted": True,
+        })  # fmt: skip
+        time.sleep(max(0.0, began + at / 100 - time.monotonic()))  # the pace is what is tested
+    place.village.trap_says(3, 1.0)
+    place.village.tells(place.village.fire("trap-3"))
+    expect(tanaka.card("わな作動")).to_contain_text("北尾根 3番のわなが動きました。", timeout=5_000)
+    assert 0 < len(asked) < 2 * (time.monotonic() - began) + 2
+    assert tanaka.page.evaluate("document.querySelectorAll('*').length") < nodes + 100
+
+
 def test_an_answer_that_did_not_get_through_is_not_said_to_have(place: Place) -> None:
     haruka = place.comes("haruka")
     place.village.tells(place.village.misses())

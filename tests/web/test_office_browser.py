@@ -367,7 +367,7 @@ def test_an_officer_opens_a_search_sees_whom_it_reached_and_says_that_they_are_f
     expect(row).to_contain_text("捜索中")
     expect(page.get_by_text("駅前")).to_have_count(0)
     row.get_by_role("link", name="ハナさん").click()
-    expect(page.get_by_text("市 1/1、協力者 3/3人に届きました。")).to_be_visible()
+    expect(page.get_by_text("市役所 1/1、協力者 3/3人に届きました。")).to_be_visible()
     expect(page.get_by_role("listitem").filter(has_text="駅前")).to_contain_text("1分前")
     shoot(page, "search", size)
     page.get_by_role("button", name="見つかりました").click()

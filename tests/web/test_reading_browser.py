@@ -1,10 +1,11 @@
 """How somebody reads the pages: text size, contrast, language, readings above kanji; and the page as an app on a home screen."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.gateway.api.conftest import gateway
 from tests.services import require_binary
@@ -77,6 +78,28 @@ def test_who_goes_through_the_languages_by_keys_keeps_their_place(town: Town, wi
     for language in ("ja-easy", "en"):
         page.locator("details select").first.select_option(language)
         expect(page.locator(f"html[data-words={language}] details select").first).to_be_focused()
+
+
+@pytest.mark.parametrize("window", ["desktop"], indirect=True)
+def test_of_two_languages_the_one_chosen_last_shows_however_late_the_words_of_the_other_come(town: Town, window: Window) -> None:
+    page = window.page
+    come_in(page)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(re.compile(r"/assets/mimamori\.en-"), hold)
+    page.goto(f"{town.url}mimamori")
+    page.get_by_text("表示とことば").click()
+    with page.expect_request(re.compile(r"/assets/mimamori\.en-")) as asked:
+        page.locator("details select").first.select_option("en")
+    page.locator("details select").first.select_option("ja-easy")
+    expect(page.locator("h1 ruby").first).to_be_visible()
+    held[0].continue_()
+    page.evaluate("url => import(url).then(() => true)", asked.value.url)
+    expect(page.locator("html[data-words=ja-easy] h1 ruby").first).to_be_visible()
+    expect(page.locator("h1")).to_have_count(1)
 
 
 @pytest.mark.parametrize("window", ["phone"], indirect=True)

@@ -53,7 +53,7 @@ def test_the_first_words_stand_in_the_page_itself(town: Town, browser: Browser, 
 
 def test_who_is_not_in_is_led_to_where_people_come_in_and_sees_no_number(town: Town, window: Window) -> None:
     window.page.goto(f"{town.url}map")
-    expect(window.page.get_by_role("link", name="ログインする").first).to_have_attribute("href", "/login")
+    expect(window.page.get_by_role("link", name="ログインする").first).to_have_attribute("href", "/login?next=%2Fmap")
     expect(window.page.get_by_text(re.compile(r"\d+件"))).to_have_count(0)
 
 

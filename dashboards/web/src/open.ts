@@ -1,6 +1,7 @@
 // How a page begins: its words in the reader's language, then its component in place of what the HTML says.
 
 import { mount, unmount, type Component } from "svelte";
+import "./dialog";
 import { readingHere, show as showReading } from "./reading";
 import "./style.css";
 import { languageOf, saying, type Language, type Say, type Words } from "./words/say";
@@ -26,13 +27,17 @@ export async function open(page: Component<PageProps>, files: Files): Promise<vo
   const target = document.getElementById("page");
   if (target === null) throw new Error("the page has no place for its content: an element with the id page");
   let shown: ReturnType<typeof mount> | undefined;
+  let wanted: Language;
   const show = async (language: Language): Promise<void> => {
+    wanted = language;
     const load = Object.entries(files).find(([name]) => name.endsWith(`.${language}.json`))?.[1];
     if (load === undefined) throw new Error(`the page has no words in ${language}`);
-    const say = saying((await load()).default, language, officeIn(language));
+    const words = (await load()).default;
+    if (wanted !== language) return; // another was chosen while these came
+    const say = saying(words, language, officeIn(language));
     document.documentElement.dataset.words = language;
     document.documentElement.lang = language === "en" ? "en" : "ja";
-    if (shown !== undefined) await unmount(shown);
+    if (shown !== undefined) void unmount(shown);
     target.replaceChildren();
     shown = mount(page, { target, props: { say, language, choose } });
   };

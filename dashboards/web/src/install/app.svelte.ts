@@ -169,12 +169,18 @@ export class App {
   /** What became of what was sent, while it is not known to have ended. */
   async look(always = false): Promise<void> {
     const waits = this.own.some((one) =>
-      one.state === "sent" && (this.results.get(one.id)?.state ?? "waiting") === "waiting" && !revisited(one, this.own));
+      one.state === "sent" && (this.results.get(one.id)?.state ?? "waiting") === "waiting" && !this.comesAgain(one));
     if (this.practice || this.inside !== "in" || document.visibilityState !== "visible" || !(always || waits)) return;
     await this.#try(async () => {
       this.results = new Map((await this.door.results()).map((one) => [one.id, one]));
       this.resultsAtMs = Date.now();
     });
+  }
+
+  /** Whether it was said later that somebody must come again to the same device: on this phone, or on another. */
+  comesAgain(one: Installation): boolean {
+    const after = this.results.get(this.results.get(one.id)?.superseded_by ?? "");
+    return revisited(one, this.own) || after?.state === "revisit";
   }
 
   /** Where the gateway can't be reached or won't, what was known before stays, with its age. */
@@ -211,7 +217,8 @@ export class App {
 
   /** The draft is whole: from now on it sends itself. False: it could not be kept, and stays on the screen. */
   async finish(changed: Partial<Installation>): Promise<boolean> {
-    const before = this.draft!;
+    const before = this.draft;
+    if (before?.state !== "draft") return false; // tapped twice: it is being kept
     if (!(await this.write({ ...changed, state: this.practice ? "sent" : "unsent" }))) {
       this.draft = before;
       return false;

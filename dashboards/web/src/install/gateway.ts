@@ -7,7 +7,7 @@ import type { Ask } from "./send";
 type Schemas = components["schemas"];
 export type Job = Pick<Schemas["JobJson"], "id" | "label" | "nodes" | "devices" | "until_us">;
 /** What became of an installation. `told`: to whom its test alarm was sent. */
-export type Result = Pick<Schemas["InstallationJson"], "id" | "state" | "told" | "answered_by" | "ended_us">;
+export type Result = Pick<Schemas["InstallationJson"], "id" | "state" | "told" | "answered_by" | "ended_us" | "superseded_by">;
 export type MapOf = Pick<Schemas["MapJson"], "styles" | "attribution">;
 type Command = Pick<Schemas["CommandJson"], "id" | "state" | "issued_us" | "reason" | "round_trip_ms" | "rssi_dbm">;
 

@@ -8,6 +8,7 @@ const HOST = "town.example";
 
 it("a QR or a typed name says which node and device it is", () => {
   expect(read("https://town.example/v/kitayama-03/trap-11/x.y", HOST)).toEqual({ node: "kitayama-03", device: "trap-11" });
+  expect(read("HTTPS://Town.example/v/kitayama-03/trap-11/x.y", HOST)).toEqual({ node: "kitayama-03", device: "trap-11" });
   expect(read("satomori:claim?u=https%3A%2F%2Fnodes.example%3A8443&c=ABCD&n=kitayama-03", HOST))
     .toEqual({ node: "kitayama-03", device: null });
   expect(read(" kitayama-03/trap-11 ", HOST)).toEqual({ node: "kitayama-03", device: "trap-11" });

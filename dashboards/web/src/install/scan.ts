@@ -14,7 +14,7 @@ const NAME = /^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/;
 export function read(text: string, host: string): Found | Wrong {
   const plain = text.trim();
   const link = /^https?:\/\/([^/]+)(?:\/v\/([^/]+)\/([^/]+)\/)?/i.exec(plain);
-  if (link !== null) return link[1] === host && link[2] !== undefined ? named(link[2], link[3]!) : "elsewhere";
+  if (link !== null) return link[1]!.toLowerCase() === host && link[2] !== undefined ? named(link[2], link[3]!) : "elsewhere";
   if (plain.startsWith("satomori:")) return named(new URLSearchParams(plain.split("?")[1] ?? "").get("n") ?? "", null);
   const [node, device, ...more] = plain.split("/");
   return more.length > 0 ? "nothing" : named(node ?? "", device ?? null);

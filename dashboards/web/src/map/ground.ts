@@ -57,7 +57,7 @@ export class Ground {
   readonly #says: (shown: Shown) => void;
   #style: string | null = null;
   #tiles: Tiles | null = null;
-  #coast: Promise<L.LayerGroup> | null = null;
+  #coast: Promise<L.LayerGroup | null> | null = null;
   #failed = 0;
   #calmUntilMs = 0; // until then failures are no reason to look
   #again: ReturnType<typeof setTimeout> | undefined;
@@ -116,9 +116,20 @@ export class Ground {
     const shown: Shown = this.#style === null ? "none" : this.#tiles === null ? "down" : far ? "far" : "tiles";
     this.#says(shown);
     if (shown === "tiles") return void (await this.#coast)?.remove();
-    this.#coast ??= coastOf(this.#map);
+    this.#coast ??= this.#drawn();
     const coast = await this.#coast;
-    if (!this.#closed) coast.addTo(this.#map);
+    if (!this.#closed) coast?.addTo(this.#map);
+  }
+
+  /** The coast; null: its file can't be had without a network. Then it is asked for again when the map is zoomed, or looked for tiles. */
+  async #drawn(): Promise<L.LayerGroup | null> {
+    try {
+      return await coastOf(this.#map);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      this.#coast = null;
+      return null;
+    }
   }
 
   /** The tile in the middle of what is seen. */

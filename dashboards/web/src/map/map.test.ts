@@ -3,7 +3,7 @@ import { eventsIn } from "../stream";
 import { atOnePlace, gathered, inTurn, nearPx, type Spot } from "./grid";
 import { byDay, levelOf, type Hour } from "./hours";
 import { cameToday, matterOf, statusOf, topicOf, unknownWhy, worstFirst, type Area, type Device } from "./known";
-import { whoWords } from "./say";
+import { reasonWords, whoWords } from "./say";
 import { sectionAt } from "./sections";
 
 const NOW = 1_780_434_720_000_000;
@@ -119,4 +119,9 @@ it("an address opens its part, and anything else the first", () => {
   expect(sectionAt("#/devices/%E0/x").rest).toEqual(["%E0", "x"]);
   expect(sectionAt("")).toMatchObject({ section: { path: "alerts" } });
   expect(sectionAt("#/alertsx")).toMatchObject({ section: { path: "alerts" }, rest: [] });
+});
+
+it("says why a search was opened in words, whether somebody wrote it or a button under a message stood for it", () => {
+  const say = (id: string): string => id.replace("web_map.", "");
+  expect(reasonWords(say, "left home, 朝から帰らない")).toBe("matter_left_homeand朝から帰らない");
 });

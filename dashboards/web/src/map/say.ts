@@ -62,6 +62,13 @@ export function shapeOf(kind: string | null): Shape {
 
 export const matterWords = (say: Say, alert: Alert): string => say(MATTERS[matterOf(alert)]);
 
+/** Why a search was opened: what somebody wrote, or, where a message's button opened it, what the message was about. */
+export const reasonWords = (say: Say, reason: string): string =>
+  reason.split(", ").map((summary) => {
+    const matter = matterOf({ kind: "watched", node: "watched", summary });
+    return matter === "other" ? summary : say(MATTERS[matter]);
+  }).join(say("web_map.and"));
+
 /** Where it is, as its people call it. A watched person is named by nobody here but by the number. */
 export function whereWords(say: Say, one: { node: string; device: string; place: string; label: string }): string {
   if (one.node === "watched") return say("web_map.where_watched", { id: one.device });

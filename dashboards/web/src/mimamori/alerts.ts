@@ -4,7 +4,8 @@ import { ageWords } from "../age";
 import { dayWords, inTown, momentWords, timeWords } from "../when";
 import type { Id } from "../words/ids";
 import type { Language, Say } from "../words/say";
-import { honoured, WATCHED, type Alert } from "./mine";
+import { honoured } from "../names";
+import { WATCHED, type Alert } from "./mine";
 
 const OF_A_PERSON: Readonly<Record<string, Id>> = {
   "left home": "web_mimamori.of_left_home", "not seen": "web_mimamori.of_not_seen", "no coverage": "web_mimamori.of_no_coverage",
@@ -26,6 +27,15 @@ export function alertWords(say: Say, language: Language, alert: Alert, name: str
   }
   const where = `${alert.place} ${alert.label}`.trim() || `${alert.node} ${alert.device}`;
   return say(OF_A_DEVICE[alert.summary.split(" ")[0] ?? ""] ?? "web_mimamori.of_other", { where });
+}
+
+/** Why a search was opened: what somebody wrote, or, where a message's button opened it, what the message was about. */
+export function reasonWords(say: Say, language: Language, reason: string, name: string): string {
+  const each = reason.split(", ").map((one) => {
+    const id = OF_A_PERSON[one];
+    return id === undefined ? one : say(id, { who: honoured(language, name) }).replace(/[。.]$/, "");
+  });
+  return each.join(language === "en" ? ", " : "、");
 }
 
 /** The sign before it: how much it matters, and to what. */

@@ -2,7 +2,8 @@
 
 import type { Id } from "../words/ids";
 import type { Language, Say } from "../words/say";
-import { honoured, type Look } from "./mine";
+import { honoured } from "../names";
+import type { Look } from "./mine";
 
 const WHO: Readonly<Record<string, Id>> = {
   officer: "web_mimamori.by_officer", operator: "web_mimamori.by_operator", installer: "web_mimamori.by_installer",

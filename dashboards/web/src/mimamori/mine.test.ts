@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { answersTo, honoured, mattersOf, newId, sentenceOf, trapState, whoGoes, worstFirst, type Alert, type Page, type Person,
+import { honoured } from "../names";
+import { reasonWords } from "./alerts";
+import { answersTo, mattersOf, newId, sentenceOf, trapState, whoGoes, worstFirst, type Alert, type Page, type Person,
   type Trap } from "./mine";
 import { dateAfter, endOfDay, hoursOf, pushHere } from "./receiving";
 
@@ -92,4 +94,9 @@ describe("how I am told", () => {
     expect([pushHere(iphone, true), pushHere(iphone, false), pushHere(ipad, false), pushHere(old, false), pushHere(old, true)])
       .toEqual(["here", "home", "home", "never", "never"]);
   });
+});
+
+it("says why a search was opened in words, whether somebody wrote it or a button under a message stood for it", () => {
+  const say = (id: string, facts?: object): string => `${Object.values(facts ?? {}).join("")}のタグが${id.split("_").at(-1) ?? ""}。`;
+  expect(reasonWords(say, "ja", "left home, 朝から帰らない", "ハナ")).toBe("ハナさんのタグがhome、朝から帰らない");
 });

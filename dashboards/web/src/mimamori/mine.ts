@@ -1,6 +1,7 @@
 // What concerns me, judged from what the gateway said. Pure: ids of words and facts, no clock of its own.
 
 import type { components } from "../api/schema";
+import { honoured, namesOf } from "../names";
 import type { Id } from "../words/ids";
 import type { Facts, Language } from "../words/say";
 
@@ -22,13 +23,6 @@ export const ENDED_FOR_US = 24 * 3600e6;
 
 /** A sentence that is not said yet. */
 export interface Words { readonly id: Id; readonly facts?: Facts }
-
-const HONORIFICS = /(さん|様|さま|ちゃん|くん|先生)$/;
-/** 田中さん; in English as it is. */
-export const honoured = (language: Language, name: string): string =>
-  language === "en" || HONORIFICS.test(name) ? name : `${name}さん`;
-export const namesOf = (language: Language, names: readonly string[]): string =>
-  names.map((one) => honoured(language, one)).join(language === "en" ? ", " : "、");
 
 /** How a person's tag is, in one sentence that claims no more than the tag says. Its age is said beside it. */
 export function sentenceOf(person: Person, language: Language): Words {
