@@ -10,7 +10,7 @@ from typing import Any
 from gateway.store import SqliteStore, SqliteStoreConfig
 from simulators.phones import Someone
 from simulators.town import Town
-from simulators.world import DAY_US, MINUTE_US
+from simulators.world import DAY_US, JST_US, MINUTE_US
 
 FARMERS, HUNTERS, OFFICE, FAMILY, VOLUNTEERS = "farmers-kitayama", "hunters", "office", "family-hana", "volunteers"
 OFFICER, FARMER, FAMILY_MEMBER, INSTALLER = "役場の係", "田中", "マリア", "渡辺"
@@ -80,7 +80,8 @@ _EVERY_US = 10 * MINUTE_US
 
 
 def remember(town: Town, now_us: int) -> None:
-    """Eight days of counts, as if the counters had stood there: a chart of nothing shows nothing."""
+    """Eight days of counts, as if the counters had stood there until midnight: a chart of nothing shows nothing."""
+    today_us = now_us - (now_us + JST_US) % DAY_US
     store = SqliteStore(SqliteStoreConfig(type="sqlite", path=town.series_db))
     try:
         for edge in town.edges:
@@ -88,7 +89,7 @@ def remember(town: Town, now_us: int) -> None:
                 if device.kind == "people_counter":
                     counted = [
                         (at_us, town.world.counter_totals(edge.node.name, device.name, at_us))
-                        for at_us in range(now_us - DAYS_BEFORE * DAY_US, now_us, _EVERY_US)
+                        for at_us in range(today_us - DAYS_BEFORE * DAY_US, today_us + 1, _EVERY_US)
                     ]
                     store.write([
                         ((edge.node.name, device.name, metric), at_us // 1000, float(totals[which]))

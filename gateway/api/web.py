@@ -43,7 +43,7 @@ OWN_HEADERS = {
     "/map": {"Content-Security-Policy": SECURITY_HEADERS["Content-Security-Policy"] + "; img-src 'self' blob:"},
 }
 """Installers take photos, read QR codes (in a worker that the library makes of a blob), and want to know where they are; a map
-blanks a tile by an empty image of its own. The town's page reads a picture itself, since a token goes with it, and then shows it."""
+blanks a tile by an empty image of its own. The town's page reads a picture by its token, and then shows it."""
 
 _FOR_EVER = "public, max-age=31536000, immutable"
 Accepts = Annotated[str | None, Header(alias="Accept-Encoding", max_length=500)]

@@ -1,6 +1,9 @@
 """What a browser gets of the built pages, and what it is told where nothing was built."""
 
 import gzip
+import html
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from gateway.api import web
 from gateway.api.deps import Deps
 from gateway.api.gate import Gate
 from gateway.api.problems import add_problem_handlers
+from gateway.words import call_office
 from tests.gateway.api.conftest import Gateway, gateway
 
 __all__ = ["gateway"]
@@ -85,6 +89,33 @@ def test_the_worker_stands_where_it_may_serve_the_installers_page(gateway: Gatew
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/javascript")
     assert answer.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [
+        ("村役場", {"ja": "村役場", "ja-easy": "村役場（むらやくば）", "en": "the village office"}),
+        ('"桐沢" <&', dict.fromkeys(("ja", "ja-easy", "en"), '"桐沢" <&')),
+    ],
+)
+def test_a_page_says_what_the_office_is_called_here_packed_or_not_and_anew_once_it_is_called_otherwise(
+    gateway: Gateway, built: Path, called: str, said: dict[str, str]
+) -> None:
+    page = "<!doctype html><head><title>one</title></head><h1>map</h1>"
+    (built / "map.html").write_text(page, encoding="utf-8")
+    (built / "map.html.gz").write_bytes(gzip.compress(page.encode()))
+    before = browser(gateway.deps, built).get("/map").headers["ETag"]
+    call_office(called)
+    try:
+        asked = browser(gateway.deps, built)
+    finally:
+        call_office("")
+    plain, packed = asked.get("/map"), asked.get("/map", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert plain.text == packed.text
+    assert plain.headers["ETag"] != before
+    head, meta, rest = re.split(r'<meta name="office" content="([^"]*)">', plain.text)
+    assert (head + rest, json.loads(html.unescape(meta))) == (page, said)
 
 
 def test_the_licences_of_what_the_pages_are_made_of_can_be_read_by_anybody(gateway: Gateway, built: Path) -> None:
