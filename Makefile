@@ -130,7 +130,7 @@ api: ## describe the API anew for the pages, after a change of a route
 	$(BIN)/python -m gateway.api.openapi >dashboards/web/openapi.json.new
 	mv dashboards/web/openapi.json.new dashboards/web/openapi.json
 
-pictures: ## take the pictures in docs/ anew, of people's walks and of the demo
+pictures: ## take the pictures in docs/ anew: people's walks, the demo
 	$(call setup,dev)
 	sh .ci/services >&2
 	$(WEB) >&2

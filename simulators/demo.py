@@ -28,6 +28,7 @@ from simulators.audit import alerts_by_kind, audit
 from simulators.broker import mosquitto, nats
 from simulators.guide import Guide
 from simulators.hands import Hands, Press
+from simulators.line import Shown
 from simulators.phone import Phone, Received
 from simulators.phones import Got, Phones
 from simulators.ports import free_port
@@ -44,6 +45,8 @@ AT_HOME_US = OPENED_US + HOUR_US // 2
 PATIENCE_S = {"田中": 3.0, "佐藤": 4.0, "鈴木": 3.0, "山田": 3.0, "マリア": 4.0, "中村": 5.0, "役場の係": 6.0}
 """So long each thinks before answering by themselves; who sits at the desk is mostly faster."""
 CANNOT = frozenset({"佐藤"})
+TEST_ALARM = "【通信テスト】"
+"""So a test alarm begins, the day's too. It may not be forgotten when something else comes after it."""
 _YES = ("確認しました", "かくにんしました", "一緒にいます", "いっしょに います", "行きます", "届きました", "見つかりました")
 
 
@@ -89,37 +92,44 @@ class Habits:
         self._phones, self._say = phones, say
         self._since: dict[tuple[str, str], float] = {}
 
-    def look(self, now_s: float) -> None:
-        """Answers what was long enough on a phone and is still the last word there."""
+    def look(self, now_s: float, *, held: bool = False) -> None:
+        """Answers what was long enough on a phone and is still the last word there, and the day's test wherever it stands.
+
+        `held`: somebody at the desk sees to it themselves now.
+        """
         for one in self._phones.everybody:
             for channel in one.channels:
-                asked = self._asks(one.name, channel)
-                if asked is None:
-                    continue
-                since_s = self._since.setdefault((one.name, asked), now_s)
-                if 0 <= now_s - since_s >= PATIENCE_S[one.name]:
-                    self._since[one.name, asked] = float("inf")
-                    self._answer(one.name, channel)
+                for asked in self._asks(one.name, channel):
+                    since_s = self._since.setdefault((one.name, asked), now_s)
+                    if not held and now_s - since_s >= PATIENCE_S[one.name]:
+                        self._since[one.name, asked] = float("inf")
+                        self._answer(one.name, channel, asked)
 
     def make_the_round(self, town: Town) -> None:
         """Whoever went stands before the traps that sprang, and says so."""
         for where in kirisawa.make_the_round(town):
             self._say(f"[green]   {kirisawa.FARMER}: {escape(where)} 見回りをしました（捕獲）[/green]")
 
-    def _asks(self, name: str, channel: str) -> str | None:
-        """What names the newest question that nobody has answered; None where there is none."""
+    def _asks(self, name: str, channel: str) -> list[str]:
+        """What names the questions that nobody has answered."""
         if channel == "line":
-            last = next(reversed(self._phones.line.phone(name).chat), None)
-            return last.id or f"{last.at_us}" if last and any(action.type == "postback" for action in last.actions) else None
+            chat = self._phones.line.phone(name).chat
+            newest = [_named(chat[-1])] if chat and any(it.type == "postback" for it in chat[-1].actions) else []
+            tests = [
+                _named(one)
+                for at, one in enumerate(chat[:-1], 1)
+                if one.title.startswith(TEST_ALARM) and not any(it.how == "said" and it.body in one.labels for it in chat[at:])
+            ]
+            return tests + newest
         try:
-            return self._phones.link(name) if channel == "mail" else self._phones.call(name).sid
+            return [self._phones.link(name) if channel == "mail" else self._phones.call(name).sid]
         except LookupError:
-            return None
+            return []
 
-    def _answer(self, name: str, channel: str) -> None:
+    def _answer(self, name: str, channel: str, asked: str) -> None:
         yes = name not in CANNOT
         if channel == "line":
-            shown = self._phones.line.phone(name).chat[-1]
+            shown = next(one for one in self._phones.line.phone(name).chat if _named(one) == asked)
             buttons = [action for action in shown.actions if action.type == "postback"]
             liked = [action for action in buttons if (action.label in _YES) == yes]
             chosen = (liked or buttons)[0]
@@ -136,6 +146,24 @@ class Habits:
             self._phones.twilio.press(call, key)
             said = f"takes the call and presses {key}"
         self._say(f"[green]   {escape(name)}: {escape(said)}[/green]")
+
+
+def _named(shown: Shown) -> str:
+    return shown.id or f"{shown.at_us}"
+
+
+class SceneTime:
+    """How far a scene has come: the desk's seconds without those in which it was held."""
+
+    def __init__(self, now_s: float) -> None:
+        self._before_s, self.played_s = now_s, 0.0
+
+    def pass_(self, now_s: float, *, held: bool) -> float:
+        """It is now so late; the seconds played."""
+        if not held:
+            self.played_s += now_s - self._before_s
+        self._before_s = now_s
+        return self.played_s
 
 
 class Narrator:
@@ -259,10 +287,11 @@ def _links(phones: Phones) -> dict[str, Any]:
 def _guide(town: Town, hands: Hands, phones: Phones) -> Guide:
     """The guide. Who sets a trap again has been there, and says so."""
 
-    def press(what: Press) -> None:
-        hands.press(what)
+    def press(what: Press) -> float:
+        wait_s = hands.press(what)
         if what == "set":
             kirisawa.make_the_round(town)
+        return wait_s
 
     pages = {one.name: phones.page(one.name, one.channels[0]) for one in phones.everybody}
     return Guide(town, press, pages, phones.url, lambda: time.time_ns() // 1000)
@@ -275,11 +304,11 @@ def _has_display() -> bool:
 def _canary(now_s: float) -> dict[str, Any]:
     """The day's test alarm at a full minute after everybody has joined: within 20 to 80 seconds."""
     at = datetime.fromtimestamp(now_s + 80, UTC) + timedelta(hours=9)
-    return {"canary": {"at": f"{at:%H:%M}", "to": kirisawa.OFFICE, "within": "60s"}}
+    return {"canary": {"at": f"{at:%H:%M}", "to": kirisawa.OFFICE, "within": "10m"}}
 
 
 def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for_s: float | None, stop: threading.Event) -> int:
-    """Plays scene after scene until the time is over; the town's time then."""
+    """Plays scene after scene until the time is over; the town's time then. Stands still while the hands hold it."""
     ends = None if for_s is None else time.monotonic() + for_s
     scene_s = SCENE_S if for_s is None else min(SCENE_S, for_s / 3)
     before_us = OPENED_US
@@ -287,18 +316,19 @@ def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for
         if stop.is_set() or (ends is not None and time.monotonic() >= ends):
             break
         tell.say(f"[bold]{scene.title}[/bold]  ({_local(scene.start_us)})")
-        began = time.monotonic()
+        at = SceneTime(time.monotonic())
         town.skip(before_us, scene.start_us)
         before_us = scene.start_us
         if habits is not None:
             habits.make_the_round(town)
-        while not stop.is_set() and time.monotonic() - began < scene_s and (ends is None or time.monotonic() < ends):
-            now_us = scene.start_us + int((time.monotonic() - began) * LAPSE * SECOND_US)
+        while not stop.is_set() and at.played_s < scene_s and (ends is None or time.monotonic() < ends):
+            held = town.hands is not None and town.hands.held()
+            now_us = scene.start_us + int(at.pass_(time.monotonic(), held=held) * LAPSE * SECOND_US)
             town.play(before_us, now_us, tags_us=None if scene.someone_leaves else AT_HOME_US)
             before_us = now_us
             tell.people(phones.news())
             if habits is not None:
-                habits.look(time.monotonic())
+                habits.look(time.monotonic(), held=held)
             stop.wait(BEAT_S)
     return before_us
 

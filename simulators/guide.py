@@ -67,6 +67,8 @@ class Come(NamedTuple):
     done: bool
     words: Words
     beyond: bool = False
+    much: float = 0
+    """What is done is kept as it was when there was most of it."""
 
 
 _MAP = Words("町の地図", "the town's map")
@@ -128,6 +130,9 @@ _PARTS = ("", "alerts", "devices", "flow", "office")
 # --- What came of it --------------------------------------------------------------------------------------
 
 
+_HOME_FIRST = Words("家に戻してから、もう一度出ます。", "She is brought home first, then leaves anew.")
+
+
 def came(step: str, said: Said, since_us: int, lost: Collection[str]) -> list[Come]:
     """What came of a step since then, of what the API said. `lost`: nodes that were found out of reach since then."""
     return _CAME[step](said, since_us, lost)
@@ -158,28 +163,30 @@ def _trap(said: Said, since_us: int, _: Collection[str]) -> list[Come]:
     names = "、".join(f"{name}さん" for name in going)
     return [
         Come("fired", alert is not None, _then("知らせが出る", "an alert is out", alert, where)),
-        Come("told", told > 0, Words(f"電話へ送る{f'：{told}通' if told else ''}", "phones are told")),
-        Come("going", bool(going), Words(f"誰かが行く{f'：{names}' if going else ''}", "somebody goes")),
+        Come("told", told > 0, Words(f"電話へ送る{f'：{told}通' if told else ''}", "phones are told"), much=told),
+        Come("going", bool(going), Words(f"誰かが行く{f'：{names}' if going else ''}", "somebody goes"), much=len(going)),
         Come("over", bool(alert and alert["resolved_us"]), Words("見回りが済み、知らせが終わる", "visited: it is over"), True),
         Come("picture", picture is not None, _then("カメラが何かを写す", "a camera saw something", picture, seen_at), True),
     ]
 
 
 def _leave(said: Said, since_us: int, _: Collection[str]) -> list[Come]:
-    alert = _alert(said, since_us, "watched", "left home")
+    alert = _alert(said, since_us, "watched", "left home", new=True)
     search = _search(said, since_us)
     reached = (search or {}).get("reached")
     told = reached["office"] + reached["helpers"] if reached else 0
-    of = "：市 {office}/{office_all}、協力者 {helpers}/{helpers_all}人".format(**reached) if reached else ""
+    of = "：町役場 {office}/{office_all}、協力者 {helpers}/{helpers_all}人".format(**reached) if reached else ""
     seen = max((search or {}).get("sightings", ()), key=lambda one: one["last_us"], default=None)
-    place, age_s = (seen["place"], round(seen["age_s"])) if seen else ("", 0)
+    place, at = (seen["place"], _local(seen["last_us"])) if seen else ("", None)
     return [
         Come("fired", alert is not None, _then("家族に知らせる", "the family is told", alert)),
         Come("search", search is not None, Words("捜索が始まる", "a search is open")),
-        Come("told", told > 0, Words(f"捜索の知らせが届く{of}", f"those who search are reached{f': {told}' if told else ''}")),
+        Come("told", told > 0, Words(f"捜索の知らせが届く{of}", f"those who search are reached{f': {told}' if told else ''}"),
+             much=told),
         Come("seen", seen is not None,
-             Words(f"タグが確認される{f'：{place}・{_age(age_s)}前' if seen else ''}",
-                   f"the tag was heard{f', {age_s} s ago' if seen else ''}: not where she is now")),
+             Words(f"タグが確認される{f'：{place}・{_clock(at)}' if at else ''}",
+                   f"the tag was heard{f', {at:%H:%M}' if at else ''}: not where she is now"),
+             much=seen["last_us"] if seen else 0),
         Come("found", bool(search and search["state"] == "found"), Words("見つかる", "found")),
     ]  # fmt: skip
 
@@ -187,15 +194,17 @@ def _leave(said: Said, since_us: int, _: Collection[str]) -> list[Come]:
 def _crowd(said: Said, since_us: int, _: Collection[str]) -> list[Come]:
     alert = _alert(said, since_us, "area")
     fullest = max(said["areas"], key=lambda one: (one["level"] or 0, one["inside"] or 0), default=None)
-    full = fullest is not None and ((fullest["level"] or 0) >= 1 or alert is not None)
-    now = f"：{fullest['label']} 推定 {fullest['inside']:,}人" if fullest and full and fullest["inside"] is not None else ""
+    full = fullest if fullest is not None and (fullest["level"] or 0) >= 1 else None
+    inside = (full or {}).get("inside")
+    now = f"：{full['label']} 推定 {inside:,}人" if full and inside is not None else ""
     counted = max((one for one in said["recounts"] if one["at_us"] >= since_us), key=lambda one: one["at_us"], default=None)
     off = f"：{counted['counted']:,}人" if counted else ""
     return [
-        Come("full", full, Words(f"人が集まる{now}", "the square fills")),
+        Come("full", full is not None or alert is not None,
+             Words(f"人が集まる{now}", f"the square fills{f', some {inside:,} people' if inside else ''}"), much=inside or 0),
         Come("fired", alert is not None, _then("混雑の知らせが出る", "the office is told", alert)),
         Come("counted", counted is not None, Words(f"数え直す{off}", "heads are counted, the reckoning set right"), True),
-    ]
+    ]  # fmt: skip
 
 
 def _silence(said: Said, since_us: int, lost: Collection[str]) -> list[Come]:
@@ -205,7 +214,12 @@ def _silence(said: Said, since_us: int, lost: Collection[str]) -> list[Come]:
     places = "、".join(sorted({one["place"] for one in unknown}))
     back = bool(lost) and not away and not unknown
     return [
-        Come("lost", bool(lost), Words(f"「不明」になる{f'：{places}' if places else ''}", "its devices are unknown")),
+        Come(
+            "lost",
+            bool(lost),
+            Words(f"「不明」になる{f'：{places}' if places else ''}", "its devices are unknown"),
+            much=len(unknown),
+        ),
         Come("fired", alert is not None, _then("通信の知らせが出る", "an alert is out", alert), True),
         Come("back", back, Words("通信が戻る", "they are back")),
     ]
@@ -232,13 +246,16 @@ def _then(ja: str, en: str, alert: Mapping[str, Any] | None, where: str = "") ->
     """With where and when it fired, once it has."""
     if alert is None:
         return Words(ja, en)
-    local = datetime.fromtimestamp(alert["fired_us"] / 1e6, UTC) + timedelta(hours=9)
-    clock = f"{'午前' if local.hour < 12 else '午後'}{local.hour % 12}時{local.minute}分"
-    return Words(f"{ja}：{f'{where}・' if where else ''}{clock}", f"{en}, {local:%H:%M}")
+    at = _local(alert["fired_us"])
+    return Words(f"{ja}：{f'{where}・' if where else ''}{_clock(at)}", f"{en}, {at:%H:%M}")
 
 
-def _age(age_s: int) -> str:
-    return f"{age_s}秒" if age_s < 60 else f"{age_s // 60}分"
+def _local(t_us: int) -> datetime:
+    return datetime.fromtimestamp(t_us / 1e6, UTC) + timedelta(hours=9)
+
+
+def _clock(at: datetime) -> str:
+    return f"{'午前' if at.hour < 12 else '午後'}{at.hour % 12}時{at.minute}分"
 
 
 def read(get: Callable[[str], Any]) -> Said:
@@ -282,19 +299,23 @@ class Guide:
     """What the desk shows at `/`, and what is pressed there. Any thread may ask."""
 
     def __init__(
-        self, town: Gateway, press: Callable[[Press], None], phone: Mapping[str, str], phones: str, now_us: Callable[[], int]
+        self, town: Gateway, press: Callable[[Press], float], phone: Mapping[str, str], phones: str, now_us: Callable[[], int]
     ) -> None:
-        """`press` makes it happen, OSError where it can't; `phone`: the address of each one's phone; `phones`: of all."""
+        """`press` makes it happen, in as many seconds as it says; OSError where it can't.
+
+        `phone`: the address of each one's phone; `phones`: of all.
+        """
         self._town, self._press, self._phone, self._phones, self._now_us = town, press, phone, phones, now_us
         self._lock = threading.Lock()
         self._since_us = {step.id: now_us() for step in STEPS}
+        self._kept: dict[str, dict[str, Come]] = {step.id: {} for step in STEPS}
         self._lost: set[str] = set()
         self._said: Said | None = None
         self._asked_us, self._answers = 0, False
 
     def page(self, method: str, path: str) -> DeskPage | None:
         """What is answered to this; None: nothing stands there. What is pressed has been seen to come of this page itself."""
-        match method, path.strip("/").split("/"):
+        match method, path.partition("?")[0].strip("/").split("/"):
             case "GET", [""]:
                 return DeskPage(200, self._html())
             case "GET", ["guide.json"]:
@@ -328,7 +349,12 @@ class Guide:
             self._lost |= {it["node"] for it in self._said["devices"] if it["node_online"] is False and it["status"] == "unknown"}
 
     def _step(self, step: Step) -> dict[str, Any]:
-        comes = came(step.id, self._said, self._since_us[step.id], self._lost) if self._said else []
+        now = came(step.id, self._said, self._since_us[step.id], self._lost) if self._said else []
+        kept = self._kept[step.id]
+        for one in now:
+            if one.done and (one.id not in kept or one.much > kept[one.id].much):
+                kept[one.id] = one
+        comes = [kept.get(one.id, one) for one in now]
         return {
             "id": step.id,
             "since_us": self._since_us[step.id],
@@ -339,19 +365,21 @@ class Guide:
         }
 
     def _do(self, what: str) -> DeskPage:
-        """Presses it. The first button of a step begins the step anew."""
+        """Presses it. The first button of a step begins the step anew: what came of it before is kept no more."""
         for step in STEPS:
             for number, button in enumerate(step.buttons):
                 if button.press == what:
                     with self._lock:
                         if number == 0:
                             self._since_us[step.id] = self._now_us()
+                            self._kept[step.id] = {}
                             self._lost = set() if step.id == "silence" else self._lost
                     try:
-                        self._press(button.press)
+                        wait_s = self._press(button.press)
                     except OSError as error:
                         return _refused(503, f"the gateway gives no answer ({error}); press again when it is back")
-                    return DeskPage(204, "")
+                    news = _HOME_FIRST._asdict() if wait_s > 0 else {}
+                    return DeskPage(200, json.dumps(news, ensure_ascii=False), "application/json")
         return _refused(404, f"there is no button {what!r}")
 
     def _map(self, part: str) -> DeskPage:
@@ -381,24 +409,26 @@ class Guide:
     def _card(self, number: int, step: Step) -> str:
         links = "".join(f"<li>{self._link(link)}</li>" for link in step.links)
         buttons = "".join(
-            f'<button type="button" data-press="{button.press}"{"" if at == 0 else " class=plain"}>{html.escape(button.words.ja)}'
-            f'<small lang="en">{html.escape(button.words.en)}</small></button>'
+            f'<button type="button" data-press="{button.press}"{" data-first" if at == 0 else " class=plain"}>'
+            f"{_both(button.words)}</button>"
             for at, button in enumerate(step.buttons)
         )
         return (
             f'<section data-step="{step.id}" aria-labelledby="t-{step.id}">'
-            f'<h2 id="t-{step.id}"><b aria-hidden="true">{number}</b>{html.escape(step.title.ja)}'
-            f'<small lang="en">{html.escape(step.title.en)}</small><span class="state"></span></h2>'
-            f'<p>{html.escape(step.story.ja)}</p><p class="en" lang="en">{html.escape(step.story.en)}</p>'
+            f'<h2 id="t-{step.id}"><b aria-hidden="true">{number}</b><span>{_both(step.title)}</span>'
+            f'<span class="state"></span></h2>'
+            f"<p>{_both(step.story)}</p>"
             f'{f"<div class=buttons>{buttons}</div>" if buttons else ""}<ul class="links">{links}</ul>'
-            f'<ul class="comes" aria-label="どうなったか"></ul></section>'
+            f'<ul class="comes"></ul></section>'
         )
 
     def _link(self, link: Link) -> str:
         is_phone = link.to.startswith("phone:")
         to = self._phone[link.to.removeprefix("phone:")] if is_phone else link.to
         opens = 'target="phone"' if is_phone else 'target="_blank" rel="noopener"'
-        return (
-            f'<a href="{html.escape(quote(to, safe="/:#?&=%"))}" {opens}>{html.escape(link.words.ja)}'
-            f'<small lang="en">{html.escape(link.words.en)}</small></a>'
-        )
+        return f'<a href="{html.escape(quote(to, safe="/:#?&=%"))}" {opens}>{_both(link.words)}</a>'
+
+
+def _both(words: Words) -> str:
+    """Twice; the page shows the one of its language."""
+    return f'<span data-in="ja">{html.escape(words.ja)}</span><span data-in="en" lang="en">{html.escape(words.en)}</span>'

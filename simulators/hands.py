@@ -18,6 +18,10 @@ WALK: tuple[tuple[float, str | None], ...] = ((0, None), (9, "kannonbashi"), (20
 """Where the tag of a resident who leaves is heard: from so many seconds after it left, by which node; None: by none."""
 HOME_AFTER_S = 240.0
 """By then they are home by themselves, where nobody brought them."""
+HOME_FIRST_S = 6.0
+"""So long they must have been heard at home before they leave: by then an alert of the time before is over."""
+HELD_S = 90.0
+"""So long after a press the town and its people leave everything to who pressed."""
 CROWD, CROWD_AT = 2000, "hiroba"
 """So many people come, one by one, to all counters of this node together."""
 COMING_S, STAYING_S, GOING_S = 20.0, 90.0, 30.0
@@ -68,15 +72,23 @@ class Hands:
         self._is_sprung: dict[_Trap, bool] = {}
         self._told: dict[_Trap, bool] = {}
         self._left_s: float | None = None
+        self._home_s: float | None = None
+        self._pressed_s: float | None = None
         self._is_back = False
         self._crowds: list[float] = []
         self._pictures: list[str] = []
         self._dark: set[str] = set()
         self._out: set[str] = set()
 
-    def press(self, what: Press) -> None:
-        """Somebody pressed it."""
+    def held(self) -> bool:
+        """Whether somebody has just pressed something: nothing else is to happen now."""
         with self._lock:
+            return self._pressed_s is not None and 0 <= self._now_s() - self._pressed_s < HELD_S
+
+    def press(self, what: Press) -> float:
+        """Somebody pressed it. In so many seconds it begins: 0 but for who is to leave and is not at home yet."""
+        with self._lock:
+            self._pressed_s = now_s = self._now_s()
             match what:
                 case "spring":
                     quiet = [trap for trap in self._traps if not self._is_sprung.get(trap, False)]
@@ -85,17 +97,21 @@ class Hands:
                 case "set":
                     self._told.update({trap: False for trap in self._traps if self._is_sprung.get(trap, False)})
                 case "leave":
-                    self._left_s, self._is_back = self._now_s(), False
+                    at_home_s = now_s - self._home_s if self._home_s is not None else 0.0
+                    wait_s = max(HOME_FIRST_S - at_home_s, 0.0)
+                    self._left_s, self._is_back = now_s + wait_s, False
+                    return wait_s
                 case "home":
                     self._left_s, self._is_back = None, True
                 case "crowd":
-                    self._crowds.append(self._now_s())
+                    self._crowds.append(now_s)
                 case "bear":
                     self._pictures.append("bear")
                 case "silence":
                     self._dark.add(SILENT)
                 case "speak":
                     self._dark.discard(SILENT)
+            return 0.0
 
     # What the town asks, each beat
 
@@ -118,11 +134,16 @@ class Hands:
                 self._left_s, self._is_back = None, True
             if self._is_back and node == self._home and any(tag == self._walker for tag, _ in near):
                 self._is_back = False
-            if self._left_s is None and not self._is_back:
-                return near
-            here = self._home if self._left_s is None else walk(self._now_s() - self._left_s)
-        others = [(tag, rssi) for tag, rssi in near if tag != self._walker]
-        return [*others, (self._walker, -62)] if here == node else others
+            heard = near
+            if self._left_s is not None or self._is_back:
+                since_s = self._now_s() - self._left_s if self._left_s is not None else -1.0
+                here = self._home if since_s < 0 else walk(since_s)
+                others = [(tag, rssi) for tag, rssi in near if tag != self._walker]
+                heard = [*others, (self._walker, -62)] if here == node else others
+            if node == self._home:
+                is_home = any(tag == self._walker for tag, _ in heard)
+                self._home_s = (self._now_s() if self._home_s is None else self._home_s) if is_home else None
+            return heard
 
     def counted(self, node: str, device: str) -> tuple[int, int]:
         """How many people of all crowds this counter has seen come in and go out, beside the world's."""

@@ -31,6 +31,7 @@ from gateway.api.shapes import (
     command_json,
     node_json,
 )
+from gateway.canary import CANARY
 from gateway.nodes.claims import Claims, NameTaken
 from gateway.nodes.commands import LONGEST_S, SHORTEST_S, TTL_S, NotOrdered, TooManyWaiting, order
 from gateway.nodes.desired import NotAsked, Overtaken, ask
@@ -114,7 +115,8 @@ def _list(deps: Deps, router: APIRouter) -> None:
             .group_by(certificates.c.node)
         )
         with deps.state.read() as connection:
-            said: dict[str, Row] = {row["node"]: dict(row) for row in connection.execute(select(tables.nodes)).mappings()}
+            boxes = select(tables.nodes).where(tables.nodes.c.node != CANARY)
+            said: dict[str, Row] = {row["node"]: dict(row) for row in connection.execute(boxes).mappings()}
             asked: dict[str, Row] = {row["node"]: dict(row) for row in connection.execute(asked_now).mappings()}
             until: dict[str, int] = {row.node: row.not_after_us for row in connection.execute(last_day)}
         theirs = extent(actor, "node.read", deps.world)

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 
+from gateway.canary import CANARY
 from gateway.config import GatewayConfig
 from gateway.nodes import desired
 from gateway.state import tables
@@ -63,7 +64,7 @@ def _found(connection: Connection, now_us: int) -> dict[str, dict[str, Any]]:
         heard = dict.fromkeys(("online", "offline_reason", "seen_us", "agent", "running", "desired"))
         return found.setdefault(name, {"node": name, **heard, "certificates": [], "claim": None})
 
-    for row in connection.execute(select(tables.nodes)):
+    for row in connection.execute(select(tables.nodes).where(tables.nodes.c.node != CANARY)):  # no box of the town's
         heard = {key: getattr(row, key) for key in ("online", "offline_reason", "seen_us", "agent")}
         node(row.node).update(heard, running=row.config_revision)
     for row in desired.highest(connection):

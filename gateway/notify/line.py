@@ -259,7 +259,7 @@ def _bubble(message: Message) -> dict[str, Any]:
         return {"type": "box", "layout": "vertical", "contents": list(contents), **style}
 
     title, body = cut(message.title, TITLE), cut(message.body, BODY)
-    colour = _OVER if message.over else _COLOURS[message.severity]
+    colour = _OVER if message.over or message.kind == "over" else _COLOURS[message.severity]
     bubble: dict[str, Any] = {"type": "bubble", "size": "mega"}
     if title:
         header = text(title, weight="bold", size="lg", color="#FFFFFF")

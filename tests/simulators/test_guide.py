@@ -71,8 +71,8 @@ def test_a_search_is_done_when_they_are_found() -> None:
     left = {"alerts": [alert("watched", "left home")]}
     assert done("leave", searches=[case], **left) == ["fired", "search"]
     case |= {"reached": reached | {"helpers": 12}, "sightings": [{"place": "朝市広場", "last_us": LATER_US, "age_s": 12.4}]}
-    assert words("leave", "told", searches=[case]) == "捜索の知らせが届く：市 0/1、協力者 12/15人"
-    assert words("leave", "seen", searches=[case]) == "タグが確認される：朝市広場・12秒前"
+    assert words("leave", "told", searches=[case]) == "捜索の知らせが届く：町役場 0/1、協力者 12/15人"
+    assert words("leave", "seen", searches=[case]) == "タグが確認される：朝市広場・午前6時12分"
     assert "found" not in done("leave", searches=[case], **left)
     case |= {"state": "found", "ended_us": LATER_US}
     assert done("leave", searches=[case], **left) == ["fired", "search", "told", "seen", "found"]
@@ -80,9 +80,13 @@ def test_a_search_is_done_when_they_are_found() -> None:
 
 
 def test_an_alert_that_is_open_already_tells_nobody_twice_and_counts() -> None:
-    open_ = alert("watched", "left home", fired_us=BEGAN_US - 1)
-    assert done("leave", alerts=[open_]) == ["fired"]
-    assert done("leave", alerts=[open_ | {"state": "resolved"}]) == []
+    open_ = alert("area", "crowd", fired_us=BEGAN_US - 1)
+    assert done("crowd", alerts=[open_]) == ["full", "fired"]
+    assert done("crowd", alerts=[open_ | {"state": "resolved"}]) == []
+
+
+def test_who_leaves_anew_is_told_anew() -> None:
+    assert done("leave", alerts=[alert("watched", "left home", fired_us=BEGAN_US - 1)]) == []
 
 
 def test_a_full_square_says_how_many_are_reckoned_and_that_they_were_counted() -> None:
@@ -140,8 +144,13 @@ class Desk:
 
     def __init__(self, phones: Phones) -> None:
         self.town, self.pressed, self.now_us, self.url = Town(), list[str](), BEGAN_US, phones.desk_url
+        self.wait_s = 0.0
         pages = {one.name: phones.page(one.name, one.channels[0]) for one in phones.everybody}
-        phones.guide = Guide(self.town, self.pressed.append, pages, phones.url, lambda: self.now_us).page
+        phones.guide = Guide(self.town, self._happens, pages, phones.url, lambda: self.now_us).page
+
+    def _happens(self, what: str) -> float:
+        self.pressed.append(what)
+        return self.wait_s
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", headers=headers)
@@ -181,7 +190,7 @@ def test_a_button_is_pressed_on_the_desks_own_page_only(desk: Desk) -> None:
     assert desk.press("spring", **{"Sec-Fetch-Site": "cross-site"}) == 403
     assert desk.press("spring", Host="elsewhere.example", Origin="http://elsewhere.example") == 403
     assert desk.pressed == []
-    assert desk.press("spring", **own(desk)) == 204
+    assert desk.press("spring", **own(desk)) == 200
     assert desk.press("nothing", **own(desk)) == 404
     assert desk.pressed == ["spring"]
 
@@ -195,7 +204,7 @@ def test_pressing_begins_a_step_anew_and_makes_nothing_done(desk: Desk) -> None:
     desk.town.said = said(alerts=[alert("trap", "trap_sprung")], pages=[PAGE | {"id": "p-1", "kind": "trap", "going": ["田中"]}])
     assert desk.step("trap")["done"]
     desk.now_us = LATER_US + 1
-    assert desk.press("spring", **own(desk)) == 204
+    assert desk.press("spring", **own(desk)) == 200
     assert not desk.step("trap")["done"]
 
 
@@ -206,6 +215,43 @@ def test_a_box_that_was_silent_is_remembered_until_the_step_begins_anew(desk: De
     assert desk.step("silence")["done"]
     desk.press("silence", **own(desk))
     assert not desk.step("silence")["done"]
+
+
+def ticked(desk: Desk, step: str) -> dict[str, str]:
+    return {one["id"]: one["ja"] for one in desk.step(step)["comes"] if one["done"]}
+
+
+def test_what_came_stays_as_it_was_when_there_was_most_of_it_until_the_step_is_pressed(desk: Desk) -> None:
+    for level, inside in ((1, 700), (3, 1950), (2, 900), (0, 12)):
+        desk.town.said = said(areas=[HIROBA | {"level": level, "inside": inside}])
+        desk.step("crowd")
+    assert ticked(desk, "crowd") == {"full": "人が集まる：朝市広場 推定 1,950人"}
+    desk.press("leave", **own(desk))
+    assert ticked(desk, "crowd"), "another step's press is not this one's"
+    desk.press("crowd", **own(desk))
+    assert ticked(desk, "crowd") == {}
+
+
+def test_a_search_that_is_over_and_out_of_the_list_stays_ticked(desk: Desk) -> None:
+    reached = {"office": 1, "office_all": 1, "helpers": 0, "helpers_all": 15}
+    case = {"id": "s-1", "opened_us": LATER_US, "ended_us": LATER_US, "state": "found", "reached": reached,
+            "sightings": [{"place": "朝市広場", "last_us": LATER_US, "age_s": 12.4}]}  # fmt: skip
+    desk.town.said = said(alerts=[alert("watched", "left home")], searches=[case])
+    before = ticked(desk, "leave")
+    assert list(before) == ["fired", "search", "told", "seen", "found"]
+    desk.town.said = said()
+    assert ticked(desk, "leave") == before
+
+
+def test_a_press_that_brings_her_home_first_says_so(desk: Desk) -> None:
+    assert httpx.post(f"{desk.url}do/leave", headers=own(desk)).json() == {}
+    desk.wait_s = 4.0
+    assert httpx.post(f"{desk.url}do/leave", headers=own(desk)).json()["ja"] == "家に戻してから、もう一度出ます。"
+
+
+def test_the_page_is_the_same_under_each_language(desk: Desk) -> None:
+    assert desk.get("?lang=en").text == desk.get("").text
+    assert 'data-in="en"' in desk.get("?lang=en").text
 
 
 def test_many_windows_ask_the_gateway_once(desk: Desk) -> None:

@@ -2,7 +2,21 @@
 
 import pytest
 
-from simulators.hands import CAMERA, COMING_S, CROWD, CROWD_AT, GOING_S, HOME_AFTER_S, SILENT, STAYING_S, Hands, crowd, walk
+from simulators.hands import (
+    CAMERA,
+    COMING_S,
+    CROWD,
+    CROWD_AT,
+    GOING_S,
+    HELD_S,
+    HOME_AFTER_S,
+    HOME_FIRST_S,
+    SILENT,
+    STAYING_S,
+    Hands,
+    crowd,
+    walk,
+)
 from simulators.hardware import picture
 from simulators.world import OPENED_US, World
 
@@ -54,6 +68,13 @@ def hears(hands: Hands, node: str, *, at_home: bool = True) -> bool:
     return WALKER in [tag for tag, _ in hands.tags(node, near)]
 
 
+def at_home(hands: Hands, clock: Clock) -> None:
+    """The walker is at home for long enough that the gateway knows."""
+    assert hears(hands, HOME)
+    clock.now_s += HOME_FIRST_S
+    assert hears(hands, HOME)
+
+
 def test_nothing_is_so_by_hand_before_anything_is_pressed(hands: Hands) -> None:
     near = [(WALKER, -70)]
     assert [hands.trap(*TRAP, sprung=is_so) for is_so in (True, False)] == [True, False]
@@ -63,6 +84,17 @@ def test_nothing_is_so_by_hand_before_anything_is_pressed(hands: Hands) -> None:
     program = Program()
     hands.power(SILENT, program)
     assert program.said == []
+
+
+def test_everything_waits_until_nothing_was_pressed_for_a_while(hands: Hands, clock: Clock) -> None:
+    assert not hands.held()
+    hands.press("spring")
+    clock.now_s += HELD_S - 1
+    hands.press("set")
+    clock.now_s += HELD_S - 1
+    assert hands.held()
+    clock.now_s += 1
+    assert not hands.held()
 
 
 # --- A trap
@@ -93,7 +125,8 @@ def test_who_sets_the_worlds_trap_sets_it_until_the_world_springs_it_anew(hands:
 
 
 def test_who_leaves_goes_over_the_bridge_to_the_market_and_is_at_one_place_at_a_time(hands: Hands, clock: Clock) -> None:
-    hands.press("leave")
+    at_home(hands, clock)
+    assert hands.press("leave") == 0
     began_s, heard = clock.now_s, []
     for second in range(60):
         clock.now_s = began_s + second
@@ -102,6 +135,29 @@ def test_who_leaves_goes_over_the_bridge_to_the_market_and_is_at_one_place_at_a_
         heard += [one for one in by if one not in heard]
     assert heard == ["kannonbashi", "hiroba"]
     assert walk(0) is None, "nobody hears them when they have just left"
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["out by hand", "out by the world"])
+def test_who_is_out_already_is_heard_at_home_first_and_leaves_anew(hands: Hands, clock: Clock, by_hand: bool) -> None:
+    at_home(hands, clock)
+    if by_hand:
+        hands.press("leave")
+        clock.now_s += 30
+    assert not hears(hands, HOME, at_home=False)
+    assert hands.press("leave") == HOME_FIRST_S
+    assert hears(hands, HOME, at_home=False)
+    assert not hears(hands, CROWD_AT)
+    clock.now_s += HOME_FIRST_S
+    assert not hears(hands, HOME)
+    clock.now_s += 30
+    assert hears(hands, CROWD_AT)
+
+
+def test_who_has_just_come_home_stays_for_the_rest_of_that_time(hands: Hands, clock: Clock) -> None:
+    assert not hears(hands, HOME, at_home=False)
+    assert hears(hands, HOME)
+    clock.now_s += 2
+    assert hands.press("leave") == HOME_FIRST_S - 2
 
 
 def test_who_is_brought_home_stays_there_until_the_world_has_them_there_too(hands: Hands, clock: Clock) -> None:
@@ -115,6 +171,7 @@ def test_who_is_brought_home_stays_there_until_the_world_has_them_there_too(hand
 
 
 def test_nobody_walks_for_ever(hands: Hands, clock: Clock) -> None:
+    at_home(hands, clock)
     hands.press("leave")
     clock.now_s += HOME_AFTER_S
     assert hears(hands, HOME, at_home=False)

@@ -1,14 +1,19 @@
-"""What the demo tells on a terminal of 80 columns, in words."""
+"""What the demo tells on a terminal of 80 columns, in words; what its people do by themselves, and when they leave it."""
 
 import io
+from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from simulators.demo import Narrator, _summary
+from gateway.canary import CanaryConfig
+from simulators.demo import Habits, Narrator, SceneTime, _canary, _summary
+from simulators.kirisawa import EVERYBODY, OFFICER
 from simulators.phone import Received
-from simulators.phones import Got
+from simulators.phones import Got, Phones
 
 
 @pytest.fixture
@@ -52,3 +57,69 @@ def test_no_alert_is_none(tell: Narrator, out: io.StringIO) -> None:
 def test_a_persons_message_says_to_whom_and_over_what_it_came_and_its_title_once(tell: Narrator, out: io.StringIO) -> None:
     tell.people([Got("佐藤", "mail", "【わな作動】北尾根 3番", "【わな作動】北尾根 3番\n\nまだ誰も向かっていません。")])
     assert "佐藤 (mail) 【わな作動】北尾根 3番 まだ誰も向かっていません。" in " ".join(out.getvalue().split())
+
+
+# --- What people do by themselves
+
+
+@pytest.fixture
+def phones() -> Iterator[Phones]:
+    with Phones(EVERYBODY, now_us=lambda: 0, public_url="http://127.0.0.1:1") as phones:
+        phones.line.follow(OFFICER)
+        yield phones
+
+
+def push(phones: Phones, title: str, label: str | None) -> None:
+    """The gateway sends this to the office, with a button if it asks something."""
+    action = {"type": "postback", "label": label, "data": title, "displayText": label}
+    buttons: list[Any] = [{"type": "button", "action": action}] if label else [{"type": "text", "text": "6月3日"}]
+    head, body = ({"type": "box", "layout": "vertical", "contents": it} for it in ([{"type": "text", "text": title}], buttons))
+    bubble = {"type": "bubble", "header": head, "body": body}
+    message = {"to": phones.address(OFFICER, "line"), "messages": [{"type": "flex", "altText": title, "contents": bubble}]}
+    headers = {"Authorization": f"Bearer {phones.line.token}"}
+    httpx.post(f"{phones.line.url}/v2/bot/message/push", json=message, headers=headers).raise_for_status()
+
+
+def said(phones: Phones) -> list[str]:
+    return [one.body for one in phones.line.phone(OFFICER).chat if one.how == "said"]
+
+
+def test_people_leave_the_answer_to_who_has_just_pressed_something(phones: Phones) -> None:
+    habits = Habits(phones, lambda _: None)
+    push(phones, "【わな作動】北尾根 3番", "行きます")
+    for now_s in (0, 60):
+        habits.look(now_s, held=True)
+    assert said(phones) == []
+    habits.look(61)
+    habits.look(62)
+    assert said(phones) == ["行きます"]
+
+
+def test_the_days_test_is_answered_though_something_else_came_after_it(phones: Phones) -> None:
+    habits = Habits(phones, lambda _: None)
+    push(phones, "【通信テスト】", "届きました")
+    push(phones, "【わな作動】北尾根 3番", None)
+    habits.look(0)
+    habits.look(60)
+    habits.look(120)
+    assert said(phones) == ["届きました"]
+
+
+def test_a_test_that_somebody_answered_is_not_answered_again(phones: Phones) -> None:
+    habits = Habits(phones, lambda _: None)
+    push(phones, "【通信テスト】", "届きました")
+    phones.line.tap(OFFICER, "届きました")
+    habits.look(0)
+    habits.look(60)
+    assert said(phones) == ["届きました"]
+
+
+def test_the_days_test_has_more_time_than_the_people_are_held() -> None:
+    assert CanaryConfig.model_validate(_canary(1_780_434_720.0)["canary"]).within == 600
+
+
+def test_a_scene_that_is_held_stands_still_and_goes_on_where_it_was() -> None:
+    scene = SceneTime(100.0)
+    assert scene.pass_(110.0, held=False) == 10.0
+    assert scene.pass_(200.0, held=True) == 10.0
+    assert scene.pass_(201.0, held=False) == 11.0

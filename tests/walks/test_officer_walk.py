@@ -83,7 +83,7 @@ def test_a_trap_springs_and_the_officer_sees_who_was_told_and_says_so(demo: Demo
     expect(page.get_by_role("listitem").filter(has_text=f"{FARMER}：送信済み")).to_be_visible()
     phone = person(FARMER).phone()
     message(phone, where).get_by_role("button", name="行きます").click()
-    expect(page.get_by_text(re.compile(f"向かっている人：{FARMER}"))).to_be_visible()
+    expect(page.get_by_text(re.compile(f"{FARMER}さんが向かっています"))).to_be_visible()
     expect(page.get_by_role("listitem").filter(has_text=f"{FARMER}：行きます（")).to_be_visible()
 
     page.get_by_label("理由・メモ").fill("電話で様子を聞いています")

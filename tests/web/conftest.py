@@ -139,9 +139,9 @@ class Window:
     name: str
 
     def shoot(self, what: str) -> None:
-        """Keeps a picture of the whole page for people to look at."""
+        """Keeps a picture of what is in sight, for people to look at. Of the whole page it would resize the window meanwhile."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{what}-{self.name}.png", full_page=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{what}-{self.name}.png")
 
 
 @pytest.fixture(params=["phone", "desktop"])

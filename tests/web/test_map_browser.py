@@ -267,7 +267,7 @@ def test_who_was_told_and_who_goes_stands_there(paging: Paging, town: Town, wind
     said = town.gateway.client().post(f"/api/v1/pages/{asked['id']}/answer", json={"answer": "going", "contact": "c-佐藤"})
     assert said.status_code == 200
     town.gateway.deps.feed.say("page", {"id": asked["id"], "state": "asking", "severity": "critical"})
-    expect(page.get_by_text("向かっている人：佐藤 あと1人必要です。")).to_be_visible()
+    expect(page.get_by_text("佐藤さんが向かっています。 あと1人必要です。")).to_be_visible()
     expect(page.get_by_role("listitem").filter(has_text="佐藤：行きます（午前6時")).to_be_visible()
     window.shoot("map-told")
 
@@ -325,6 +325,28 @@ def test_a_lost_connection_is_said_within_ten_seconds_and_made_up_for_without_a_
     town.wire.mend()
     expect(page.get_by_role("link", name=re.compile("機器に異常"))).to_be_visible(timeout=15_000)
     expect(page.get_by_text(re.compile("接続が切れました"))).to_have_count(0)
+
+
+@on_a_desk
+@on_the_map
+def test_while_nothing_is_heard_of_the_gateway_nothing_looks_green(town: Town, window: Window) -> None:
+    page = window.page
+    come_in(page, town, OPERATOR, "#/devices")
+    expect(page.get_by_title("北尾根 3番：通信中")).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("^北尾根 3番 通信中"))).to_be_visible()
+    paint = "all => all.map(one => getComputedStyle(one.querySelector('path')).fill)"
+    green, red = "rgb(0, 81, 46)", "rgb(168, 0, 16)"
+    assert {green, red} <= set(page.locator(".mark").evaluate_all(paint))
+    town.wire.silence()
+    expect(page.get_by_title("北尾根 3番：不明")).to_be_visible(timeout=10_000)
+    expect(page.get_by_title("北尾根 4番：知らせあり、今の様子は不明")).to_have_text("!?")
+    assert not {green, red} & set(page.locator(".mark").evaluate_all(paint))
+    expect(page.get_by_role("link", name=re.compile("^北尾根 3番 不明"))).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="通信中").filter(has=page.get_by_role("link"))).to_have_count(0)
+    assert violations(page) == []
+    town.wire.mend()
+    expect(page.get_by_title("北尾根 3番：通信中")).to_be_visible(timeout=15_000)
+    assert {green, red} <= set(page.locator(".mark").evaluate_all(paint))
 
 
 @on_a_phone

@@ -53,6 +53,7 @@ def test_how_every_node_does(gateway: Gateway, operator: TestClient) -> None:
     gateway.insert(tables.certificates)
     gateway.insert(tables.certificates, serial="02", not_after_us=NOW_US + 9 * MINUTE_US, revoked_us=NOW_US)
     gateway.insert(tables.certificates, serial="03", node="minami-01")
+    gateway.insert(tables.nodes, node="canary")  # the gateway's own, no box
     operator.put(DESIRED, json={"device": DEVICES})
 
     shown = gateway.client("viewer").get("/api/v1/nodes").json()

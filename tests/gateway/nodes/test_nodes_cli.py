@@ -120,6 +120,7 @@ def test_the_list_says_how_each_node_does(tmp_path: Path, capsys: Say) -> None:
         for name, online, running in (("kitayama-03", True, 2), ("minami-01", False, 0)):
             row = {"node": name, "online": online, "offline_reason": None if online else "lost", "seen_us": 1, "agent": "1.2.3"}
             connection.execute(tables.nodes.insert().values(**row, config_revision=running))
+        connection.execute(tables.nodes.insert().values(node="canary", online=True, seen_us=1))  # the gateway's own, no box
         asked = {"node": "kitayama-03", "revision": 3, "payload": "{}", "sha256": "", "created_us": 1, "created_by": "tanaka"}
         connection.execute(tables.desired.insert().values(**asked, outcome="failed", reason="pin 17 is taken"))
         given = {"name": "upload_diagnostics", "payload": "{}", "issued_us": 1, "issued_by": "tanaka", "expires_us": 2}

@@ -90,11 +90,12 @@ def test_a_page_arrives_with_its_buttons_and_links(desk: Desk) -> None:
 
 
 def test_the_header_says_how_urgent_it_is_and_that_it_is_over(desk: Desk) -> None:
-    for changed in ({}, {"severity": "info"}, {"over": True}):
+    for changed in ({}, {"severity": "info"}, {"over": True}, {"kind": "over"}):
         message = fresh(**changed)
         desk.line.send(message.id, TANAKA, message)
     colours = [one.colour for one in desk.platform.phone("田中").messages]
     assert len(set(colours)) == 3
+    assert colours[2] == colours[3], "what is over is calm, also where it rang before"
 
 
 def test_sent_again_under_the_same_id_it_is_seen_once(desk: Desk) -> None:

@@ -3,9 +3,10 @@
 import type { Status } from "./known";
 
 /** A device on the map, in pixels of the whole map at its zoom. */
-export interface Spot { key: string; x: number; y: number; status: Status }
-/** `keys`: whose mark it is, in the order they came. It stands where the first of them does, and has its name: `id`. */
-export interface Mark { id: string; keys: readonly string[]; x: number; y: number; status: Status }
+export interface Spot { key: string; x: number; y: number; status: Status; unknown: boolean }
+/** `keys`: whose mark it is, in the order they came. It stands where the first of them does, and has its name: `id`.
+ * `status`: the worst of them. `unknown`: of one of them at least nothing is known, whatever else is shown. */
+export interface Mark { id: string; keys: readonly string[]; x: number; y: number; status: Status; unknown: boolean }
 
 const FEW = 200;
 const NEAR_PX = 32; // as wide as a mark's shape
@@ -21,7 +22,7 @@ export const nearPx = (seen: number): number => (seen <= FEW ? NEAR_PX : NEAR_OF
 export function gathered(spots: readonly Spot[], near: number): Mark[] {
   const marks: (Mark & { keys: string[] })[] = [];
   const squares = new Map<string, (Mark & { keys: string[] })[]>();
-  for (const { key, x, y, status } of spots) {
+  for (const { key, x, y, status, unknown } of spots) {
     const [column, row] = [Math.floor(x / near), Math.floor(y / near)];
     let [found, least]: [Mark & { keys: string[] } | undefined, number] = [undefined, near];
     for (const beside of [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => `${column + dx}:${row + dy}`))) {
@@ -33,9 +34,10 @@ export function gathered(spots: readonly Spot[], near: number): Mark[] {
     if (found !== undefined) {
       found.keys.push(key);
       if (WORST.indexOf(status) < WORST.indexOf(found.status)) found.status = status;
+      if (unknown) found.unknown = true;
       continue;
     }
-    const made = { id: key, keys: [key], x, y, status };
+    const made = { id: key, keys: [key], x, y, status, unknown };
     marks.push(made);
     const square = `${column}:${row}`;
     squares.set(square, [...(squares.get(square) ?? []), made]);

@@ -20,6 +20,14 @@ export function byDay(hours: readonly Hour[]): Day[] {
   return [...days.values()].sort((a, b) => b.start_us - a.start_us);
 }
 
+/** Whether an hour of that day is over, goes on, or is still to come at `nowUs`: only of one that is over it can be said that nobody
+ * counted. */
+export function whenOf(day: Day, hour: number, nowUs: number): "over" | "now" | "ahead" {
+  const [of, now] = [inTown(day.start_us), inTown(nowUs)];
+  if (of.year !== now.year || of.month !== now.month || of.day !== now.day || hour < now.hour) return "over";
+  return hour === now.hour ? "now" : "ahead";
+}
+
 /** 0 (none) to 4 (as many as in the fullest hour); null where nobody counted. */
 export function levelOf(came: number | null, most: number): number | null {
   if (came === null) return null;

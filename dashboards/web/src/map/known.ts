@@ -21,11 +21,8 @@ export function unknownWhy(device: Device, nowUs: number, staleAfterS: number): 
   return device.unknown_why;
 }
 
-/** What a device shows: an open alert first, then that nothing is known of it. `ringing`: keys of devices with an open alert. */
-export function statusOf(device: Device, ringing: ReadonlySet<string>, nowUs: number, staleAfterS: number): Status {
-  if (ringing.has(keyOf(device))) return "alert";
-  return unknownWhy(device, nowUs, staleAfterS) === null ? "ok" : "unknown";
-}
+/** What a device shows: an open alert first, then that nothing is known of it. Both may be so. */
+export const statusOf = (rings: boolean, unknown: boolean): Status => (rings ? "alert" : unknown ? "unknown" : "ok");
 
 /** Those that need eyes first; within each the order as it came. */
 export function worstFirst(devices: readonly Device[], status: (one: Device) => Status): Device[] {

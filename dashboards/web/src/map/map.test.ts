@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { eventsIn } from "../stream";
 import { atOnePlace, gathered, inTurn, nearPx, type Spot } from "./grid";
-import { byDay, levelOf, type Hour } from "./hours";
+import { byDay, levelOf, whenOf, type Day, type Hour } from "./hours";
 import { cameToday, matterOf, statusOf, topicOf, unknownWhy, worstFirst, type Area, type Device } from "./known";
-import { reasonWords, whoWords } from "./say";
+import { howWords, reasonWords, whoWords, whyWords } from "./say";
 import { sectionAt } from "./sections";
+import { peopleOf } from "./told";
 
 const NOW = 1_780_434_720_000_000;
 const device = (name: string, more: Partial<Device> = {}): Device => ({
@@ -20,9 +21,15 @@ describe("what is known of a device", () => {
     expect(unknownWhy(device("b", { heard_us: null }), NOW, 600)).toBe("never_heard");
   });
 
+  it("is said of an alert too, and of several devices that there are such among them", () => {
+    const say = (id: string): string => id.replace("web_map.status_", "");
+    expect([howWords(say, "alert", true), howWords(say, "alert", true, true)]).toEqual(["alert_unknown", "alert_some_unknown"]);
+    expect([howWords(say, "alert", false), howWords(say, "unknown", true), howWords(say, "ok", false)]).toEqual(["alert", "unknown", "ok"]);
+  });
+
   it("is an open alert first, then that nothing is known", () => {
     const [ok, silent, ringing] = [device("a"), device("b", { unknown_why: "device_down" }), device("c", { unknown_why: "silent" })];
-    const status = (one: Device) => statusOf(one, new Set(["n/c"]), NOW, 600);
+    const status = (one: Device) => statusOf(one === ringing, unknownWhy(one, NOW, 600) !== null);
     expect(worstFirst([ok, silent, ringing], status).map((one) => one.device)).toEqual(["c", "b", "a"]);
   });
 });
@@ -36,6 +43,23 @@ describe("who has seen to an alert", () => {
     expect(whoWords(say, "contact:14efc03fa642d372")).toBe("担当の方1人");
     expect(whoWords(say, "田中, 048db96ac6e87643")).toBe("田中、担当の方1人");
     expect(whoWords(say, "contact:")).toBe("担当の方");
+  });
+});
+
+it("an answer by a button is a reason in words, and what somebody wrote stays as it is", () => {
+  const say = (id: string): string => id.replace("web_map.", "");
+  expect([whyWords(say, "going"), whyWords(say, "with_her"), whyWords(say, "電話で確認中")]).toEqual(["answer_going", "answer_with", "電話で確認中"]);
+});
+
+describe("who was told", () => {
+  const sent = (id: string, contact: string, state: string, at: number) => ({ id, contact, state, created_us: at, sent_us: null });
+  it("is one line a person, with what they said last or where their last message stands", () => {
+    const said = (answer: string, at_us: number) => ({ contact: "c-2", name: "佐藤", answer, at_us });
+    const people = peopleOf([said("going", 5), said("cannot", 9)], [
+      sent("m-3", "c-1", "dropped", 3), sent("m-1", "c-1", "failed_over", 1), sent("m-2", "c-1", "seen", 2)]);
+    expect(people.map(({ contact, answer, last, all }) => [contact, answer?.answer, last?.state, all.map((one) => one.id)])).toEqual([
+      ["c-1", undefined, "seen", ["m-1", "m-2", "m-3"]], ["c-2", "cannot", undefined, []],
+    ]);
   });
 });
 
@@ -64,7 +88,7 @@ it("the stream is cut into whole events, whatever pieces it comes in", () => {
 });
 
 describe("marks on the map", () => {
-  const spot = (key: string, x: number, y: number, status: Spot["status"] = "ok"): Spot => ({ key, x, y, status });
+  const spot = (key: string, x: number, y: number, status: Spot["status"] = "ok"): Spot => ({ key, x, y, status, unknown: status === "unknown" });
   const many = Array.from({ length: 2000 }, (_, n) => spot(`d-${n}`, (n % 50) * 10, Math.floor(n / 50) * 10, n === 7 ? "alert" : "ok"));
   const near = nearPx(3);
 
@@ -75,7 +99,10 @@ describe("marks on the map", () => {
   it("are one where they do, also over the edge of a square, and show the worst of them", () => {
     const [one, ...others] = gathered([spot("a", near - 1, 5), spot("b", near + 1, 5, "alert"), spot("c", near - 1, 5, "unknown")], near);
     expect(others).toEqual([]);
-    expect(one).toMatchObject({ id: "a", keys: ["a", "b", "c"], x: near - 1, status: "alert" });
+    expect(one).toMatchObject({ id: "a", keys: ["a", "b", "c"], x: near - 1, status: "alert", unknown: true });
+  });
+  it("say nothing of unknowns where there are none", () => {
+    expect(gathered([spot("a", 0, 0, "alert"), spot("b", 1, 1)], near)).toMatchObject([{ status: "alert", unknown: false }]);
   });
   it("keep their names and places whatever becomes of their devices", () => {
     const worse = many.map((one) => ({ ...one, status: "unknown" as const }));
@@ -107,6 +134,12 @@ describe("hours of an area", () => {
     expect(days.map((one) => one.hours.map((at) => at?.came))).toEqual([
       [null, 2, ...new Array(22).fill(undefined)], [...new Array(23).fill(undefined), 5],
     ]);
+  });
+  it("of today go on or are to come, and only one that is over can have been counted by nobody", () => {
+    const [today] = byDay([hour(NOW - 3600e6, 1)]); // 06:12 in Japan
+    const [before] = byDay([hour(NOW - 86_400e6, 1)]);
+    expect([5, 6, 7].map((at) => whenOf(today as Day, at, NOW))).toEqual(["over", "now", "ahead"]);
+    expect(whenOf(before as Day, 7, NOW)).toBe("over");
   });
   it("are coloured by the fullest one", () => {
     expect([levelOf(null, 8), levelOf(0, 8), levelOf(1, 8), levelOf(8, 8), levelOf(0, 0)]).toEqual([null, 0, 1, 4, 0]);

@@ -15,8 +15,9 @@ const SHAPES: Readonly<Record<Shape, string>> = {
 const MANY = "M22 2A20 20 0 1 1 21.99 2Z";
 const SIGNS: Readonly<Record<Status, string>> = { alert: "!", unknown: "?", ok: "✓" };
 
-/** One mark. `shape` null: of many, `count` of them, or of none in particular; `status` null: only what it is. */
-export function markOf(shape: Shape | null, status: Status | null, count = 1, chosen = false): HTMLElement {
+/** One mark. `shape` null: of many, `count` of them, or of none in particular; `status` null: only what it is. `unknown`: that nothing
+ * is known of it, or of some of them, is shown beside an alert. */
+export function markOf(shape: Shape | null, status: Status | null, unknown = false, count = 1, chosen = false): HTMLElement {
   const box = document.createElement("span");
   box.className = `mark ${status ?? ""}${chosen ? " chosen" : ""}`;
   const svg = document.createElementNS(SVG, "svg");
@@ -27,12 +28,21 @@ export function markOf(shape: Shape | null, status: Status | null, count = 1, ch
   svg.append(outlineOf(many ? MANY : SHAPES[shape ?? "tags"]));
   svg.append(textOf(many ? String(count) : sign, 22, shape === "flow" && !many ? 33 : 28, count > 99 ? "long" : ""));
   if (many && status !== "ok") { // how the worst of them is, not by its colour alone
-    const badge = document.createElementNS(SVG, "g");
-    badge.append(outlineOf("M40 -4A9 9 0 1 1 39.99 -4Z"), textOf(sign, 40, 10, "small"));
+    svg.append(badgeOf(sign, "M40 -4A9 9 0 1 1 39.99 -4Z", 40));
+  }
+  if (status === "alert" && unknown) {
+    const badge = badgeOf(SIGNS.unknown, "M4 -4A9 9 0 1 1 3.99 -4Z", 4);
+    badge.setAttribute("class", "doubt");
     svg.append(badge);
   }
   box.append(svg);
   return box;
+}
+
+function badgeOf(sign: string, d: string, x: number): SVGGElement {
+  const badge = document.createElementNS(SVG, "g");
+  badge.append(outlineOf(d), textOf(sign, x, 10, "small"));
+  return badge;
 }
 
 function outlineOf(d: string): SVGPathElement {

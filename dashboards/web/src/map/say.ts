@@ -26,6 +26,11 @@ export const STATES: Readonly<Record<string, Id>> = {
 export const STATUSES: Readonly<Record<Status, Id>> = {
   alert: "web_map.status_alert", unknown: "web_map.status_unknown", ok: "web_map.status_ok",
 };
+/** How a device is, or the devices of one mark, of which `many` says that there are several. */
+export function howWords(say: Say, status: Status, unknown: boolean, many = false): string {
+  if (status !== "alert" || !unknown) return say(STATUSES[status]);
+  return say(many ? "web_map.status_alert_some_unknown" : "web_map.status_alert_unknown");
+}
 export const WHYS: Readonly<Record<UnknownWhy, Id>> = {
   never_heard: "web_map.why_never_heard", silent: "web_map.why_silent", node_offline: "web_map.why_node_offline",
   device_down: "web_map.why_device_down",
@@ -105,6 +110,12 @@ export function whoWords(say: Say, who: string): string {
   const named = all.filter((one) => !/^[0-9a-f]{16}$/.test(one));
   const n = all.length - named.length;
   return [...named, ...(n > 0 ? [say("web_map.by_members", { n })] : [])].join(say("web_map.and"));
+}
+
+/** Why a step of an alert was made: what somebody wrote, or the answer they gave by a button. */
+export function whyWords(say: Say, why: string): string {
+  const answer = ANSWERS[why];
+  return answer === undefined ? why : say(answer);
 }
 
 /** What became of an alert, in one sentence. */

@@ -30,6 +30,8 @@ export class Town {
   /** Grows whenever the stream says that people were told or answered. */
   pagesSaid = $state(0);
   connection = $state<Connection>("asking");
+  /** Whether all that is shown is of the past. */
+  lost = $derived(this.connection === "lost");
   /** The gateway's clock, once a second; goes on while the connection is lost, as ages do. */
   nowUs = $state(0);
   /** When the gateway last said anything, by its clock. */
@@ -74,8 +76,13 @@ export class Town {
     return unknownWhy(device, this.nowUs, this.#staleAfterS);
   }
 
+  /** Whether nothing is known of how it is now: it is silent, or we don't hear the gateway. */
+  unknown(device: Device): boolean {
+    return this.lost || this.why(device) !== null;
+  }
+
   status(device: Device): Status {
-    return statusOf(device, this.ringing, this.nowUs, this.#staleAfterS);
+    return statusOf(this.ringing.has(keyOf(device)), this.unknown(device));
   }
 
   device(key: string): Device | undefined {
