@@ -22,7 +22,7 @@ describe("what is known of a device", () => {
   });
 
   it("is said of an alert too, and of several devices that there are such among them", () => {
-    const say = (id: string): string => id.replace("web_map.status_", "");
+    const say = (id: string): string => id.replace(/^.*status_/, "");
     expect([howWords(say, "alert", true), howWords(say, "alert", true, true)]).toEqual(["alert_unknown", "alert_some_unknown"]);
     expect([howWords(say, "alert", false), howWords(say, "unknown", true), howWords(say, "ok", false)]).toEqual(["alert", "unknown", "ok"]);
   });
