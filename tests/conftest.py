@@ -11,6 +11,14 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from gateway.state import State, database, open_state
+from gateway.words import call_office
+
+
+@pytest.fixture(autouse=True)
+def _office_unnamed() -> Iterator[None]:
+    """What the office is called belongs to a process: a gateway of one test must not name it for the next."""
+    yield
+    call_office("")
 
 
 @pytest.fixture(scope="session", autouse=True)

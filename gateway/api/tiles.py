@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from gateway.accounts.limits import Limits, asker
 from gateway.api.deps import Deps, sifted
 from gateway.api.problems import NotHere, Problem
+from gateway.installations import places
 from gateway.policy import Actor, Thing, extent
 from gateway.tiles import SourceDown
 
@@ -94,8 +95,11 @@ def routes(deps: Deps) -> APIRouter:
     def map_(actor: Annotated[Actor, Depends(sifted("device.read"))]) -> MapJson:
         """What a page needs to show the map. Of who has no device with a position: about where the town is."""
         theirs, tiles = extent(actor, "device.read", deps.world), deps.tiles
-        stand = [one.at for one in deps.deployments if one.at is not None]
-        own = [one.at for one in deps.deployments if one.at is not None and theirs.covers(Thing(one.node, one.device))]
+        with deps.state.read() as connection:
+            measured = places(connection)
+        at = {(one.node, one.device): measured.get((one.node, one.device), one.at) for one in deps.deployments}
+        stand = [place for place in at.values() if place is not None]
+        own = [place for thing, place in at.items() if place is not None and theirs.covers(Thing(*thing))]
         bounds = _around(own) if own else _widened(_around(stand)) if stand else None
         said = tiles.attribution if tiles is not None else None
         return {

@@ -12,7 +12,7 @@ from tests.walks.conftest import Demo, Person, length, message, shoot
 
 pytestmark = pytest.mark.browser
 
-HERE = {"latitude": 36.2105, "longitude": 137.9702, "accuracy": 8}
+HERE = {"latitude": 36.1105, "longitude": 140.0702, "accuracy": 8}
 CONTROLLED = """new Promise((done) => {
     const all = navigator.serviceWorker;
     all.addEventListener("controllerchange", () => done(true), {once: true});

@@ -74,6 +74,7 @@ def test_a_trap_springs_and_the_officer_sees_who_was_told_and_says_so(demo: Demo
 
     alert = new_alert(page, demo, "spring", "わな作動")
     [where] = re.findall(r"わな作動　(\S+ \S+)", alert.inner_text())
+    expect(page.get_by_title(re.compile("：.*知らせあり")).first).to_be_visible()
     shoot(page, "officer-alert", docs="demo")
 
     alert.click()

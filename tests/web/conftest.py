@@ -14,7 +14,6 @@ from gateway.api import create_app, serve
 from gateway.api.web import lacking
 from gateway.deployments import Deployment, Deployments
 from gateway.state import tables
-from gateway.words.catalogue import call_office
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, TOKENS, Gateway, gateway
 from tests.services import REQUIRE, require_binary
 from tests.wire import Wire, in_thread
@@ -105,7 +104,6 @@ def settle(gateway: Gateway) -> None:
 def town(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Town]:
     """`@pytest.mark.parametrize("town", [{...}], indirect=True)` changes the deps."""
     began = time.monotonic_ns()
-    call_office("")  # a gateway of before, in this process, may have called it otherwise
     changed = {"deployments": Deployments(PLACES), **getattr(request, "param", {})}
     gateway.deps = replace(gateway.deps, now_us=lambda: NOW_US + (time.monotonic_ns() - began) // 1000, heartbeat_s=1, **changed)
     settle(gateway)

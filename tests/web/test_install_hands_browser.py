@@ -34,11 +34,17 @@ def tap_twice(page: Page, name: str) -> None:
     page.get_by_role("button", name=name).evaluate("button => { button.click(); setTimeout(() => button.click()); }")
 
 
-def test_a_test_alarm_that_was_left_ends_no_other_record(place: Place, phone: BrowserContext) -> None:
+def opened(place: Place, phone: BrowserContext) -> tuple[Page, list[str]]:
+    """The app with its list of boxes, and what goes wrong in it from here on."""
     page = open_page(phone, place, place.sato)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     expect(page.get_by_role("heading", level=3, name="北尾根 2基")).to_be_visible()
+    return page, faults
+
+
+def test_a_test_alarm_that_was_left_ends_no_other_record(place: Place, phone: BrowserContext) -> None:
+    page, faults = opened(place, phone)
     press(page, "設置を始める")
     choose_and_place(page)
     photograph(page)
@@ -62,10 +68,7 @@ def test_a_test_alarm_that_was_left_ends_no_other_record(place: Place, phone: Br
 
 
 def test_what_is_tapped_twice_is_said_once(place: Place, phone: BrowserContext) -> None:
-    page = open_page(phone, place, place.sato)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    expect(page.get_by_role("heading", level=3, name="北尾根 2基")).to_be_visible()
+    page, faults = opened(place, phone)
     press(page, "設置を始める")
     choose_and_place(page)
     photograph(page)

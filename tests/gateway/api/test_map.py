@@ -6,11 +6,13 @@ from dataclasses import replace
 import limits
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import insert
 
 from gateway.accounts.limits import RULES
 from gateway.api import Tokens
 from gateway.deployments import Deployment, Deployments
 from gateway.policy import Actor
+from gateway.state import tables
 from gateway.tiles import Attribution, LinkConfig, MapConfig, SourceDown, Tile
 from tests.gateway.api.conftest import Gateway
 
@@ -82,6 +84,15 @@ def test_a_page_learns_where_the_map_is_and_whose(town: Gateway) -> None:
         "centre": [36.132812, 140.0625], "bounds": [[36.125, 140.0625], [36.140625, 140.0625]], "links": [],
     }  # fmt: skip
     assert town.client(None).get("/api/v1/map").status_code == 401
+
+
+def test_where_an_installer_measured_a_device_counts_more_than_what_was_planned(town: Gateway) -> None:
+    begun = {"id": "one", "node": "kitayama-03", "device": "trap-1", "by": "sato", "begun_us": 1, "received_us": 2, "lat": 36.25,
+             "lon": 140.5, "note": "", "photos": "[]", "signal": "[]", "state": "done", "why": "", "version": 1}  # fmt: skip
+    with town.state.write() as connection:
+        connection.execute(insert(tables.installations).values(begun))
+    said = town.client("viewer").get("/api/v1/map").json()
+    assert said["bounds"] == [[36.125, 140.0625], [36.25, 140.5]]
 
 
 def test_who_has_no_device_learns_no_more_than_about_where_the_town_is(town: Gateway) -> None:
