@@ -185,6 +185,8 @@ lock: ## lock requirements/*.txt anew, e.g. ARGS="--upgrade"
 	$(UV_COMPILE) --extra sim --group build --constraint requirements/dev.txt --output-file requirements/demo.txt >&2
 	$(UV_COMPILE) --extra gateway --constraint requirements/dev.txt --output-file requirements/gateway.txt >&2
 	$(UV_COMPILE) --extra gateway --extra voice --constraint requirements/dev.txt --output-file requirements/gateway-voice.txt >&2
+	$(UV_COMPILE) --extra gateway --extra postgresql --constraint requirements/dev.txt \
+		--output-file requirements/gateway-postgresql.txt >&2
 	$(UV_COMPILE) --extra gateway --extra reports --constraint requirements/dev.txt --output-file requirements/gateway-reports.txt >&2
 	$(UV_COMPILE) --extra edge --constraint requirements/dev.txt --output-file requirements/edge.txt >&2
 	$(UV_COMPILE) --extra edge --extra ble --constraint requirements/dev.txt --output-file requirements/edge-ble.txt >&2
