@@ -10,7 +10,7 @@ PYTHON ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := edge gateway simulators tests
+CODE := edge gateway simulators dashboards/grafana tests
 
 SHELL := /bin/sh
 .SHELLFLAGS := -euc
@@ -103,7 +103,7 @@ export SETUP VENV
 export WANTED_PYTHON = $(PYTHON)
 
 # --- Targets ----------------------------------------------------------------------------------------
-.PHONY: help demo web wheel api pictures test check format bench bench-edge soak lock clean
+.PHONY: help demo web wheel api grafana pictures test check format bench bench-edge soak lock clean
 
 help: ## show this list
 	echo 'make TARGET [ARGS="..."] [PYTHON=python3.X]'
@@ -130,6 +130,10 @@ api: ## describe the API anew for the pages, after a change of a route
 	$(BIN)/python -m gateway.api.openapi >dashboards/web/openapi.json.new
 	mv dashboards/web/openapi.json.new dashboards/web/openapi.json
 
+grafana: ## write Grafana's dashboards anew, after a change in dashboards/grafana
+	$(call setup,dev)
+	$(BIN)/python -m dashboards.grafana
+
 pictures: ## take the pictures in docs/ anew: people's walks, the demo
 	$(call setup,dev)
 	sh .ci/services >&2
@@ -142,7 +146,13 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	sh .ci/services >&2
 	$(MAKE) check
 	$(WEB) >&2
-	exec $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
+	$(if $(ARGS),,SATOMORI_STATE=postgresql $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(STATE_TESTS))
+
+# What state is asked and told in SQL, once more with all of it in PostgreSQL. Not here: what has no SQL of its own, and what is long.
+STATE_TESTS = $(addprefix tests/gateway/,accounts audit contacts flow keeping traps mimamori/test_retention.py \
+	mimamori/test_search.py notify/test_deliver.py notify/test_group_commit.py notify/test_queue.py test_hostile_node.py \
+	test_inbox.py test_installations.py test_own.py test_state.py test_watch.py test_watch_levels.py test_watch_together.py)
 
 check: ## lint, types, import rules, catalogues, known weaknesses
 	$(call setup,dev)

@@ -3,13 +3,12 @@
 paho takes three calls of the system and a dozen of Python to read a packet, and one of each to acknowledge it: under load, most
 of ingest's time. So the two packets that come and go by the thousand, PUBLISH in and PUBACK out, are read and written here (MQTT
 3.1.1, 2.2 and 3.3), whole packets at a time; paho sees all the others, and still does everything else. What was read ahead no
-select() can see: wait by `BufferedClient.wait`. What is sent waits in memory until `BufferedClient.flush`.
+select() can see: ask `ahead` before waiting. What is sent waits in memory until `BufferedClient.flush`.
 """
 
-import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import paho.mqtt.client as mqtt
@@ -172,6 +171,10 @@ class BufferedSocket:
         """As a socket's."""
         self._sock.setblocking(flag)
 
+    def getpeercert(self) -> Mapping[str, object] | None:
+        """As a TLS socket's; None without TLS."""
+        return self._sock.getpeercert() if isinstance(self._sock, ssl.SSLSocket) else None
+
 
 class BufferedClient(mqtt.Client):
     """paho's client over a BufferedSocket. Where paho should make its sockets elsewhere one day, it is only slower."""
@@ -198,22 +201,11 @@ class BufferedClient(mqtt.Client):
         sock = self._buffered()
         return sock is not None and (sock.pending or sock.ended or sock.packet() is not None)
 
-    def wait(self, timeout_s: float, bell: int) -> tuple[bool, bool]:
-        """Waits until there is something to read, or something waits and can be written: (readable, writable).
-
-        It waits no longer when the file number `bell` becomes readable, either.
-        """
-        sock, buffered = self.socket(), self._buffered()
-        if sock is None:
-            return False, False
-        behind = self.want_write() or (buffered is not None and buffered.behind)
-        ahead = self.ahead
-        poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of this one
-        poll.register(sock, select.POLLIN | (select.POLLOUT if behind else 0))
-        poll.register(bell, select.POLLIN)
-        found = sum(flags for number, flags in poll.poll(0 if ahead else timeout_s * 1000) if number != bell)
-        ended = found & (select.POLLERR | select.POLLHUP)
-        return bool(ahead or ended or found & select.POLLIN), bool((ended and behind) or found & select.POLLOUT)
+    @property
+    def behind(self) -> bool:
+        """Whether something waits to be written."""
+        sock = self._buffered()
+        return self.want_write() or (sock is not None and sock.behind)
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """One packet, when a whole one is there."""

@@ -1,4 +1,4 @@
-"""`satomori-gateway check`: opens each thing the configuration names, and says of each what is wrong."""
+"""`satomori-gateway check`: opens each thing the configuration names, and says of each how it is, and what is wrong."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sqlalchemy import Connection, select
 
 from edge.contract.broker import parse_url
+from gateway import vitals
 from gateway.alerting.route import FAMILY, Match, route_for
 from gateway.alerting.route import Channel as AlertChannel
 from gateway.api import web
@@ -20,7 +21,6 @@ from gateway.config import GatewayConfig, NodesConfig
 from gateway.contacts import people
 from gateway.contacts.book import Book
 from gateway.errors import ConfigError, StoreDown, StoreRefused
-from gateway.ingest import credentials
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import WATCHED
 from gateway.mimamori.enrolment import Entry, Town, doubts
@@ -35,10 +35,11 @@ from gateway.own import Own
 from gateway.rules import OWN, SYNTHETIC, RuleConfig
 from gateway.rules.crowd import AREA
 from gateway.rules.trial import TEST
+from gateway.session import certificate_ends_us, credentials
 from gateway.state import State, open_state
 from gateway.state.tables import labels, watched
-from gateway.store import open_store
 from gateway.terminal import Told, all_wrapped, clock_us
+from gateway.vitals import Vital
 
 TIMEOUT_S = 10
 WARN_DAYS = 30
@@ -50,11 +51,12 @@ def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     Those are warnings, and no failure: people join a gateway that runs.
     """
     results = check(config)
-    unheard = [] if results["state"] else warnings(config)
-    lines = [f"{'NG' if fault else 'OK'}  {part}" + (f": {fault}" if fault else "") for part, fault in results.items()]
+    unheard = [] if results["state"].level == "NG" else warnings(config)
+    lines = [f"{one.level}  {part}" + (f": {one.text}" if one.text else "") for part, one in results.items()]
     lines += [f"!!  {warning}" for warning in unheard]
-    faults = {part: fault for part, fault in results.items() if fault}
-    return Told(int(bool(faults)), {"faults": faults, "warnings": unheard}, all_wrapped(lines))
+    faults = {part: one.text for part, one in results.items() if one.level == "NG"}
+    parts = {part: one._asdict() for part, one in results.items()}
+    return Told(int(bool(faults)), {"faults": faults, "warnings": unheard, "parts": parts}, all_wrapped(lines))
 
 
 def warnings(config: GatewayConfig) -> list[str]:
@@ -62,7 +64,7 @@ def warnings(config: GatewayConfig) -> list[str]:
 
     ConfigError where the state database, which knows who can be reached, doesn't open.
     """
-    state = open_state(config.state.url)
+    state = open_state(config.state.url, config.state.password_file)
     now_us = clock_us()
     try:
         with state.read() as connection:
@@ -210,35 +212,50 @@ def _clock(state: State, now_us: int) -> list[str]:
     return [f"clock: this machine's clock is {by_us // 60_000_000} min behind what a gateway here knew. Check its time server"]
 
 
-def check(config: GatewayConfig) -> dict[str, str | None]:
-    """Each part's fault, or None where it is fine."""
-    parts: dict[str, Callable[[], None]] = {
-        "state": lambda: open_state(config.state.url).close(),
-        "store": lambda: open_store(config.store).close(),
+def check(config: GatewayConfig) -> dict[str, Vital]:
+    """How each part is; what the state database tells is left out where that doesn't open."""
+    now_us, zone = clock_us(), ZoneInfo(config.time_zone)
+    parts: dict[str, Callable[[], Vital | None]] = {
+        "clock": vitals.clock,
+        "disk": lambda: vitals.disk(config),
+        "state": lambda: open_state(config.state.url, config.state.password_file).close(),
+        "store": lambda: vitals.store(config, now_us),
         "media": lambda: _media(config),
         "api.tokens_file": lambda: _tokens(config),
-        "broker": lambda: _broker(config),
+        "broker": lambda: _broker(config, now_us, zone),
     }
     if config.channel.any:
         parts["channel"] = lambda: _channels(config)
     if config.nodes is not None:
         nodes = config.nodes
         parts["nodes"] = lambda: _nodes(nodes)
-    return {name: _fault(name, part) for name, part in parts.items()}
+    found = {name: _tried(name, part) for name, part in parts.items()}
+    return found if found["state"].level == "NG" else found | _from_state(config, now_us, zone)
 
 
-def _fault(name: str, part: Callable[[], None]) -> str | None:
-    """What is wrong with a part. Who shows it names the part, so that the text need not begin with it too."""
+def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
+    """How a part is. Who shows it names the part, so that the text need not begin with it too."""
     try:
-        part()
+        return part() or Vital("OK")
     except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
-        return str(error).removeprefix(f"{name}: ")
-    return None
+        return Vital("NG", str(error).removeprefix(f"{name}: "))
+
+
+def _from_state(config: GatewayConfig, now_us: int, zone: ZoneInfo) -> dict[str, Vital]:
+    state = open_state(config.state.url, config.state.password_file)
+    try:
+        with state.read() as connection:
+            found = {"queues": vitals.queues(connection, now_us), "backup": vitals.backup(connection, now_us, zone)}
+            if config.channel.line is not None:
+                found["line"] = vitals.quota(connection, now_us, zone)
+    finally:
+        state.close()
+    return found
 
 
 def _media(config: GatewayConfig) -> None:
     try:
-        state = open_state(config.state.url)
+        state = open_state(config.state.url, config.state.password_file)
     except ConfigError:
         raise ConfigError("can't be tried until the state database opens, which lists what is there") from None
     try:
@@ -249,7 +266,7 @@ def _media(config: GatewayConfig) -> None:
 
 def _channels(config: GatewayConfig) -> None:
     """Keys, passwords and secrets; nothing is sent. Whether people can be reached is what tests and the canary show."""
-    state = open_state(config.state.url)
+    state = open_state(config.state.url, config.state.password_file)
     try:
         zone = ZoneInfo(config.time_zone)
 
@@ -288,8 +305,8 @@ def _nodes(nodes: NodesConfig) -> None:
         raise ConfigError(f"nodes.broker_pid_file: {nodes.broker_pid_file} names no running process: nobody tells the broker")
 
 
-def _broker(config: GatewayConfig) -> None:
-    """Connects under another client id, so that a running gateway keeps its session."""
+def _broker(config: GatewayConfig, now_us: int, zone: ZoneInfo) -> Vital | None:
+    """Connects under another client id, so that a running gateway keeps its session. Over TLS: until when certificates last."""
     host, port, tls = parse_url(config.broker.url)
     client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{config.broker.client_id[:25]}-check")
     credentials(client, config.broker, tls=tls)
@@ -303,6 +320,7 @@ def _broker(config: GatewayConfig) -> None:
     while not answers and time.monotonic() < until:
         if client.loop(0.2) != MQTTErrorCode.MQTT_ERR_SUCCESS:
             break
+    ends = _ends(client, config) if tls and answers == [""] else {}
     client.disconnect()
     if not answers:
         raise ConfigError(f"broker.url: {host}:{port} accepts connections but does not answer in MQTT")
@@ -310,3 +328,14 @@ def _broker(config: GatewayConfig) -> None:
         raise ConfigError(f"broker: {host}:{port} refused: {answers[0]}. Check username, password_file and certificates.")
     if config.nodes is not None and not takes_client_ids(config.broker):
         raise ConfigError(NO_IDS)
+    return vitals.certificates(ends, now_us, zone) if ends else None
+
+
+def _ends(client: mqtt.Client, config: GatewayConfig) -> dict[str, int]:
+    """When the broker's certificate ends, and ours, in UTC µs."""
+    ends = {}
+    if (theirs := certificate_ends_us(client)) is not None:
+        ends["its certificate"] = theirs
+    if config.broker.certificate_file is not None:
+        ends["ours"] = ends_us(config.broker.certificate_file)
+    return ends

@@ -38,6 +38,11 @@ class Chores:
         self._lock = threading.Lock()
         self._stop, self._bell = threading.Event(), threading.Event()
 
+    @property
+    def names(self) -> list[str]:
+        """By which they may be rung."""
+        return [chore.name for chore in self._chores]
+
     def ring(self, name: str) -> None:
         """This chore has something to do: run it at the next look, which is now. Safe from any thread."""
         if name not in {chore.name for chore in self._chores}:
@@ -62,6 +67,7 @@ class Chores:
         """Runs what is due or was rung for, one after the other; their names. All are due at the first step."""
         with self._lock:
             rung, self._rung = self._rung, set()
+        self._telemetry.turned.labels("chores").set(now_us / 1e6)
         due = [chore for chore in self._chores if chore.name in rung or self._is_due(chore, now_us)]
         for at, chore in enumerate(due):
             if self._stop.is_set():
@@ -77,13 +83,15 @@ class Chores:
 
     def _do(self, chore: Chore, now_us: int) -> None:
         try:
-            chore.run(now_us)
+            with self._telemetry.chore_seconds.labels(chore.name).time():
+                chore.run(now_us)
         except Exception:
             self._telemetry.chore_errors.labels(chore.name).inc()
             if chore.name not in self._failing:
                 self._failing.add(chore.name)
                 log.exception("chore %s failed; it is tried again each %g s", chore.name, chore.every_s)
         else:
+            self._telemetry.chore_done.labels(chore.name).set(now_us / 1e6)
             if chore.name in self._failing:
                 self._failing.discard(chore.name)
                 log.warning("chore %s works again", chore.name)

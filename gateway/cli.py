@@ -6,21 +6,26 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 141 who reads what
 import argparse
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 
-from gateway import check, jobs_cli, silences_cli
+from gateway import check, jobs_cli, logs, metrics, silences_cli, state_cli, upgrade
 from gateway.accounts import cli as accounts_cli
 from gateway.audit import cli as audit_cli
+from gateway.backup import cli as backup_cli
+from gateway.backup.restore import unfinished
 from gateway.config import GatewayConfig, load
 from gateway.contacts import cli as contacts_cli
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.keeping import cli as keeping_cli
 from gateway.mimamori import cli as mimamori_cli
 from gateway.nodes import cli as nodes_cli
+from gateway.roles import ROLES, Role
+from gateway.roles import running as running_roles
 from gateway.service import running
+from gateway.store import cli as store_cli
 from gateway.terminal import Told, leaf
 
 READER_GONE = 141
@@ -43,16 +48,21 @@ def _do(argv: list[str] | None) -> tuple[Told, bool]:
     """Does what is asked. What is to be told of it, and whether to a program. Help and wrong usage are SystemExit."""
     parser = argparse.ArgumentParser(prog="satomori-gateway", description="What runs in the town: takes records, raises alerts.")
     commands = parser.add_subparsers(dest="command", required=True)
-    leaf(commands, "run", "Run until stopped.", _run)
+    run = leaf(commands, "run", "Run until stopped.", _run)
+    run.add_argument("--role", action="append", choices=[*ROLES, "all"],
+                     help="Of several processes over one PostgreSQL: what this one does; may be given again.")  # fmt: skip
+    run.add_argument("--metrics", metavar="[HOST:]PORT", help="Where this machine reads this process's metrics, without a token.")
     leaf(commands, "check", "Open everything the configuration names, say what is wrong.", check.tell)
-    for one in (nodes_cli, contacts_cli, accounts_cli, mimamori_cli, silences_cli, keeping_cli, jobs_cli, audit_cli):
+    for one in (nodes_cli, contacts_cli, accounts_cli, mimamori_cli, silences_cli, keeping_cli, jobs_cli, audit_cli, backup_cli,
+                upgrade, store_cli, state_cli):  # fmt: skip
         one.add_commands(commands)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.set_up(logs.LogConfig())  # until it is read how it should look
     try:
         config = load(arguments.config)
+        logs.set_up(config.log)
+        if arguments.command != "restore":
+            unfinished(config)
         told = audit_cli.entered(config, arguments) if "what" in arguments else arguments.act(config, arguments)
     except (ConfigError, StoreRefused) as error:
         told = Told(2, {"error": str(error)}, [])
@@ -73,17 +83,35 @@ def _say(told: Told, as_json: bool) -> int:
 
 def _run(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     """It says itself where it is, as it stays; when it has ended there is nothing to tell."""
-    return Told(asyncio.run(_until_asked(config, as_json=arguments.json)), {}, [])
+    if roles := _roles(config, arguments.role):
+        logs.set_up(config.log, role=",".join(roles))
+    read_at = metrics.address_of(arguments.metrics) if arguments.metrics else None
+    return Told(asyncio.run(_until_asked(config, roles, read_at, as_json=arguments.json)), {}, [])
 
 
-async def _until_asked(config: GatewayConfig, *, as_json: bool) -> int:
+def _roles(config: GatewayConfig, asked: list[str] | None) -> list[Role]:
+    """Empty: the whole gateway in one process, over a database of its own."""
+    if not config.state.is_shared and not {*(asked or ())} - {"all"}:
+        return []
+    return [role for role in ROLES if asked is None or role in asked or "all" in asked]
+
+
+_PLACES = {"url": "the page is", "metrics": "its metrics are"}
+
+
+async def _until_asked(config: GatewayConfig, roles: list[Role], read_at: metrics.Address | None, *, as_json: bool) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(config) as gateway:
-        url = f"http://{config.api.host}:{gateway.port}/"
-        print(json.dumps({"ok": True, "url": url}) if as_json else f"satomori-gateway: the page is at {url}", flush=True)
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running_roles(config, roles) if roles else running(config))
+        where = {"url": f"http://{config.api.host}:{gateway.port}/"} if gateway.port else {}
+        if read_at is not None:
+            where["metrics"] = stack.enter_context(metrics.served(gateway.telemetry.registry, read_at)).url
+        said = [f"{_PLACES[what]} at {url}" for what, url in where.items()] or [f"works as {', '.join(roles)}"]
+        lines = [json.dumps({"ok": True, **where})] if as_json else [f"satomori-gateway: {line}" for line in said]
+        print("\n".join(lines), flush=True)
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(gateway.failed.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from edge.contract.broker import parse_url
 from edge.contract.faults import plain
@@ -24,12 +33,16 @@ from gateway.flow.config import AreaConfig
 from gateway.heartbeat import HeartbeatConfig
 from gateway.ingest import GatewayBrokerConfig
 from gateway.keeping.config import KeepConfig
+from gateway.leases import LEASE_S
+from gateway.logs import LogConfig
+from gateway.media import MOST_MEGAPIXELS
 from gateway.mimamori.config import MimamoriConfig, SearchConfig
 from gateway.notify import ContactConfig
 from gateway.notify.channels import ChannelsConfig
 from gateway.open_data import OpenDataConfig
 from gateway.rules import OWN, SYNTHETIC, RuleConfig
 from gateway.rules.detection import DetectionConfig
+from gateway.rules.duration import parse_duration
 from gateway.shares import ShareConfig
 from gateway.store import StoreConfig
 from gateway.tiles import MapConfig
@@ -42,13 +55,32 @@ class StateConfig(BaseModel):
 
     model_config = _frozen
 
-    url: str = Field(description="SQLAlchemy URL, e.g. sqlite:////var/lib/satomori-gateway/state.db")
+    url: str = Field(
+        description="sqlite:////var/lib/satomori-gateway/state.db, or postgresql://user@host/database for several processes"
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of PostgreSQL's user, readable by the gateway only."
+    )
+    lease: Annotated[int, BeforeValidator(parse_duration)] = Field(
+        LEASE_S, ge=3, le=300, description="Of several processes: one that was not heard of for so long is taken for dead."
+    )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may work in it."""
+        return not self.url.startswith("sqlite:")
 
     @field_validator("url")
     @classmethod
-    def _is_file(cls, url: str) -> str:
-        if not url.startswith("sqlite:///") or url in ("sqlite:///", "sqlite:///:memory:"):
-            raise ValueError("this release keeps its state in a SQLite file: sqlite:////absolute/path/state.db")
+    def _is_known(cls, url: str) -> str:
+        if url.startswith("sqlite:///") and url not in ("sqlite:///", "sqlite:///:memory:"):
+            return url
+        if not url.startswith(("postgresql://", "postgresql+psycopg://")):
+            raise ValueError("state is kept in sqlite:////absolute/path/state.db or postgresql://user@host/database")
+        if ":" in url.partition("://")[2].partition("@")[0]:
+            raise ValueError(
+                "no password belongs in a URL that is read by many: put it into a file that state.password_file names"
+            )
         return url
 
 
@@ -76,6 +108,12 @@ class MediaConfig(BaseModel):
 
     folder: Path = Field(description="Folder for pictures, written by the gateway only.")
     max_mib: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="The largest picture that is taken.")
+    max_megapixels: Annotated[int, Field(ge=1, le=1000)] = Field(
+        MOST_MEGAPIXELS, description="The most pixels that an image may say it has: more would be a bomb for who opens it."
+    )
+    total_gib: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="All pictures together; what comes then waits on its node. Absent: as much as the disk has."
+    )
 
 
 class NodesConfig(BaseModel):
@@ -136,7 +174,7 @@ class GatewayConfig(BaseModel):
 
     broker: GatewayBrokerConfig = Field(description="Where the broker is.")
     state: StateConfig = Field(description="The database of everything but time series.")
-    store: StoreConfig = Field(description="The series store: sqlite or influxdb.")
+    store: StoreConfig = Field(description="The series store: sqlite, influxdb or victoriametrics.")
     api: ApiConfig = Field(description="Where people and programs ask.")
     media: MediaConfig = Field(description="Where pictures are kept.")
     nodes: NodesConfig | None = Field(None, description="The nodes' identities and their remote care; absent: none.")
@@ -155,6 +193,7 @@ class GatewayConfig(BaseModel):
     audit: AuditConfig = Field(AuditConfig(), description="Who outside remembers what the trail of acts was.")
     open_data: OpenDataConfig | None = Field(None, description="What everybody may have, at /open/; absent: nothing.")
     map: MapConfig = Field(MapConfig(), description="Where the map's tiles come from.")
+    log: LogConfig = Field(LogConfig(), description="What the log looks like, and how much it says.")
     canary: CanaryConfig | None = Field(None, description="A test alarm each day, the whole way to a phone; absent: none.")
     heartbeat: HeartbeatConfig | None = Field(None, description="Who outside is told that the gateway is well; absent: nobody.")
     route: list[RouteConfig] = Field([], description="Which alert goes to whom: the first that matches.")
@@ -215,6 +254,15 @@ class GatewayConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _erasures_go_somewhere(self) -> "GatewayConfig":
+        if self.state.url.startswith("postgresql") and self.keep.erasures_file is None:
+            raise ValueError(
+                "keep.erasures_file: state in PostgreSQL has no folder in which to write what was erased. Name a file on a disk "
+                "that is not restored with the database"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _heads_go_somewhere(self) -> "GatewayConfig":
         name = self.audit.heads_to
         if name is not None and name not in (*self.contact, *self.group):
@@ -227,8 +275,6 @@ class GatewayConfig(BaseModel):
         for name in self.open_data.areas if self.open_data is not None else ():
             if name not in self.area:
                 raise ValueError(f"open_data.areas: area.{name} is not configured")
-            if self.store.type != "sqlite":
-                raise ValueError("open_data.areas: counts are read from the series store, which works with a sqlite one only")
             for line in self.area[name].line:
                 other = stands.setdefault((line.node, line.device), name)
                 if other != name:

@@ -1,6 +1,6 @@
 """Deployments: which device stands where, under the name its people use."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -25,6 +25,12 @@ def _position(value: object) -> tuple[float, float]:
     raise ValueError(f"[{latitude:g}, {longitude:g}] is no place on earth; {how}")
 
 
+def _seconds(text: object) -> object:
+    from gateway.rules.duration import parse_duration  # here, because the rules beside it import this module
+
+    return parse_duration(text)
+
+
 Position = Annotated[tuple[float, float], BeforeValidator(_position)]
 """Latitude and longitude, degrees (WGS 84)."""
 
@@ -43,6 +49,10 @@ class Deployment(BaseModel):
         None, description="Latitude and longitude, degrees (WGS 84): [36.1046, 140.0846]. Who is asked to go gets a map."
     )
     groups: list[Name] = Field([], description="Groups that look after it: their farmers and hunters see it, and nobody else's.")
+    keep_pictures: Annotated[int, BeforeValidator(_seconds), Field(ge=86_400, le=10_000 * 86_400)] | None = Field(
+        None,
+        description="How long its pictures are kept: longer than `[keep]`, those of animals; shorter, all. Absent: as `[keep]`.",
+    )
     qr: int = Field(1, ge=1, le=9999, description="Count up when a trap's printed QR was lost: it opens nothing from then on.")
 
 
@@ -56,6 +66,11 @@ class Deployments:
         """The device's deployment; one that says its technical names where nobody has entered any."""
         found = self._by_device.get((node, device))
         return found or Deployment.model_construct(node=node, device=device, kind="device", place=node, label=device)
+
+    def keep_pictures(self) -> Mapping[tuple[str, str], int]:
+        """Seconds, of each device (node, device) whose pictures have a time of their own."""
+        own = {device: one.keep_pictures for device, one in self._by_device.items()}
+        return {device: seconds for device, seconds in own.items() if seconds is not None}
 
     def __iter__(self) -> Iterator[Deployment]:
         return iter(self._by_device.values())

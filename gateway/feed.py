@@ -7,7 +7,7 @@ slow is told so with one `resync`, upon which it reads the lists again.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ class Said(NamedTuple):
 class Listener:
     """One subscriber's bounded queue; made by `Feed.listen`, used on the event loop that made it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int) -> None:
-        self._loop, self._limit = loop, limit
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, dropped: Callable[[int], object]) -> None:
+        self._loop, self._limit, self._dropped = loop, limit, dropped
         self._queue: deque[Said] = deque()
         self._lock = threading.Lock()
         self._news = asyncio.Event()
@@ -61,6 +61,7 @@ class Listener:
             if said is None:
                 self._ended = True
             elif len(self._queue) >= self._limit:
+                self._dropped(len(self._queue) + 1)
                 self._queue.clear()
                 self._queue.append(Said(said.id, RESYNC, {}))
             else:
@@ -83,8 +84,11 @@ class Listener:
 class Feed:
     """`say` on one side, `listen` on the other."""
 
-    def __init__(self, queue_limit: int = 500, listeners_limit: int = 200) -> None:
-        self._queue_limit, self._listeners_limit = queue_limit, listeners_limit
+    def __init__(
+        self, queue_limit: int = 500, listeners_limit: int = 200, dropped: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """`dropped` hears how many messages a listener that was too slow will not hear."""
+        self._queue_limit, self._listeners_limit, self.dropped = queue_limit, listeners_limit, dropped
         self._lock = threading.Lock()
         self._listeners: set[Listener] = set()
         self._count = 0
@@ -102,7 +106,7 @@ class Feed:
     @contextmanager
     def listen(self) -> Iterator[Listener]:
         """Hears everything said from now on until the block ends; on a running event loop."""
-        listener = Listener(asyncio.get_running_loop(), self._queue_limit)
+        listener = Listener(asyncio.get_running_loop(), self._queue_limit, self.dropped)
         with self._lock:
             self._listeners.add(listener)
             if self._ended:

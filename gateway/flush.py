@@ -15,6 +15,7 @@ from gateway.rules import Fact
 
 QUARANTINE_BYTES = 4096
 KEPT_REFUSALS = 200  # of one node in one group
+STORE = "store"  # instead of a topic: the series store refused it
 
 SeriesKey = tuple[str, str, str]  # node, device, metric
 EpochKey = tuple[str, str]  # node, epoch
@@ -129,6 +130,7 @@ class Flush:
     strangers: int = 0  # events of tags that nobody is enrolled for, dropped
     late: dict[tuple[str, str], int] = field(default_factory=dict)  # by kind and node: past their retention, dropped
     refusals: dict[str, int] = field(default_factory=dict)  # by node: how many, also of those that are not kept
+    refused: dict[str, int] = field(default_factory=dict)  # the same by what was refused (gateway.telemetry.REFUSED)
     crowded: set[str] = field(default_factory=set)  # nodes that have more of something than a node can have
 
     def refuse(self, message: Message, reason: str, seq: int | None = None, node: str | None = None) -> None:
@@ -137,6 +139,8 @@ class Flush:
         Of one node so many in a group, that a flood of them costs no more; the others are counted. `node`: where the topic names
         none.
         """
+        what = "store" if message.topic == STORE else "message" if seq is None else "reused" if reason == SEQ_REUSED else "record"
+        self.refused[what] = self.refused.get(what, 0) + 1
         try:
             node = node or parse(message.topic).node
         except ValueError:
@@ -166,7 +170,7 @@ class Flush:
         (node, epoch), seq = self.origin(index)
         series, time_ms, value = self.points[index]
         reason = reason[:MAX_REASON] or "refused by the series store"
-        self.refuse(Message("store", json.dumps([*series, time_ms, value]).encode()), reason, seq, node)
+        self.refuse(Message(STORE, json.dumps([*series, time_ms, value]).encode()), reason, seq, node)
         self.work[node, epoch].rejected.append((seq, reason))
 
 

@@ -9,6 +9,7 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
@@ -111,6 +112,7 @@ class Inbox:
         with self._state.read() as connection:
             query = select(inbox).where(inbox.c.done_us.is_(None), inbox.c.channel.in_(self._workers))
             rows = connection.execute(query.order_by(inbox.c.received_us, inbox.c.id).limit(AT_ONCE)).all()
+        self._telemetry.inbox_oldest.set(max(now_us - rows[0].received_us, 0) / 1e6 if rows else 0)
         for row in rows:
             if self._tried.get(row.id, (0, 0))[1] <= now_us:
                 done += self._work(row, now_us)
@@ -144,16 +146,19 @@ class Inbox:
     def _failed(self, row: Any, error: Exception, now_us: int) -> None:
         times = self._tried.get(row.id, (0, 0))[0] + 1
         # Without the error's own text: it may hold what somebody wrote, or their id.
-        where = "".join(traceback.format_tb(error.__traceback__)[-3:])
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        where = ", ".join(f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames)
         if times < TRIES:
             self._tried[row.id] = (times, now_us + FIRST_PAUSE_US * 2 ** (times - 1))
             self._count(row.channel, "failed")
             if times == 1:
-                log.error("inbox %s: %s; trying again\n%s", row.channel, type(error).__name__, where)
+                log.error("inbox %s: %s; trying again. It came from %s", row.channel, type(error).__name__, where)
             return
         self._tried.pop(row.id, None)
         self._count(row.channel, "given_up")
-        log.error("inbox %s: %s %d times: given up, its row says so\n%s", row.channel, type(error).__name__, times, where)
+        log.error(
+            "inbox %s: %s %d times: given up, its row says so. It came from %s", row.channel, type(error).__name__, times, where
+        )
         with self._state.write() as connection:
             connection.execute(
                 update(inbox)

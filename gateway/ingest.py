@@ -1,5 +1,8 @@
 """MQTT into the pipeline: one thread that reads what is there, has it processed as one group, then acknowledges.
 
+Where one process does everything it has one session with the broker. Where several hear the town, a session belongs to a
+partition, and this process has those of the partitions that it holds (gateway.partitions).
+
 A group is what has arrived, up to a size: nothing ever waits for more to come, so no broker's in-flight limit can stall it, and
 under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`: what a
 node sends beyond its share (gateway.shares) is acknowledged to the broker and waits, or is left unread until it comes again.
@@ -8,31 +11,23 @@ node sends beyond its share (gateway.shares) is acknowledged to the broker and w
 import logging
 import os
 import random
-import ssl
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import Field
 from sqlalchemy.exc import OperationalError
 
-from edge.contract.broker import BrokerConfig, parse_url
+from edge.contract.broker import BrokerConfig
 from edge.contract.names import Name
-from edge.contract.topics import up_filters
-from gateway.buffered import BufferedClient, Published
-from gateway.errors import ConfigError
+from edge.contract.topics import parse, partition_of, up_filters
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
-from gateway.secret_files import read_secret, read_secret_text
+from gateway.session import NOT_YET, Session, wait
 from gateway.shares import ShareConfig, Shares
 from gateway.telemetry import Telemetry
 
@@ -62,19 +57,37 @@ class Processor(Protocol):
         """Lets time pass."""
         ...
 
+    def anew(self) -> None:
+        """Others may have written what is remembered here: it is read anew before it is used."""
+        ...
 
-class _Arrived(NamedTuple):
-    """A message and the number MQTT knows it by in this connection."""
 
-    message: Message
-    mid: int
-    qos: int
+class Held(NamedTuple):
+    """A partition that this process hears from now on."""
+
+    partition: int
+    heard_us: int | None
+    """When somebody last did; None: nobody ever did."""
+    since_us: int | None
+    """Since when it has been heard without a break worth the name; None: that begins now."""
+
+
+class Partitions(Protocol):
+    """Which partitions this process hears; gateway.partitions.Partitions is one."""
+
+    def look(self, since_us: Mapping[int, int | None]) -> tuple[list[Held], list[int]]:
+        """(to be heard from now on, to be let go of). It is told since when each of those that it has given out is heard."""
+        ...
+
+    def let_go(self, partitions: list[int]) -> None:
+        """Of these nothing is under way here any more."""
+        ...
 
 
 class Ingest:
-    """One gateway's session with the broker, kept up by `run` until `stop`."""
+    """Sessions with the broker, kept up by `run` until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what stands around it
         self,
         config: GatewayBrokerConfig,
         processor: Processor,
@@ -84,13 +97,15 @@ class Ingest:
         listened_until_us: int | None,
         outgoing: Outgoing | None = None,
         shares: Shares | None = None,
+        *,
+        partitions: Partitions | None = None,
     ) -> None:
         """`listened_until_us`: when an earlier run of this gateway last listened; None if none did.
 
         `outgoing` is asked what else to publish, once a second and when somebody rings. `shares`: how much of a group each node
-        may have. ConfigError when what the configuration says to show to the broker can't be used.
+        may have. `partitions` None: this process hears them all in one session. ConfigError when what the configuration says to
+        show to the broker can't be used.
         """
-        self._host, self._port, self._tls = parse_url(config.url)
         self._config, self._processor, self._telemetry = config, processor, telemetry
         self._rng, self._now_us = rng, now_us
         self._outgoing, self._rung = outgoing, threading.Event()
@@ -98,20 +113,29 @@ class Ingest:
         weakref.finalize(self, os.close, self._bell)
         self._shares = shares or Shares(ShareConfig())
         self._own: deque[tuple[str, bytes]] = deque(maxlen=OWN_WAITING)
-        self._new_session, self._said_mute, self._next_speech = True, False, 0.0
+        self._said_mute, self._next_speech = False, 0.0
         self._stop = threading.Event()
-        self._arrived: list[_Arrived] = []
+        self._partitions = partitions
+        # By partition; None: of all.
+        self._sessions: dict[int | None, Session] = {}
+        if partitions is None:
+            self._sessions[None] = Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us)
         self._said_down = self._said_stuck = False
-        self._since_us: int | None = None
-        self._away_since_us = listened_until_us
-        self._next_tick = 0.0
-        self.fault: str | None = "not connected yet"
+        self._database_fault: str | None = None
+        self._next_tick, self._first = 0.0, 0
+
+    @property
+    def fault(self) -> str | None:
         """Why messages are not flowing now; None while they are."""
-        self._new_client()  # so that a wrong file is said at the start, to who starts it
+        if self._database_fault is not None:
+            return self._database_fault
+        lost = next((session.why for session in list(self._sessions.values()) if session.why is not None), None)
+        return None if lost is None else f"broker not connected: {lost}"
 
     def stop(self) -> None:
         """Asks `run` to end; safe from any thread."""
         self._stop.set()
+        os.eventfd_write(self._bell, 1)
 
     def ring(self) -> None:
         """Says that `outgoing` has something to publish; safe from any thread."""
@@ -125,127 +149,153 @@ class Ingest:
 
     def run(self) -> None:
         """Connects, reads and processes until `stop`. Time passes for the rules even without a broker."""
-        failures = 0
-        while not self._stop.is_set():
-            was_up = self._connection()
-            if self._since_us is not None:
-                self._away_since_us, self._since_us = self._now_us(), None
-            failures = 0 if was_up else failures + 1
-            pause_until = time.monotonic() + self._rng.uniform(0, min(self._config.backoff_cap_s, 2.0 ** min(failures, 10)))
-            while not self._stop.wait(min(TICK_S, max(pause_until - time.monotonic(), 0))):
-                self._tick_if_due()
-                if time.monotonic() >= pause_until:
-                    break
-
-    def _connection(self) -> bool:
-        """One connection from beginning to end. Whether it ever came up."""
-        self._arrived = []  # what an earlier connection left unacknowledged comes again
         try:
-            client = self._new_client()
-        except ConfigError as error:
-            self._down(str(error))  # a certificate that is just being replaced, say
-            return False
-        try:
-            client.connect(self._host, self._port, keepalive=self._config.keepalive_s)
-        except (OSError, ValueError, ssl.SSLError) as error:
-            self._down(f"{self._host}:{self._port}: {error}")
-            return False
-        while client.socket() is not None:
-            if self._stop.is_set():
-                client.disconnect()
-                break
-            readable, writable = client.wait(self._patience_s(), self._bell)
-            with suppress(BlockingIOError):  # nobody has rung
-                os.eventfd_read(self._bell)
-            code = MQTTErrorCode.MQTT_ERR_SUCCESS
-            if readable:
-                code = self._read(client)
-            if writable and code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                code = client.loop_write()
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                code = client.loop_misc()
-            if code == MQTTErrorCode.MQTT_ERR_NO_CONN:
-                break  # hung up by ourselves, and said why
-            if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._down(mqtt.error_string(code))
-                break
-            self._process(client)
-            self._tick_if_due()
-            self._speak_if_due(client)
-            if (code := client.flush()) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._down(mqtt.error_string(code))
-                break
-        was_up = self._since_us is not None
-        if was_up and not self._stop.is_set():
-            self._down("connection lost")
-        self._telemetry.broker_up.set(0)
-        return was_up
+            while not self._stop.is_set():
+                self._turn()
+        finally:
+            for session in self._sessions.values():
+                session.close()
+            self._telemetry.broker_up.set(0)
 
-    def _read(self, client: BufferedClient) -> MQTTErrorCode:
-        """Reads packets until none is complete, or a group is full. paho keeps the rest of a half-read packet."""
-        code = MQTTErrorCode.MQTT_ERR_SUCCESS
-        before, room = -1, GROUP_BYTES
-        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._arrived) < GROUP and room > 0:
-            if before == len(self._arrived) and not client.ahead:
-                break
-            before = len(self._arrived)
-            code = client.loop_read()
-            if len(self._arrived) > before:
-                room -= len(self._arrived[-1].message.payload)
-        return code
+    def _turn(self) -> None:
+        sessions = self._sessions.values()
+        for session in sessions:
+            if not session.is_connected and not session.due_s():
+                session.connect()
+                self._telemetry.connections.inc(session.is_connected)
+                if (ends_us := session.certificate_ends_us) is not None:
+                    self._telemetry.certificate_ends.labels("broker").set(ends_us / 1e6)
+                if not session.is_connected:
+                    break  # that may have taken long; the others are tried at the next turns
+        room, room_bytes = GROUP, GROUP_BYTES
+        found = wait(sessions, self._patience_s(), self._bell)
+        self._first = (self._first + 1) % max(len(found), 1)  # where there is more than a group has room for, each has its turn
+        for session, readable, writable in found[self._first :] + found[: self._first]:
+            room_bytes = session.turn(readable=readable, writable=writable, most=room, most_bytes=room_bytes)
+            room -= len(session.arrived)
+        with suppress(BlockingIOError):  # nobody has rung
+            os.eventfd_read(self._bell)
+        if self._stop.is_set():
+            return
+        self._say_faults()
+        self._process()
+        self._tick_if_due()
+        self._speak_if_due()
+        for session in self._sessions.values():
+            session.flush()
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
         due_s = self._shares.due_s(self._now_us())
-        return TICK_S / 2 if due_s is None else min(due_s, TICK_S / 2)
+        patience_s = TICK_S / 2 if due_s is None else min(due_s, TICK_S / 2)
+        lost = [session.due_s() for session in self._sessions.values() if not session.is_connected]
+        return max(min([patience_s, self._next_tick - time.monotonic(), *lost]), 0.0)
 
-    def _process(self, client: BufferedClient) -> None:
-        arrived, self._arrived = self._arrived, []
+    def _say_faults(self) -> None:
+        """Once when it goes down, once when all of it is back."""
+        faults = [session.why for session in self._sessions.values() if session.why is not None]
+        said = [fault for fault in faults if fault != NOT_YET]
+        if said and not self._said_down:
+            self._said_down = True
+            log.error("the broker is not connected (%s); trying again until it is", said[0])
+        elif not faults and self._said_down:
+            self._said_down = False
+            log.warning("the broker is connected again")
+        self._telemetry.broker_up.set(1 if self._sessions and not faults else 0)
+
+    def _process(self) -> None:
         now_us = self._now_us()
-        since_us = self._since_us or now_us
-        away_since_us = self._away_since_us if now_us - since_us < CATCH_UP_US else None
-        messages = self._shares.take((one.message for one in arrived), now_us)
-        complained = False
-        acks: list[tuple[str, bytes]] = []
-        while messages:
+        arrived: list[Message] = []
+        away_us: int | None = None  # since when one of them may have waited in the broker
+        for session in self._sessions.values():
+            arrived += [one.message for one in session.arrived]
+            if session.away_since_us is not None and now_us - (session.connected_us or now_us) < CATCH_UP_US:
+                away_us = min(session.away_since_us, away_us or now_us)
+        self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)
+        acks: list[tuple[str, bytes]] | None = []
+        if messages := self._shares.take(arrived, now_us):
+            acks = self._processed(messages, now_us, away_us)
+        if acks is None:
+            return
+        for topic, payload in acks:
+            self._publish(topic, payload)
+        for session in self._sessions.values():
+            if session.arrived:
+                session.acknowledge()
+        self._telemetry.group_since.set(0)
+
+    def _processed(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]] | None:
+        """The acks to publish; None where it was stopped while the database could not be written."""
+        while True:
             try:
                 acks = self._processor.process(messages, now_us, away_since_us)
-                break
             except OperationalError as error:
-                if not complained:
-                    complained = True
-                    self.fault = f"the state database can't be written: {error.orig}"
-                    log.error("%s; nothing is acknowledged until it can", self.fault)
+                if self._database_fault is None:
+                    self._database_fault = f"the state database can't be written: {error.orig}"
+                    log.error("%s; nothing is acknowledged until it can", self._database_fault)
                 if self._stop.wait(TICK_S):
-                    return
-        if complained:
-            # What arrived meanwhile waited in the broker, as if we had been away.
-            self._away_since_us, self._since_us = now_us, self._now_us()
-            self.fault = None
-            log.warning("the state database can be written again")
-        for topic, payload in acks:
-            client.publish(topic, payload, qos=1)
-        for one in arrived:
-            client.ack(one.mid, one.qos)
+                    return None
+                continue
+            if self._database_fault is not None:
+                # What arrived meanwhile waited in the broker, as if we had been away.
+                for session in self._sessions.values():
+                    session.interrupted(now_us)
+                self._database_fault = None
+                log.warning("the state database can be written again")
+            return acks
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """In the session of its partition; a partition that is not heard here is spoken to by who hears it."""
+        session = self._sessions.get(None)
+        if session is None:
+            session = self._sessions.get(partition_of(parse(topic).node))
+        if session is not None:
+            session.publish(topic, payload, retain=retain)
 
     def _tick_if_due(self) -> None:
-        if time.monotonic() >= self._next_tick:
-            self._next_tick = time.monotonic() + TICK_S
-            self._shares.tick(self._now_us())
-            try:
-                self._processor.tick(self._now_us(), self._since_us)
-                self._said_stuck = False
-            except OperationalError as error:
-                if not self._said_stuck:
-                    self._said_stuck = True
-                    log.error("time can't pass for the rules: the state database: %s", error.orig)
+        if time.monotonic() < self._next_tick:
+            return
+        self._next_tick = time.monotonic() + TICK_S
+        self._shares.tick(self._now_us())
+        try:
+            if self._partitions is not None:
+                self._arrange(self._partitions)
+            whole = self._sessions.get(None)
+            self._processor.tick(self._now_us(), whole.since_us if whole is not None else None)
+            self._said_stuck = False
+        except OperationalError as error:
+            if not self._said_stuck:
+                self._said_stuck = True
+                log.error("time can't pass for the rules: the state database: %s", error.orig)
 
-    def _speak_if_due(self, client: BufferedClient) -> None:
-        if self._since_us is None:
+    def _arrange(self, partitions: Partitions) -> None:
+        """Lets go of some partitions, and takes others up. Between two groups: nothing that was read is unprocessed."""
+        held = {partition: session.since_us for partition, session in self._sessions.items() if partition is not None}
+        new, over = partitions.look(held)
+        for partition in over:
+            self._sessions.pop(partition).close()
+        if over:
+            self._shares.forget(lambda node: partition_of(node) in over)
+            partitions.let_go(over)
+        if new:
+            self._processor.anew()
+        for one in new:
+            self._sessions[one.partition] = Session(
+                self._config, f"{self._config.client_id}-{one.partition:02d}", up_filters(one.partition), self._rng, self._now_us,
+                one.heard_us, one.since_us,
+            )  # fmt: skip
+
+    def hears(self, node: str) -> bool:
+        """Whether this process is the one that hears this node, and does now. For who publishes through it."""
+        session = self._sessions.get(None) or self._sessions.get(partition_of(node))
+        return session is not None and session.since_us is not None
+
+    def _speak_if_due(self) -> None:
+        up = [session for session in self._sessions.values() if session.since_us is not None]
+        if not up:
             return
         while self._own:
-            topic, payload = self._own.popleft()
-            client.publish(topic, payload, qos=1)
+            self._publish(*self._own.popleft())
         if self._outgoing is None:
             return
         if not self._rung.is_set() and time.monotonic() < self._next_speech:
@@ -253,7 +303,7 @@ class Ingest:
         self._rung.clear()  # before we look: who rings from now on is heard at the next turn
         self._next_speech = time.monotonic() + TICK_S
         try:
-            found = self._outgoing.messages(self._now_us(), anew=self._new_session)
+            found = self._outgoing.messages(self._now_us(), anew=any(session.is_new for session in up))
         except OperationalError as error:
             if not self._said_mute:
                 self._said_mute = True
@@ -261,101 +311,8 @@ class Ingest:
             return
         if self._said_mute:
             log.warning("nodes can be told again what they should know")
-        self._new_session = self._said_mute = False
+        self._said_mute = False
+        for session in up:
+            session.is_new = False
         for topic, payload, retain in found:
-            client.publish(topic, payload, qos=1, retain=retain)
-
-    def _down(self, reason: str) -> None:
-        self.fault = f"broker not connected: {reason}"
-        if not self._said_down:
-            self._said_down = True
-            log.error("the broker is not connected (%s); trying again until it is", reason)
-
-    def _new_client(self) -> BufferedClient:
-        config = self._config
-        client = BufferedClient(
-            CallbackAPIVersion.VERSION2,
-            config.client_id,
-            clean_session=False,
-            protocol=MQTTProtocolVersion.MQTTv311,
-            manual_ack=True,
-        )
-        # No limit of our own: with one, paho looks through all acks in flight at each PUBACK.
-        client.max_inflight_messages_set(0)
-        client.connect_timeout = 10
-        credentials(client, config, tls=self._tls)
-
-        def connected(
-            client: mqtt.Client, _data: object, _flags: mqtt.ConnectFlags, code: ReasonCode, _p: Properties | None
-        ) -> None:
-            if code.is_failure:
-                self._down(f"the broker refused: {code}")
-                client.disconnect()
-            else:
-                client.subscribe([(topic, 1) for topic in up_filters()])
-
-        def subscribed(client: mqtt.Client, _data: object, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
-            if any(code.is_failure for code in codes):
-                self._down(f"the broker refused the subscription to {up_filters()}")
-                client.disconnect()
-                return
-            if self._said_down:
-                log.warning("the broker is connected again")
-            self._said_down, self.fault = False, None
-            self._since_us, self._new_session = self._now_us(), True
-            self._telemetry.broker_up.set(1)
-
-        def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-            try:
-                topic = message.topic
-            except UnicodeDecodeError:
-                topic = repr(message._topic)
-            self._arrived.append(_Arrived(Message(topic, bytes(message.payload), message.retain), message.mid, message.qos))
-
-        def published(message: Published) -> None:
-            try:
-                topic = message.topic.decode()
-            except UnicodeDecodeError:
-                topic = repr(message.topic)
-            self._arrived.append(_Arrived(Message(topic, message.payload, message.retain), message.mid, message.qos))
-
-        client.on_published = published
-        client.on_connect = connected
-        client.on_subscribe = subscribed
-        client.on_message = message
-        return client
-
-
-def credentials(client: mqtt.Client, config: BrokerConfig, *, tls: bool) -> None:
-    """Gives the client what the configuration says it shows to the broker. ConfigError when a file can't be read."""
-    if config.username is not None:
-        client.username_pw_set(config.username, _secret(config.password_file))
-    if tls:
-        client.tls_set_context(_tls(config))
-
-
-def _tls(config: BrokerConfig) -> ssl.SSLContext:
-    """Whom we believe and what we show. ConfigError that names the file at fault, and what is wrong with it."""
-    setting, path = "ca_file", config.ca_file
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.certificate_file is not None:
-            # Read first, for OpenSSL would not say which of the two it could not read.
-            setting, path = "certificate_file", config.certificate_file
-            config.certificate_file.read_bytes()
-            if config.key_file is not None:
-                read_secret(config.key_file, "broker.key_file")
-            setting, path = "certificate_file and key_file", config.certificate_file
-            # Without a password, a key that has one would make OpenSSL ask for it on the terminal.
-            context.load_cert_chain(config.certificate_file, config.key_file, password="")
-    except ssl.SSLError as error:
-        raise ConfigError(f"broker.{setting}: {path} is not what it should be, in PEM: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"broker.{setting}: {path} can't be read: {error.strerror}") from error
-    return context
-
-
-def _secret(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    return read_secret_text(path, "broker.password_file").strip()
+            self._publish(topic, payload, retain=retain)

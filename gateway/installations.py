@@ -19,6 +19,7 @@ from gateway.deployments import Deployments
 from gateway.paging import STAFF, Paging
 from gateway.rules.trial import TEST
 from gateway.state import State
+from gateway.state.sql import greatest, least, position
 from gateway.state.tables import accounts, alerts, answers, contacts, installations, media, notifications, page_alerts, pictures
 from gateway.state.upsert import upsert
 
@@ -119,7 +120,7 @@ def one(connection: Connection, id_: str) -> Mapping[str, Any]:
 
 def _told_us(of: Any) -> Any:
     """When it was, as SQL. No clock of a phone is believed where it is ahead: it would stay the newest for ever."""
-    return func.min(of.c.begun_us, of.c.received_us)
+    return least(of.c.begun_us, of.c.received_us)
 
 
 _after = installations.alias("after")
@@ -152,7 +153,7 @@ def photo_of(connection: Connection, sha256: str) -> Sequence[tuple[str, str, st
 
 
 def _is_photo(sha256: ColumnElement[str] | str) -> ColumnElement[bool]:
-    return func.instr(installations.c.photos, '"' + sha256 + '"') > 0
+    return position('"' + sha256 + '"', installations.c.photos) > 0
 
 
 def photographs(sha256: ColumnElement[str]) -> ColumnElement[bool]:
@@ -210,8 +211,8 @@ class Installations:
         self._on_done(connection, {**row._mapping, "answered_by": by}, now_us)
 
 
-_since_us = func.max(
-    func.min(installations.c.tripped_us, installations.c.received_us) - EARLY_US, installations.c.received_us - OLDEST_US
+_since_us = greatest(
+    least(installations.c.tripped_us, installations.c.received_us) - EARLY_US, installations.c.received_us - OLDEST_US
 )
 _ended = installations.alias("ended")
 # The test alarms that may be a trip's: of its device, not before it. One that ended an installation is that one's.
@@ -228,7 +229,7 @@ _WAITING = (
     .where(installations.c.state == "waiting", installations.c.tripped_us.is_not(None))
     .where(exists(select(alerts.c.id).where(_IS_ITS).correlate(installations)))
     .where(~exists(select(_after.c.id).where(_IS_AFTER, _after.c.state == "revisit").correlate(installations)))
-    .order_by(func.min(installations.c.tripped_us, installations.c.received_us).desc(), installations.c.id)
+    .order_by(least(installations.c.tripped_us, installations.c.received_us).desc(), installations.c.id)
 )
 
 

@@ -6,11 +6,12 @@ a message holds, the work it makes here is bounded.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from edge.contract.events import AnyEvent, ClockSynced
 from edge.contract.messages import MAX_BYTES, SEQ_REUSED, Birth, CheckedBatch, State, check_batch
@@ -69,8 +70,20 @@ class Intake:
         self._boots: dict[tuple[str, str], Zero] = {}
         self._devices: dict[str, set[str]] = defaultdict(set)
         self._heard: set[tuple[str, str]] = set()  # boots, whether there is something to know of them or not
+        self._group = ExitStack()
+        self._connection: Connection | None = None
         self._new: dict[tuple[str, str], Limit] = {}  # by node, and what it has a new one of
-        with database.read() as connection:
+        self.anew()
+
+    def anew(self) -> None:
+        """Lets go of all that is remembered, and reads what must be: another process may have written meanwhile."""
+        self.forget()
+        self.unsaved.clear()
+        self._latest.clear()
+        self._devices.clear()
+        self._next.clear()
+        self._heard.clear()
+        with self._database.read() as connection:
             for row in connection.execute(select(latest)):
                 key = (row.node, row.device, row.metric)
                 self._latest[row.node][row.device, row.metric] = Latest(key, row.time_us, row.received_us, row.seq, row.value)
@@ -81,17 +94,28 @@ class Intake:
     def read(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> Flush:
         """What the messages want to change; what can't be used of them stands in its quarantine."""
         flush = Flush(now_us, away_since_us)
-        for message in messages:
+        with self._group:
             try:
-                self._read(flush, message)
-            except ValueError as error:
-                flush.refuse(message, str(error))
-            except _TooEarly:
-                pass  # flush.crowded has the node
+                for message in messages:
+                    try:
+                        self._read(flush, message)
+                    except ValueError as error:
+                        flush.refuse(message, str(error))
+                    except _TooEarly:
+                        pass  # flush.crowded has the node
+            finally:
+                self._connection = None
         for key, work in flush.work.items():
             if work.lost:
                 self._record_losses(flush, key, work)
         return flush
+
+    @property
+    def _view(self) -> Connection:
+        """The database as it was at this group's first question: a server takes long to open it anew for each."""
+        if self._connection is None:
+            self._connection = self._group.enter_context(self._database.read())
+        return self._connection
 
     def committed(self, flush: Flush, after: dict[EpochKey, Settled]) -> None:
         """Remembers what is durable now."""
@@ -138,13 +162,11 @@ class Intake:
             self._state(flush, node, state)
         elif channel is Channel.REPORTED:
             report = _model(Reported, message.payload)
-            with self._database.read() as connection:
-                check_report(connection, node, report)
+            check_report(self._view, node, report)
             flush.reports.append((node, report, spoke))
         elif channel is Channel.RESULT and topic.id is not None:
             result = _model(Result, message.payload)
-            with self._database.read() as connection:
-                check_result(connection, node, topic.id)
+            check_result(self._view, node, topic.id)
             flush.results.append((topic.id, result))
         else:
             raise ValueError(f"{channel} is not something this gateway takes")
@@ -177,8 +199,7 @@ class Intake:
         born = flush.births.get(node)
         session = born.session if born else None
         if not state.online and session is None:
-            with self._database.read() as connection:
-                session = connection.scalar(select(nodes.c.session).where(nodes.c.node == node))
+            session = self._view.scalar(select(nodes.c.session).where(nodes.c.node == node))
         if state.online or session in (None, state.session):
             flush.states[node] = state
 
@@ -349,13 +370,12 @@ class Intake:
         seqs = [event.seq for event in batch.events if event.seq in durable]
         if not seqs:
             return {}
-        with self._database.read() as connection:
-            rows = connection.execute(
-                select(events.c.seq, events.c.device, events.c.type, events.c.node_time_us, events.c.body).where(
-                    events.c.node == node, events.c.epoch == batch.epoch, events.c.seq.in_(seqs)
-                )
+        rows = self._view.execute(
+            select(events.c.seq, events.c.device, events.c.type, events.c.node_time_us, events.c.body).where(
+                events.c.node == node, events.c.epoch == batch.epoch, events.c.seq.in_(seqs)
             )
-            return {row.seq: Content(row.device, row.type, row.node_time_us, row.body) for row in rows}
+        )
+        return {row.seq: Content(row.device, row.type, row.node_time_us, row.body) for row in rows}
 
     def _record_losses(self, flush: Flush, key: EpochKey, work: Work) -> None:
         """Records what of the declared losses never came, and stops waiting for it.
@@ -395,8 +415,7 @@ class Intake:
         if work is None:
             settled = self._settled.get(key)
             if settled is None:
-                with self._database.read() as connection:
-                    row = connection.execute(_RANGES, {"node": node, "epoch": epoch}).first()
+                row = self._view.execute(_RANGES, {"node": node, "epoch": epoch}).first()
                 if row is None:
                     self._begin(flush, node, "epoch", NEW_EPOCHS, EPOCH_EVERY_US)
                 settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared)) if row else Settled(Ranges(), Ranges())
@@ -482,8 +501,7 @@ class Intake:
         key = (node, boot)
         zero = flush.boots.get(key) or self._boots.get(key)
         if zero is None:
-            with self._database.read() as connection:
-                row = connection.execute(_BOOT, {"node": node, "boot": boot}).first()
+            row = self._view.execute(_BOOT, {"node": node, "boot": boot}).first()
             if row is not None:
                 _make_room(self._boots)
                 zero = self._boots[key] = Zero(row.zero_us, row.synced)

@@ -1,29 +1,38 @@
 """Pictures on the gateway's disk, each under the SHA-256 of its bytes, taken in piece by piece.
 
     <folder>/<sha256>.part     what has arrived so far; its length is the offset the sender goes on from
-    <folder>/<sha256>          whole, its hash checked, on disk; a row in `media` says its type and size
+    <folder>/<sha256>          whole, its hash and form checked, on disk; a row in `media` says its type and size
+    <folder>/<sha256>.*        made of it, to be made again at any time: `.thumb1.jpg` is what gateway.thumbnails made
 
 No state of an upload lives in memory: a restart keeps the offset, and two senders of one picture (threads or
 processes) meet at a lock on the part file, where the slower is told the offset the other has reached.
+
+Resuming is our own, not a library's: those for tus give each upload a name of their own, which is forgotten with the answer that
+tells it. Here the name is the hash, so whoever has the bytes goes on, and what arrived is judged before it is called whole.
 """
 
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO, NamedTuple
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from edge.contract.names import SHA256_PATTERN
+from gateway import thumbnails
 from gateway.errors import ConfigError
+from gateway.picture_check import extent, is_as_said
 from gateway.picture_news import arrived
 from gateway.state import State, tables
 from gateway.store.disk import RESERVE_MIB, Reserve
+from gateway.stripping import Bytes
 
 CONTENT_TYPES = {
     "image/jpeg": "jpg",
@@ -35,6 +44,11 @@ CONTENT_TYPES = {
     "application/gzip": "gz",  # a node's diagnostics
 }
 """What is taken and given back, and the ending it is saved under by who downloads it. Nothing a browser would run."""
+
+MOST_MEGAPIXELS = 120
+"""Of an image that is taken, by default. Telephones make 108, and panoramas of 63; a bomb has thousands."""
+SUM_EVERY_S = 10.0
+"""So often the database is asked how much is on the shelf."""
 
 _sha256 = re.compile(SHA256_PATTERN)
 
@@ -51,8 +65,16 @@ class TooLarge(Exception):
     """The file is, or grows, longer than it may be."""
 
 
+class TooManyPixels(TooLarge):
+    """Few bytes that say they are a picture which no program should open; the part has been removed."""
+
+
 class WrongType(Exception):
     """The gateway takes no files of this type."""
+
+
+class Mislabelled(WrongType):
+    """All bytes are here, and are no file of the type they were sent as; the part has been removed."""
 
 
 class WrongContent(Exception):
@@ -78,12 +100,17 @@ class MediaShelf:
         now_us: Callable[[], int],
         limit_bytes: int = 32 * 1024 * 1024,
         reserve_mib: int = RESERVE_MIB,
+        *,
+        most_megapixels: int = MOST_MEGAPIXELS,
+        total_gib: int | None = None,
     ) -> None:
-        """Makes the folder. ConfigError when it can't be used."""
+        """`total_gib`: of all pictures together; None: what the disk has. Makes the folder. ConfigError when it can't be used."""
         self._folder, self._state, self._now_us = folder, state, now_us
-        self.limit_bytes = limit_bytes
+        self.limit_bytes, self.most_megapixels = limit_bytes, most_megapixels
         self.disk = Reserve(folder, reserve_mib)
         """The room it leaves to others."""
+        self._total_gib = total_gib
+        self._summed: tuple[float, int] | None = None  # by the monotonic clock, and bytes
         try:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -124,15 +151,36 @@ class MediaShelf:
         if here != offset:
             raise WrongOffset(here)
 
+    def shortage(self) -> str | None:
+        """Why no picture is taken just now, and what to do about it; None while there is room."""
+        return self.disk.shortage() or self.full()
+
+    def full(self) -> str | None:
+        """That all there may be is here. What is still on its way is not counted: it is here, or swept, within days."""
+        if self._total_gib is None:
+            return None
+        summed, now = self._summed, monotonic()
+        if summed is None or now - summed[0] >= SUM_EVERY_S:
+            with self._state.read() as connection:
+                summed = self._summed = (now, connection.scalar(select(func.coalesce(func.sum(tables.media.c.size), 0))) or 0)
+        if summed[1] < self._total_gib * 2**30:
+            return None
+        return (
+            f"the pictures in {self._folder} have {summed[1] // 2**20} MiB, and media.total_gib is {self._total_gib}. "
+            "Give them more, or keep them for a shorter time ([keep] pictures)."
+        )
+
     def append(self, sha256: str, offset: int, length: int, piece: bytes) -> int:
         """Adds bytes at `offset`; returns the new offset. WrongOffset; TooLarge when it would outgrow `length`.
 
-        OSError ENOSPC before the disk is full: what is left of it belongs to the state database.
+        OSError ENOSPC before the disk is full, what is left of it belongs to the state database; EDQUOT when the shelf is.
         """
         if offset + len(piece) > length:
             raise TooLarge(f"more bytes were sent than the {length} of Upload-Length")
         if shortage := self.disk.shortage():
             raise OSError(errno.ENOSPC, shortage)
+        if full := self.full():
+            raise OSError(errno.EDQUOT, full)
         with _locked(self._whole(sha256)) as part:
             here = self.offset(sha256)
             if here != offset:
@@ -155,7 +203,10 @@ class MediaShelf:
             os.close(descriptor)
 
     def finish(self, sha256: str, length: int, content_type: str) -> Kept:
-        """Makes a part of `length` bytes a picture. WrongContent when the hash differs. Again: changes nothing."""
+        """Makes a part of `length` bytes a picture. Again: changes nothing.
+
+        WrongContent when the hash differs, Mislabelled or TooManyPixels by what its headers say.
+        """
         with _locked(self._whole(sha256)) as part:
             path = self._whole(sha256)
             if not path.exists():
@@ -165,6 +216,7 @@ class MediaShelf:
                 if _hash_of(self._part(sha256)) != sha256:
                     self._part(sha256).unlink()
                     raise WrongContent(f"the {length} bytes that arrived do not have the SHA-256 {sha256}")
+                self._judge(self._part(sha256), content_type)
                 os.fsync(part.fileno())
                 self._part(sha256).rename(path)
                 _fsync_folder(self._folder)
@@ -184,7 +236,7 @@ class MediaShelf:
     def keep(self, sha256: str, content: bytes, content_type: str) -> Kept:
         """All of a picture at once, from who has its bytes. Again: changes nothing.
 
-        TooLarge, WrongType; OSError ENOSPC as `append`. WrongOffset where somebody else sends the same one just now.
+        TooLarge, WrongType; OSError as `append`. WrongOffset where somebody else sends the same one just now.
         """
         while (kept := self.find(sha256)) is None:
             here = self.offset(sha256)
@@ -199,9 +251,32 @@ class MediaShelf:
                 # What lay here of it before was none of it, and is removed now.
         return kept
 
+    def small(self, kept: Kept) -> bytes | None:
+        """The picture as a small JPEG, which is kept beside it; None where there can't be one. The first time takes a while."""
+        path = self._folder / f"{kept.sha256}.thumb{thumbnails.VERSION}.jpg"
+        try:
+            return path.read_bytes() or None
+        except FileNotFoundError:
+            made = thumbnails.small(opened(kept.path), kept.content_type)
+        if self.disk.shortage() is None:
+            with _locked(kept.path):
+                if kept.path.exists():  # else it was deleted meanwhile, and nothing of it may come back
+                    _write_whole(path, made or b"")  # an empty one: it need not be tried again
+        return made
+
     def discard(self, sha256: str) -> None:
         """Deletes a picture that is on record no more, file and all."""
         discard(self._state, self._whole(sha256))
+
+    def _judge(self, part: Path, content_type: str) -> None:
+        content = opened(part)
+        if not is_as_said(content, content_type):
+            part.unlink()
+            raise Mislabelled(f"what arrived is no {content_type}")
+        said = extent(content, content_type)
+        if said is not None and said.pixels > self.most_megapixels * 1_000_000:
+            part.unlink()
+            raise TooManyPixels(f"{said.width} x {said.height} pixels; at most {self.most_megapixels} million are taken")
 
     def _whole(self, sha256: str) -> Path:
         # The only place where text from outside becomes part of a path.
@@ -213,18 +288,41 @@ class MediaShelf:
         return _part(self._whole(sha256))
 
 
-def discard(state: State, whole: Path) -> bool:
+def opened(path: Path) -> Bytes:
+    """Read from the disk as it is needed: a film may be as long as memory. Who removes it meanwhile takes nothing from us."""
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return b""
+
+
+def discard(state: State, whole: Path, *, before_us: int | None = None) -> bool:
     """Deletes a picture's file and whatever was made of it, unless it is on record; whether it did.
 
-    Its row is deleted before. Whoever sends it anew meanwhile puts it on record again, and then it stays.
+    Its row is deleted before. Whoever sends it anew meanwhile puts it on record again, and then it stays. `before_us`: nor where
+    anything was written to it since then.
     """
     with _locked(whole):
         with state.read() as connection:
             if connection.scalar(select(tables.media.c.sha256).where(tables.media.c.sha256 == whole.name)) is not None:
                 return False
-        for path in [whole, *whole.parent.glob(f"{whole.name}.*")]:
+        made = [path for path in whole.parent.glob(f"{whole.name}.*") if path != _part(whole)]
+        if before_us is not None and any(_is_since(path, before_us) for path in (whole, _part(whole), *made)):
+            return False
+        # The part last: it is the lock, and without it somebody could put the whole one on record before it goes.
+        for path in (*made, whole, _part(whole)):
             path.unlink(missing_ok=True)
     return True
+
+
+def _is_since(path: Path, before_us: int) -> bool:
+    """An empty one counts for nothing: the lock makes it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size > 0 and found.st_mtime_ns // 1000 >= before_us
 
 
 def _part(whole: Path) -> Path:
@@ -259,6 +357,16 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """So that it is there whole or not at all, also after a power cut."""
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
 
 
 def _fsync_folder(folder: Path) -> None:

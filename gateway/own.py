@@ -63,6 +63,11 @@ class Own:
         with self._lock:
             self._said[part] = Condition(level, reason, dict(facts or {}), opening)  # type: ignore[arg-type]
 
+    def standing(self) -> dict[str, Condition]:
+        """Of the parts that were spoken of, those that are not well. For who judges in another process."""
+        with self._lock:
+            return {part: said for part, said in self._said.items() if said.level != "ok"}
+
     def subjects(self) -> Iterable[tuple[str, str]]:
         """Every part that is probed, or was spoken of."""
         with self._lock:

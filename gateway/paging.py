@@ -33,6 +33,7 @@ from gateway.rules.trial import TEST
 from gateway.state import State
 from gateway.state.tables import alert_history, alerts, answers, digest_pages, notifications, page_alerts, pages
 from gateway.state.upsert import upsert
+from gateway.telemetry import Telemetry
 from gateway.telling import About, Teller
 
 log = logging.getLogger(__name__)
@@ -207,13 +208,16 @@ class Paging:
         ring: Callable[[], None] = lambda: None,
         on_answer: OnAnswer | None = None,
         more: More | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """`office`: the group or contact that hears when nobody can be reached (`people.office`).
 
-        `say(kind, body)` tells the live stream what was committed; `ring` says that messages were.
+        `say(kind, body)` tells the live stream what was committed; `ring` says that messages were. `telemetry` None: nobody asks
+        how long looking takes.
         """
         self._state, self._routes, self._deployments, self._book, self._teller = state, routes, deployments, book, teller
         self._office, self._say, self._ring, self._on_answer, self._more = office, say, ring, on_answer, more
+        self._telemetry = telemetry or Telemetry()
         self._held_until_us = 0
         self._touched: set[str] = set()  # alerts that were moved here, to be told to the live stream once they are committed
         self._broken: set[str] = set()
@@ -331,13 +335,14 @@ class Paging:
         """Looks at every page that is changed or due. `listening_since_us`: since when the broker is there, if it is."""
         if listening_since_us is not None:
             self.hold(listening_since_us + HOLD_US)
-        with self._state.read() as connection:
-            ids = list(connection.scalars(due_pages(now_us)))
-        if ids:
-            with self._state.write() as connection:
-                self._look(connection, ids, now_us)
-            self._ring()
-        self._say_touched(ids)
+        with self._telemetry.turning("paging", now_us):
+            with self._state.read() as connection:
+                ids = list(connection.scalars(due_pages(now_us)))
+            if ids:
+                with self._state.write() as connection:
+                    self._look(connection, ids, now_us)
+                self._ring()
+            self._say_touched(ids)
         self.looked_us = now_us
 
     def _say_touched(self, ids: Sequence[str]) -> None:

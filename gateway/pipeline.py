@@ -14,8 +14,8 @@ unacknowledged at the edge. One thread; `now` is given; nothing here calls upstr
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -32,12 +32,12 @@ from gateway.nodes.commands import commit_results
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
 from gateway.pictures import commit_pictures
+from gateway.rules import Fact
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, losses, nodes, quarantine, ranges
 from gateway.state.upsert import upsert, upsert_rows
 from gateway.telemetry import Telemetry
 from gateway.traps.visits import commit_visits
-from gateway.watch import Watch
 
 __all__ = ["Message", "Pipeline", "Writer"]
 
@@ -64,6 +64,21 @@ class Writer(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """What the pipeline needs of who judges: gateway.watch.Watch, or gateway.judging.Handing where another process does."""
+
+    metrics: frozenset[str]
+    """Of which it wants readings."""
+
+    def run(self, readings: Iterable[Fact], now_us: int) -> None:
+        """Judges these, and every committed event not judged yet; or makes sure, durably, that somebody will."""
+        ...
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Lets time pass."""
+        ...
+
+
 class Paging(Protocol):
     """What lets time pass for pages; gateway.paging.Paging is one."""
 
@@ -79,7 +94,7 @@ class Pipeline:
         self,
         database: Database,
         store: Writer,
-        watch: Watch,
+        watch: Judge,
         telemetry: Telemetry,
         say: Callable[[str, dict[str, Any]], None],
         outgoing: Outgoing | None = None,
@@ -134,6 +149,7 @@ class Pipeline:
             flush = Flush(now_us, away_since_us)
             flush.refuse(messages[0], f"broke the pipeline: {type(error).__name__}: {error}"[:500])
             self._commit_facts(flush)
+            self._telemetry.quarantined.labels("broke").inc()
             return []
 
     def _process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
@@ -145,7 +161,7 @@ class Pipeline:
             self._watch.run(flush.facts, now_us)
             self._unjudged = False
         wait_s = self._store_readings(flush)
-        self._count(flush, len(messages))
+        self._count(flush, messages)
         self._note_conduct(flush)
         return [ack for (node, epoch), work in flush.work.items() for ack in _acks(node, epoch, work, wait_s)]
 
@@ -163,7 +179,7 @@ class Pipeline:
         unsaved = self._intake.unsaved
         if unsaved or self._seen:
             rows = [(*one.key, one.time_us, one.received_us, one.seq, one.value) for one in unsaved]
-            with self._database.write() as connection:
+            with self._database.write(own=True) as connection:
                 if rows:
                     upsert_rows(connection, latest, _LATEST, rows)
                 self._commit_seen(connection)
@@ -173,6 +189,10 @@ class Pipeline:
                 self._say(
                     "latest", {"rows": [dict(zip(("node", "device", "metric", *_LATEST), row, strict=True)) for row in rows]}
                 )
+
+    def anew(self) -> None:
+        """Others may have written what is remembered here: it is read anew before it is used."""
+        self._intake.anew()
 
     def _judge_rest(self, now_us: int) -> None:
         """Has events judged that were committed without: their own message may never come again."""
@@ -188,7 +208,7 @@ class Pipeline:
         answers = flush.reports or flush.results
         if not (settling or flush.quarantine or flush.boots or flush.births or flush.states or answers):
             return
-        with self._database.write() as connection:
+        with self._telemetry.facts_seconds.time(), self._database.write() as connection:
             if flush.events:
                 connection.execute(insert(events), flush.events)
                 commit_pictures(connection, flush.events)
@@ -251,12 +271,13 @@ class Pipeline:
             seqs = [seq for seq in work.readings if (key, seq) not in waiting] if waiting else work.readings
             if seqs:
                 stored[key] = (work, list(runs(seqs)), [])
-        with self._database.write() as connection:
+        with self._database.write(own=True) as connection:
             if refused:
                 _commit_refused(connection, flush.quarantine[told:])
             after = _commit_ranges(connection, stored)
         self._intake.committed(flush, after)
         self._telemetry.records.labels("reading").inc(len(flush.points) - len(refused) - len(left))
+        self._telemetry.stored.set(flush.now_us / 1e6)
         if refused:
             log.error(
                 "the series store will never take %d points, now in quarantine: %s", len(refused), next(iter(refused.values()))
@@ -279,8 +300,13 @@ class Pipeline:
             # First the largest, for the fewest calls; where many points are at fault, single ones, so that some are settled.
             start, end = pieces.popleft() if refusals < REFUSALS_OF_ALL // 2 else pieces.pop()
             try:
-                self._store.write(points[start:end], patience_s=PROBE_S if down else None)
+                with self._telemetry.store_seconds.time():
+                    self._store.write(points[start:end], patience_s=PROBE_S if down else None)
+            except StoreDown:
+                self._telemetry.store_errors.labels("down").inc()
+                raise
             except StoreRefused as error:
+                self._telemetry.store_errors.labels("refused").inc()
                 refusals += 1
                 if end - start == 1:
                     refused[start] = str(error)
@@ -290,6 +316,7 @@ class Pipeline:
                 if not taken and (not pieces or refusals >= REFUSALS_OF_ALL):
                     raise
             else:
+                self._telemetry.store_points.inc(end - start)
                 taken, down = True, False
         return refused, [index for start, end in pieces for index in range(start, end)]
 
@@ -308,15 +335,20 @@ class Pipeline:
         for node in flush.crowded:
             self._note(node, "crowded", now_us, 1)
 
-    def _count(self, flush: Flush, messages: int) -> None:
+    def _count(self, flush: Flush, messages: Sequence[Message]) -> None:
         telemetry = self._telemetry
-        telemetry.messages.inc(messages)
+        telemetry.messages.inc(len(messages))
+        telemetry.message_bytes.inc(sum(len(one.payload) for one in messages))
+        telemetry.group_messages.observe(len(messages))
         telemetry.records.labels("event").inc(len(flush.events))
+        for class_, number in Counter(row["class_"] for row in flush.events).items():
+            telemetry.events.labels(class_).inc(number)
         telemetry.duplicates.inc(flush.duplicates)
         telemetry.strangers.inc(flush.strangers)
         for (kind, _), number in flush.late.items():
             telemetry.too_late.labels(kind).inc(number)
-        telemetry.quarantined.inc(sum(flush.refusals.values()))
+        for what, number in flush.refused.items():
+            telemetry.quarantined.labels(what).inc(number)
         telemetry.lost.inc(sum(row["high"] - row["low"] + 1 for row in flush.lost))
 
 

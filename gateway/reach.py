@@ -74,7 +74,11 @@ class Outside(NamedTuple):
     chores: Sequence[Chore] = ()
     """Periodic work of other rooms."""
     learn: Callable[[], None] = lambda: None
-    """Has this process know anew whose tag is whose."""
+    """Has every process know anew whose tag is whose."""
+    ring: Callable[[str], None] | None = None
+    """Tells the process that delivers (`deliver`) or does a chore (its name) that there is something; None: it is this one."""
+    worker: int | None = None
+    """The number of this process among several; None: it is the only one."""
 
 
 class Reach(NamedTuple):
@@ -109,7 +113,7 @@ class Reach(NamedTuple):
             channel.close()
 
 
-def open_reach(
+def open_reach(  # noqa: PLR0915 - a line for each part
     config: GatewayConfig,
     state: State,
     deployments: Deployments,
@@ -128,13 +132,14 @@ def open_reach(
 
     quotas: dict[str, Quota] = {}
     channels = build_channels(config.channel, config.contact, config.people, now_us, quota)
-    deliverer = Deliverer(state, channels.by_key, telemetry, rng, now_us, lost=proof.lost)
+    deliverer = Deliverer(state, channels.by_key, telemetry, rng, now_us, lost=proof.lost, worker=outside.worker)
+    ring_deliveries = partial(outside.ring, "deliver") if outside.ring else deliverer.ring
     links = Links(config.people.public_url, open_link_key(config.people.folder)) if config.people else None
     office = config.people.office if config.people else None
     call_office(config.people.office_name if config.people else "")
-    search = Search(state, config.search, book, deployments, lambda: paging, office=office, ring=deliverer.ring)
+    search = Search(state, config.search, book, deployments, lambda: paging, office=office, ring=ring_deliveries)
     consents = Consents(
-        state, config.mimamori, lambda: paging, office=office, zone=zone, learn=outside.learn, ring=deliverer.ring
+        state, config.mimamori, lambda: paging, office=office, zone=zone, learn=outside.learn, ring=ring_deliveries
     )
     town = config.people.town if config.people else ""
     labels = Labels(lambda: paging, office=office, town=town, learn=outside.learn)
@@ -147,9 +152,10 @@ def open_reach(
         _teller(config, deployments, zone, links, knowing),
         office=office,
         say=outside.say,
-        ring=deliverer.ring,
+        ring=ring_deliveries,
         on_answer=_on_answer(search),
         more=_more(named(book), knowing.more),
+        telemetry=telemetry,
     )
     rules = [own.watched()]
     clock = OwnClock(state, own.condition)
@@ -160,7 +166,11 @@ def open_reach(
         Chore("search", 5, search.tick),
         Chore("consents", 60, consents.tick),
         Chore("label_reports", 60, partial(labels.remind, state)),
-        Chore("keeping", 3600, Retention(state, config.keep, config.media.folder, telemetry).run),
+        Chore(
+            "keeping",
+            3600,
+            Retention(state, config.keep, config.media.folder, telemetry, deployments.keep_pictures(), own.condition).run,
+        ),
     ]
     if config.canary:
         rule = config.canary.rule
@@ -174,7 +184,7 @@ def open_reach(
     desk = inbox = answer_page = push = twilio = line_secret = accounts = None
     talks: dict[str, Worker] = {}
     if config.people and links:
-        proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), deliverer.ring)
+        proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), ring_deliveries)
         joining = Joining(config.group, config.people, proving)
         line = config.channel.line
         push_url = _push_url(links, config.people.link_for) if config.channel.push else None
@@ -187,13 +197,13 @@ def open_reach(
         chores.append(Chore("contacts", 300, proving.run))
         accounts = Accounts(
             state, role_of(config.group), config.people.public_url, now_us, book, office=config.people.office,
-            ring=deliverer.ring, mails=config.channel.mail is not None,
+            ring=ring_deliveries, mails=config.channel.mail is not None,
         )  # fmt: skip
         chores.append(Chore("accounts", 1, accounts.step))
         if line and channels.line:
             line_secret = read_word(line.channel_secret_file, "channel_secret_file")
             talk = LineTalk(
-                book, joining, paging.answer_to, zone, channels.line.reply, deliverer.ring, office=config.people.office,
+                book, joining, paging.answer_to, zone, channels.line.reply, ring_deliveries, office=config.people.office,
                 help_links=_help_links(push_url, phone), login_link=accounts.line_link,
             )  # fmt: skip
             talks["line"] = talk
@@ -210,12 +220,12 @@ def open_reach(
         if config.channel.twilio:
             twilio = TwilioHooks(
                 state, read_auth_token(config.channel.twilio), config.people.public_url,
-                config.people.town, now_us, taking_keys(paging.answer_to), proof.lost, deliverer.ring,
+                config.people.town, now_us, taking_keys(paging.answer_to), proof.lost, ring_deliveries,
             )  # fmt: skip
         if config.channel.mail and config.channel.mail.bounces:
             chores.append(Chore("bounces", 60, Bounces(config.channel.mail, state, proof.lost).run))
     all_chores = Chores(chores, telemetry, now_us)
-    ringing = all_chores.ring
+    ringing = all_chores.ring if outside.ring is None else outside.ring
     return Reach(
         paging,
         deliverer,

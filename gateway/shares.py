@@ -96,6 +96,12 @@ class Shares:
             self._queue(node, share, message, now_us)
         return taken
 
+    def forget(self, others: Callable[[str], bool]) -> None:
+        """Lets go of what waits of these nodes: another process hears them now, and they send it again."""
+        for node in [node for node in self._shares if others(node)]:
+            del self._shares[node]
+            self._waiting.pop(node, None)
+
     def due_s(self, now_us: int) -> float | None:
         """When something that waits may be taken, in seconds from now; None when nothing waits."""
         if not self._waiting:

@@ -100,7 +100,7 @@ def _tiff(orientation: int) -> bytes:
 
 _in_scan_ends = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _TABLES = frozenset((0xC4, 0xCC, 0xDB, 0xDC, 0xDD))
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JFIF, _ICC, _EXIF = b"JFIF\0", b"ICC_PROFILE\0", b"Exif\0\0"
 
 
@@ -130,7 +130,7 @@ def _jpeg(content: Bytes) -> list[Piece]:
             end = found.end() - 2 if found else len(content)
             pieces.append((at, end))
             shows = True
-        elif marker in _TABLES or marker in _FRAMES:
+        elif marker in _TABLES or marker in FRAMES:
             pieces.append((at, end))
         elif 0xE0 <= marker <= 0xEF:
             pieces += _application(content, marker, at, end, turned)

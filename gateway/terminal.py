@@ -76,7 +76,7 @@ def duration_us(text: str) -> int:
 @contextmanager
 def opened(config: GatewayConfig) -> Iterator[State]:
     """The state database while the block runs."""
-    state = open_state(config.state.url)
+    state = open_state(config.state.url, config.state.password_file)
     state.erasures_file = config.keep.erasures_file
     try:
         yield state

@@ -11,11 +11,12 @@ crash, a restored database or a mistake, is mended by the level, not by an edge 
 
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
@@ -28,6 +29,7 @@ from gateway.flow.mode import TownMode, town_mode
 from gateway.keeping.places import PLACES
 from gateway.mimamori.enrolled import WATCHED
 from gateway.moves import write_move
+from gateway.notify.queue import RANK
 from gateway.rules import SYNTHETIC, Fact, Memory, Rule, SubjectRule, Verdict
 from gateway.silences import in_effect
 from gateway.state import State, tables
@@ -230,6 +232,10 @@ class Watch:
 
         After an error nothing of it has happened: the same readings may be handed over again.
         """
+        with self._telemetry.judge_seconds.time():
+            self._run(readings, now_us)
+
+    def _run(self, readings: Iterable[Fact], now_us: int) -> None:
         if self._ahead:
             self._load(now_us)
         self._ahead = True
@@ -252,6 +258,11 @@ class Watch:
 
         Also saves what rules remember, where no alert made that urgent.
         """
+        with self._telemetry.turning("rules", now_us):
+            self._tick(now_us, listening_since_us)
+        self._count_open()
+
+    def _tick(self, now_us: int, listening_since_us: int | None) -> None:
         if self._ahead:
             self._load(now_us)
         self._ahead = True
@@ -281,15 +292,25 @@ class Watch:
 
     def _judge_new(self, verdicts: list[_Said], now_us: int) -> None:
         """Judges every committed event behind the cursor, after the verdicts that wait already, and commits."""
+        began_s = perf_counter()
         while True:
             with self._state.read() as connection:
                 new = connection.execute(_NEW, {"cursor": self._cursor}).all()
                 for row in new:
                     verdicts += self._judge_event(connection, row, now_us)
             self._commit(verdicts, now_us, new[-1].id if new else None)
+            if new:
+                waited_s = (now_us - min(row.received_us for row in new)) / 1e6
+                self._telemetry.judge_lag.observe(max(waited_s, 0) + perf_counter() - began_s)
             verdicts = []
             if len(new) < _FACTS_AT_ONCE:
                 break
+
+    def _count_open(self) -> None:
+        count: Counter[tuple[str, str]] = Counter((alert.state, alert.severity) for alert in self._open.values())
+        for state in OPEN:
+            for severity in RANK:
+                self._telemetry.alerts_open.labels(state, severity).set(count[state, severity])
 
     def _judge_time(self, now_us: int, listening_since_us: int | None) -> list[_Said]:
         for watched in self._rules.values():

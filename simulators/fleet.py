@@ -36,7 +36,8 @@ _DEVICES = (
     ("node", "node-health", ("cpu_temperature", "memory_free", "outbox_waiting")),
     ("cam-1", "trail-camera", ()),
 )
-_ROWS = [(device, metric) for device, _, metrics in _DEVICES for metric in metrics]
+ROWS = [(device, metric) for device, _, metrics in _DEVICES for metric in metrics]
+"""The series of a node, in the order in which a batch has them."""
 
 _CAMERAS = 0.1  # of the nodes; each one's first picture opens an alert
 _RESEND_S = 10.0
@@ -87,13 +88,13 @@ class FleetNode:
     def readings(self, now_us: int, count: int = READINGS) -> Said:
         """`count` readings up to `now_us`: one of each series and millisecond, rounds of all series 1 ms apart."""
         low, self._next = self._next, self._next + count
-        rounds = (count - 1) // len(_ROWS)
+        rounds = (count - 1) // len(ROWS)
         # On a busy machine batches are made in bunches; a millisecond holds one reading of a series.
         now_us = self._read_us = max(now_us, self._read_us + (rounds + 1) * 1000)
         rows = []
         for number in range(count):
-            device, metric = _ROWS[number % len(_ROWS)]
-            dt = (number // len(_ROWS) - rounds) * 1000
+            device, metric = ROWS[number % len(ROWS)]
+            dt = (number // len(ROWS) - rounds) * 1000
             rows.append(f'[{low + number},{dt},"{device}","{metric}",{self._value(metric, now_us)}]')
         return Said(self._batch(now_us, ",".join(rows), ""), low, self._next - 1)
 
@@ -218,8 +219,10 @@ class Fleet:
         self._report = FleetReport()
         self._took_s: list[float] = []
 
-    def run(self, for_s: float, *, drain_s: float = 30) -> FleetReport:
-        """Plays for so long, then waits up to `drain_s` for the acks that are still due. OSError when no broker is there."""
+    def run(self, for_s: float, *, drain_s: float = 30, enough: Callable[[], bool] = lambda: False) -> FleetReport:
+        """Plays for so long, or until it is `enough`, then waits up to `drain_s` for the acks that are still due. OSError when
+        no broker is there.
+        """
         report = self._report = FleetReport()
         self._took_s.clear()
         for line in self._lines:
@@ -228,7 +231,7 @@ class Fleet:
         begun = time.monotonic()
         look_at = begun + _LOOK_S
         made = 0
-        while (now := time.monotonic()) < begun + for_s:
+        while (now := time.monotonic()) < begun + for_s and not enough():
             due = min(int((now - begun) * self._rate) - made, 200)  # in small steps, or no ack would be read meanwhile
             for number in range(made, made + due):
                 self._say(number % len(self._nodes), now)
@@ -238,7 +241,7 @@ class Fleet:
                 look_at = now + _LOOK_S
                 self._look(now)
         report.seconds = now - begun
-        report.behind = max(int(for_s * self._rate) - made, 0)
+        report.behind = max(int(report.seconds * self._rate) - made, 0)
         give_up = now + drain_s
         while any(waiting.flights for waiting in self._nodes) and (now := time.monotonic()) < give_up:
             self._turn(now, 0.05)

@@ -347,7 +347,7 @@ def test_every_command_and_option(
 
 
 @pytest.mark.parametrize(
-    "group", ["mimamori", "authority", "node", "silence", "contact", "invite", "account", "keep", "erase", "draft"]
+    "group", ["mimamori", "authority", "node", "silence", "contact", "invite", "account", "keep", "erase", "draft", "store"]
 )
 def test_every_command_about_nodes_and_every_option(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.search(r"\{([a-z,-]+)\}", help_of(gateway.cli.main, [group], capsys))

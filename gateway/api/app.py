@@ -56,6 +56,7 @@ from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
 from gateway.api.described import describe
 from gateway.api.gate import Gate, is_json
+from gateway.api.measured import Measured
 from gateway.api.outcomes import Outcomes
 from gateway.api.problems import add_problem_handlers, describe_problems
 
@@ -76,6 +77,7 @@ def create_app(deps: Deps) -> FastAPI:
     app.add_middleware(StrictBodies, is_json=is_json)
     limits = deps.accounts.limits if deps.accounts is not None else Limits(deps.now_us)
     app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts, limits=limits)
+    app.add_middleware(Measured, telemetry=deps.telemetry)
     api = APIRouter(prefix="/api/v1")
     for group in (
         login,

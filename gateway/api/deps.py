@@ -47,8 +47,7 @@ class Deps:
     """Handed to `create_app` once, by the wiring."""
 
     state: State
-    store: SeriesReader | None
-    """None when the series store only writes."""
+    store: SeriesReader
     feed: Feed
     media: MediaShelf
     tokens: Tokens

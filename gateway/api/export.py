@@ -99,13 +99,10 @@ def routes(deps: Deps) -> APIRouter:
         start_us, end_us = from_us - from_us % 3_600_000_000, end_of(until_us)
         if end_us - start_us > LONGEST_FLOW_US:
             raise Problem(422, "why.month")
-        if deps.store is None:
-            raise Problem(501, "why.not_readable")
-        store = deps.store
         columns = ("area", "hour", "came", "left", "coverage_percent")
         return _file("flow", columns, [
             (name, _time(hour.start_us), *_counted(hour), hour.coverage)
-            for name, area in deps.areas.items() for hour in hours_of(store, area, start_us, end_us)
+            for name, area in deps.areas.items() for hour in hours_of(deps.store, area, start_us, end_us)
         ])  # fmt: skip
 
     return router

@@ -180,8 +180,6 @@ def routes(deps: Deps) -> APIRouter:
         start_us, end_us = from_us - from_us % HOUR_US, deps.now_us() + 1 if until_us is None else until_us
         if end_us - start_us > LONGEST_HOURS_US:
             raise Problem(422, "why.two_months")
-        if deps.store is None:
-            raise Problem(501, "why.not_readable")
         return {
             "area": area,
             "lines": [{"node": one.node, "device": one.device, "label": one.label} for one in known.line],

@@ -3,10 +3,11 @@
     HEAD   204, Upload-Offset: n, Upload-Complete: ?0     go on from n
            200, Upload-Complete: ?1                       the gateway has all of it: the sender may delete its copy
     PATCH  with Upload-Offset, Upload-Length, Content-Type and bytes: 204 or 200 as above;
-           409 and the right Upload-Offset; 413, 415: never will be taken; 422: the bytes are not what the name says;
-           429: this person has sent as much as somebody may in a day
+           409 and the right Upload-Offset; 413, 415: never will be taken, by what was said of it or by what it is; 422: the
+           bytes are not what the name says; 429, 507: not now, this person or node has sent as much as one may, or no room
     GET    403 where a person may be in it and the asker may not see such: before, and whether or not, it is here; without
-           what it says besides what it shows (gateway.stripping). `/original` gives the bytes as they came, to few, who say why
+           what it says besides what it shows (gateway.stripping). `/thumbnail` likewise, small. `/original` gives the bytes as
+           they came, to few, who say why
 
 Header names as in the IETF's draft "Resumable Uploads for HTTP".
 """
@@ -16,6 +17,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
@@ -23,17 +25,28 @@ from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
 from edge.contract.events import MAX_SEQ
+from gateway import thumbnails
 from gateway.accounts.limits import UPLOAD_BYTES, Limits
 from gateway.api import things
 from gateway.api.deps import Deps, Sha256Path, permitted
 from gateway.api.problems import Problem
 from gateway.api.shapes import PictureJson, PicturesJson
-from gateway.api.stripped import stripped
+from gateway.api.stripped import has, stripped
 from gateway.audit.acts import who_of
 from gateway.audit.chain import record
 from gateway.installations import photo_of
 from gateway.keeping import pictures
-from gateway.media import CONTENT_TYPES, Kept, MediaShelf, TooLarge, WrongContent, WrongOffset, WrongType
+from gateway.media import (
+    CONTENT_TYPES,
+    Kept,
+    MediaShelf,
+    Mislabelled,
+    TooLarge,
+    TooManyPixels,
+    WrongContent,
+    WrongOffset,
+    WrongType,
+)
 from gateway.pictures import clear, is_open, unclear
 from gateway.policy import Actor, Thing, authorize, may
 from gateway.state import tables
@@ -51,7 +64,7 @@ _ANY_MEDIA: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for ki
 
 
 def routes(deps: Deps) -> APIRouter:
-    """HEAD, PATCH, GET, DELETE /media/{sha256}; GET .../original; POST, DELETE .../clear."""
+    """HEAD, PATCH, GET, DELETE /media/{sha256}; GET .../thumbnail, .../original; POST, DELETE .../clear."""
     router = APIRouter()
     shelf, limits = deps.media, Limits(deps.now_us)
 
@@ -84,11 +97,14 @@ def routes(deps: Deps) -> APIRouter:
             raise Problem(429, "why.uploads", headers={"Retry-After": str(wait_s)})
 
         def took(count: int) -> None:
+            deps.telemetry.upload_bytes.inc(count)
             if actor.account is not None:
                 limits.spend("upload", actor.account, math.ceil(count / UPLOAD_BYTES))
 
         try:
-            return await _take(request, shelf, sha256, upload_offset, upload_length, content_type, took)
+            answer = await _take(request, shelf, sha256, upload_offset, upload_length, content_type, took)
+            deps.telemetry.uploads.inc(answer.status_code == 200)
+            return answer
         except ClientDisconnect:
             return Response(status_code=204)  # to nobody; the sender asks again where we are
         except WrongOffset as wrong:
@@ -98,7 +114,9 @@ def routes(deps: Deps) -> APIRouter:
             await _drain(request)
             raise _refusal(refused, shelf) from refused
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno == errno.EDQUOT:
+                raise Problem(507, "why.shelf_full", headers={"Retry-After": "600"}) from error
+            if error.errno != errno.ENOSPC:
                 raise
             raise Problem(507, "why.disk_full", headers={"Retry-After": "600"}) from error
 
@@ -109,6 +127,7 @@ def routes(deps: Deps) -> APIRouter:
 
 def _add_giving_out(router: APIRouter, deps: Deps) -> None:
     shelf = deps.media
+    one_at_a_time = CapacityLimiter(1)  # a picture that is decoded takes a core and 100 MB; who waits for it holds no thread
 
     @router.get("/media/{sha256}", response_class=Response, responses=_ANY_MEDIA)
     def fetch(
@@ -120,16 +139,29 @@ def _add_giving_out(router: APIRouter, deps: Deps) -> None:
 
         An installer's photo opens to who took it and who may see what it was taken of: no camera took it of whoever came by.
         """
-        with deps.state.read() as connection:
-            everybodys = is_open(connection, sha256)
-            put_up = [] if everybodys else photo_of(connection, sha256)
-        if not everybodys and not any(_shows(deps, actor, *one) for one in put_up):
-            authorize(actor, "media.read-uncleared", None, deps.world)
-        kept = _here(shelf, sha256)
+        kept = _shown_to(deps, actor, sha256)
         answer = stripped(kept, request.headers, {"Content-Disposition": f'attachment; filename="{_file_name(kept)}"'})
         if answer is None:
             raise Problem(404, "why.picture_unshown", {"kind": kept.content_type})
         return answer
+
+    @router.get("/media/{sha256}/thumbnail", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+    async def fetch_small(
+        request: Request,
+        actor: Annotated[Actor, Depends(permitted("media.read", things.picture, own=things.own_photo))],
+        sha256: Sha256Path,
+    ) -> Response:
+        """The picture as a JPEG of at most 320 pixels a side, for lists. To whom the picture opens; 404 for films."""
+        kept = await run_in_threadpool(_shown_to, deps, actor, sha256)
+        etag = f'"{sha256}-small-{thumbnails.VERSION}"'
+        # Asked anew each time: somebody may have seen a person in it since.
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if has(request.headers, etag):
+            return Response(status_code=304, headers=headers)
+        made = await to_thread.run_sync(shelf.small, kept, limiter=one_at_a_time)
+        if made is None:
+            raise Problem(404, "why.picture_not_small")
+        return Response(made, headers=headers, media_type="image/jpeg")
 
     @router.delete("/media/{sha256}", status_code=204, response_class=Response)
     def erase(
@@ -160,6 +192,16 @@ def _add_giving_out(router: APIRouter, deps: Deps) -> None:
         )
 
 
+def _shown_to(deps: Deps, actor: Actor, sha256: str) -> Kept:
+    """The picture, where it opens to the actor. Forbidden where not, whether it is here or not; 404."""
+    with deps.state.read() as connection:
+        everybodys = is_open(connection, sha256)
+        put_up = [] if everybodys else photo_of(connection, sha256)
+    if not everybodys and not any(_shows(deps, actor, *one) for one in put_up):
+        authorize(actor, "media.read-uncleared", None, deps.world)
+    return _here(deps.media, sha256)
+
+
 def _shows(deps: Deps, actor: Actor, node: str, device: str, account: str | None) -> bool:
     """Whether the actor sees the installation of this device, which this account put up."""
     own = account is not None and actor.account == account
@@ -184,6 +226,10 @@ def _add_clearing(router: APIRouter, deps: Deps) -> None:
 
 def _refusal(refused: TooLarge | WrongType | WrongContent, shelf: MediaShelf) -> Problem:
     match refused:
+        case TooManyPixels():
+            return Problem(413, "why.picture_pixels", {"n": shelf.most_megapixels})
+        case Mislabelled():
+            return Problem(415, "why.picture_mislabelled")
         case TooLarge():
             return Problem(413, "why.picture_large", {"n": shelf.limit_bytes})
         case WrongType():

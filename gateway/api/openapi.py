@@ -19,7 +19,7 @@ def document() -> str:
     nothing = cast(Any, None)
     deps = Deps(
         state=nothing,
-        store=None,
+        store=nothing,
         feed=Feed(),
         media=nothing,
         tokens=Tokens({}),

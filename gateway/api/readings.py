@@ -39,8 +39,6 @@ def routes(deps: Deps) -> APIRouter:
 
         Times in ISO 8601 with zone or in ms since 1970; `bucket` as 60s, 5m, 1h or 1d, counted from `start`.
         """
-        if deps.store is None:
-            raise Problem(501, "why.not_readable")
         if metric not in METRICS:
             raise Problem(400, f"metric: {metric!r} is not in the table; there are {', '.join(METRICS)}")
         end_ms = _parsed("end", end, parse_instant_ms) if end else deps.now_us() // 1000 + 1

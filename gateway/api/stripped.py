@@ -3,14 +3,13 @@
 Its name is still the SHA-256 of the bytes as they came; the ETag says that these are others.
 """
 
-import mmap
 import re
 from collections.abc import Iterator, Mapping
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from gateway.media import Kept
+from gateway.media import Kept, opened
 from gateway.stripping import VERSION, Bytes, Piece, length, plan, read
 
 _range = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
@@ -23,12 +22,12 @@ def stripped(kept: Kept, asked: Mapping[str, str], headers: Mapping[str, str] | 
     """
     etag = f'"{kept.sha256}-{VERSION}"'
     said = {**(headers or {}), "ETag": etag, "Accept-Ranges": "bytes"}
-    content = _opened(kept)
+    content = opened(kept.path)
     pieces = plan(content, kept.content_type)
     size = length(pieces)
     if not size:
         return None
-    if etag in (one.strip().removeprefix("W/") for one in asked.get("If-None-Match", "").split(",")):
+    if has(asked, etag):
         return Response(status_code=304, headers=said)
     part = _part(asked.get("Range", ""), size) if asked.get("If-Range", etag) == etag else None
     if part == (0, 0):
@@ -41,13 +40,9 @@ def stripped(kept: Kept, asked: Mapping[str, str], headers: Mapping[str, str] | 
     return StreamingResponse(body, 206 if part else 200, said, media_type=kept.content_type)
 
 
-def _opened(kept: Kept) -> Bytes:
-    """Read from the disk as it is needed: a film may be as long as memory. Who removes it meanwhile takes nothing from us."""
-    with kept.path.open("rb") as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # an empty file
-            return b""
+def has(asked: Mapping[str, str], etag: str) -> bool:
+    """Whether who asks has this one already."""
+    return etag in (one.strip().removeprefix("W/") for one in asked.get("If-None-Match", "").split(","))
 
 
 def _body(content: Bytes, pieces: list[Piece], start: int, stop: int) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from gateway.api.gate import PHOTO_BYTES
 from gateway.api.problems import Problem
 from gateway.api.traps import MOST_PHOTOS, record_visit
 from gateway.deployments import Deployment
+from gateway.media import TooLarge, WrongType
 from gateway.notify.links import Links
 from gateway.notify.message import Language
 from gateway.pages import language_of, render
@@ -268,6 +269,8 @@ class _Pages:
             return self.capture(trap, token, language, id_, "screen.capture.refused_many", 409)
         try:
             self._deps.media.keep(sha256, content, kind)
+        except (TooLarge, WrongType):
+            return self.capture(trap, token, language, id_, "screen.capture.refused_kind", 422)
         except OSError as error:
             log.error("a capture's photo can't be kept: %s", error.strerror or error)
             return self.capture(trap, token, language, id_, "screen.capture.refused_full", 507)

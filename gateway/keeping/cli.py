@@ -102,6 +102,8 @@ def _erase(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
             state.rewrite()
         emptied = state.empty_log()
     lines = [f"{kind} {shown}: erased, {erased.total} rows", *(f"stays: {one}" for one in erased.remains)]
+    if state.is_shared and not arguments.rewrite:
+        lines.append("PostgreSQL overwrites the old rows in its files when it needs the room: --rewrite destroys them now")
     if not emptied:
         lines.append("the database's log still holds it, because somebody reads just now: the gateway empties it within seconds")
     return Told(0, {"erased": shown, "rows": erased.rows, "remains": erased.remains, "log_emptied": emptied}, all_wrapped(lines))

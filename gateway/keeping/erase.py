@@ -27,6 +27,7 @@ from gateway.keeping.ledger import Kind, Line, note
 from gateway.mimamori.enrolled import WATCHED
 from gateway.nodes.expected import next_revision
 from gateway.state import State
+from gateway.state.sql import json_value, position
 from gateway.state.tables import (
     accounts,
     addresses,
@@ -324,7 +325,7 @@ def _names(tag: str) -> ColumnElement[bool]:
 
 
 def _is_refused_with(tag: str) -> ColumnElement[bool]:
-    return func.instr(quarantine.c.payload, tag.encode()) > 0
+    return position(tag.encode(), quarantine.c.payload) > 0
 
 
 def _rule_memory(connection: Connection, id_: str, tag: str, erased: Erased) -> None:
@@ -350,7 +351,7 @@ def _without(value: Any, tag: str, names: Collection[str] = ()) -> Any:
 def _tags_like(connection: Connection, sha256: str) -> list[str]:
     """The tags in this database whose name has this SHA-256."""
     found = {tag for column in (tags.c.tag, labels.c.tag, rotating_tags.c.tag) for tag in connection.scalars(select(column))}
-    of_event = func.json_extract(events.c.body, "$.tag")
+    of_event = json_value(events.c.body, "tag")
     found |= set(connection.scalars(select(of_event).where(events.c.body.contains('"tag"')).distinct()))
     return [tag for tag in found if isinstance(tag, str) and tag_sha256(tag) == sha256]
 

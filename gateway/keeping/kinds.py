@@ -65,8 +65,8 @@ class Kind(NamedTuple):
     """The table, the column of its time, and which of its rows: what the report counts."""
     why: str = ""
     why_ja: str = ""
-    files: Callable[[Connection, int], list[str]] | None = None
-    """files(connection, before_us): deletes the rows of pictures, and says whose files are to follow."""
+    files: Callable[[Connection, int, of_pictures.Own], list[str]] | None = None
+    """files(connection, before_us, own): deletes the rows of pictures, and says whose files are to follow."""
 
 
 def _pages(connection: Connection, before_us: int, _now_us: int) -> int:
@@ -203,6 +203,8 @@ KINDS: tuple[Kind, ...] = (
          (installations, installations.c.begun_us, None), "kept", "保存"),
     Kind("captures", None, "dossiers of captures, with their photos", "捕獲の記録と写真", (),
          (captures, captures.c.opened_us, None), "kept: the municipality's papers", "保存(市町村の文書)"),
+    Kind("readings", None, "what sensors measured, in the embedded series store: of nobody", "計測値(個人を含まない)", (), None,
+         "as `keep` of the store says; their hours and days are kept", "時系列の設定による(1時間・1日ごとの値は保存)"),
     Kind("counts", None, "counts of people, animals, steps: of nobody", "人数などの計測値(個人を含まない)", (),
          (recounts, recounts.c.at_us, None), "kept", "保存"),
 )  # fmt: skip

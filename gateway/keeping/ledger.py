@@ -32,11 +32,16 @@ class Line(NamedTuple):
 
 
 def file_of(connection: Connection) -> Path | None:
-    """Where this database's erasures are written: as configured, else beside it; None: it lives in memory."""
+    """Where this database's erasures are written: as configured, else beside SQLite's file; None: it lives in memory.
+
+    ConfigError for PostgreSQL where nothing is configured: after a restore nobody would know.
+    """
     configured: Path | None = connection.info.get("erasures_file")
     name = connection.engine.url.database
     if configured is not None or not name or name == ":memory:":
         return configured
+    if connection.dialect.name != "sqlite":
+        raise ConfigError("keep.erasures_file: state in PostgreSQL needs one, on a disk that is not restored with the database")
     return Path(f"{name}.erasures")
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, delete, or_, select, update
 
 from edge.contract.events import EVENTS
 from gateway.alerting.escalation import Memory
 from gateway.mimamori.enrolled import WATCHED
 from gateway.notify.message import Message
+from gateway.state.sql import position
 from gateway.state.tables import (
     alerts,
     cursors,
@@ -165,7 +166,7 @@ def in_cases(connection: Connection, before_us: int, now_us: int, *, of: str | N
 
 def in_quarantine(connection: Connection, before_us: int, _now_us: int) -> int:
     """Raw messages that were refused: those that may name a tag."""
-    tagged = func.instr(quarantine.c.payload, b'"tag') > 0
+    tagged = position(b'"tag', quarantine.c.payload) > 0
     old = select(quarantine.c.id).where(quarantine.c.received_us < before_us, tagged).limit(AT_ONCE)
     return connection.execute(delete(quarantine).where(quarantine.c.id.in_(connection.scalars(old).all()))).rowcount
 

@@ -97,6 +97,7 @@ def _watched(config: GatewayConfig) -> File:
 def _pictures(config: GatewayConfig) -> File:
     keep = config.keep
     places = "、".join(sorted({one.place for one in config.deployment if one.kind == "camera"}))
+    own = sorted({(one.place, one.keep_pictures) for one in config.deployment if one.keep_pictures is not None})
     return File(
         "野生動物監視カメラ画像ファイル",
         "野生動物の出没とわなの作動を確認するため。人を撮影する目的では使わない",
@@ -106,6 +107,8 @@ def _pictures(config: GatewayConfig) -> File:
         "含まない",
         "なし(人が写っている可能性のある画像は担当の職員だけが開く)",
         [f"人が写っていない画像: {days(keep.pictures)}", f"人が写っている可能性のある画像: {days(keep.pictures_of_people)}",
+         *(f"{place}の画像: {days(own_s)}" + ("(人が写っていないもの)" if own_s > keep.pictures_of_people else "")
+           for place, own_s in own),
          "捕獲の証拠の画像: 捕獲の記録とともに保存"],
     )  # fmt: skip
 

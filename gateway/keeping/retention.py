@@ -4,7 +4,8 @@ Each kind's pieces go one after the other, each in a transaction of its own, so 
 forgotten is said in `satomori_removed_total`, and in the rows of `removals` that `satomori-gateway keep report` reads.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,32 @@ from gateway.keeping.erase import redo
 from gateway.keeping.kinds import KINDS, Kind
 from gateway.keeping.places import AT_ONCE, MOST_PIECES, Events, Piece, parts
 from gateway.state import State
-from gateway.state.tables import erasures
+from gateway.state.tables import erasures, media
+from gateway.store import SqliteStore
 from gateway.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+MISSING = "pictures_missing"
+"""The gateway's own part that says so."""
 
 
 class Retention:
     """`run` is the chore."""
 
     def __init__(
-        self, state: State, keep: KeepConfig, media_folder: Path | None = None, telemetry: Telemetry | None = None
+        self,
+        state: State,
+        keep: KeepConfig,
+        media_folder: Path | None = None,
+        telemetry: Telemetry | None = None,
+        own_s: Mapping[tuple[str, str], int] | None = None,
+        condition: Callable[[str, str, str, Mapping[str, Any]], object] = lambda *_: None,
     ) -> None:
-        """`media_folder` None: no pictures are kept here."""
+        """`media_folder` None: no pictures are kept here. `own_s`: how long those of a (node, device) are, if not by `keep`."""
         self._state, self._keep, self._folder, self._telemetry = state, keep, media_folder, telemetry
+        self._own_s, self._condition = own_s or {}, condition
+        self._missing = 0
 
     def run(self, now_us: int) -> dict[str, int]:
         """Forgets what is too old; how much of each kind."""
@@ -37,7 +52,7 @@ class Retention:
             if kind.setting is not None and (number := self._kind(kind, now_us)):
                 removed[kind.name] = number
         if self._folder is not None:
-            pictures.sweep(self._state, self._folder, now_us)
+            self._swept(pictures.sweep(self._state, self._folder, now_us), self._folder)
         if removed:
             self._state.empty_log()
         return removed
@@ -51,8 +66,29 @@ class Retention:
             else:
                 done += self._again(kind.name, now_us, partial(_done, piece, before_us, now_us))
         if kind.files is not None and self._folder is not None:
-            done += self._again(kind.name, now_us, partial(_files, kind.files, before_us))
+            done += self._again(kind.name, now_us, partial(_files, kind.files, before_us, self._own(now_us)))
         return done
+
+    def _own(self, now_us: int) -> pictures.Own:
+        return {device: now_us - seconds * 1_000_000 for device, seconds in self._own_s.items()}
+
+    def _swept(self, swept: pictures.Swept, folder: Path) -> None:
+        """Says what a sweep found. A missing file is never made up for by deleting its row: a backup may have it."""
+        if self._telemetry is not None:
+            self._telemetry.removed.labels("orphans").inc(swept.files)
+            self._telemetry.pictures_missing.set(swept.missing)
+            with self._state.read() as connection:
+                self._telemetry.pictures_bytes.set(connection.scalar(select(func.coalesce(func.sum(media.c.size), 0))) or 0)
+        if swept.missing:
+            self._condition(MISSING, "firing", "pictures on record have no file", {"n": swept.missing})
+        else:
+            self._condition(MISSING, "ok", "every picture on record has its file", {})
+        if swept.missing and not self._missing:
+            log.error("%d pictures on record have no file in %s: is its disk mounted? Restore them from a backup.",
+                      swept.missing, folder)  # fmt: skip
+        elif self._missing and not swept.missing:
+            log.warning("every picture on record has its file in %s again", folder)
+        self._missing = swept.missing
 
     def _events(self, kind: str, piece: Events, before_us: int, now_us: int) -> int:
         with self._state.read() as connection:
@@ -85,8 +121,24 @@ def _done(piece: Piece, before_us: int, now_us: int, connection: Connection) -> 
     return piece(connection, before_us, now_us)
 
 
-def _files(piece: Callable[[Connection, int], list[str]], before_us: int, connection: Connection) -> list[str]:
-    return piece(connection, before_us)
+def _files(
+    piece: Callable[[Connection, int, pictures.Own], list[str]], before_us: int, own: pictures.Own, connection: Connection
+) -> list[str]:
+    return piece(connection, before_us, own)
+
+
+class Readings:
+    """`run` is the chore: the embedded series store looks after its hours, days and space, and what it forgot is said here."""
+
+    def __init__(self, store: SqliteStore, state: State, telemetry: Telemetry) -> None:
+        self._store, self._state, self._telemetry = store, state, telemetry
+
+    def run(self, now_us: int) -> None:
+        """See `SqliteStore.tend`."""
+        for kind, number in self._store.tend(now_us).items():
+            with self._state.write() as connection:
+                late.count(connection, kind, number, now_us)
+            self._telemetry.removed.labels(kind).inc(number)
 
 
 class Erasures:

@@ -24,7 +24,10 @@ def sign(config: GatewayConfig, place: str = "", url: str = "") -> str:
         raise ConfigError("people: the notice needs [people]: who runs the camera, and whom one can ask")
     address = url or people.public_url
     keep = config.keep
-    seen, animals = keep.pictures_of_people, keep.pictures
+    # Of a place whose cameras have times of their own, what holds for each of them.
+    own = [one.keep_pictures or keep.pictures for one in config.deployment if one.kind == "camera" and one.place == place]
+    animals = max(own, default=keep.pictures)
+    seen = min(keep.pictures_of_people, animals)
     town, phone = people.town or OPEN, people.office_phone or OPEN
     qr = segno.make(address, error="m").svg_inline(scale=4, border=2, title="QR")
     where = f"<p>設置場所: {escape(place)}<br><span class='en'>Place: {escape(place)}</span></p>" if place else ""

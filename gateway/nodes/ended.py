@@ -17,7 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from sqlalchemy import select
 
 from edge.contract.broker import parse_url
-from gateway.ingest import GatewayBrokerConfig, credentials
+from gateway.ingest import GatewayBrokerConfig
+from gateway.session import credentials
 from gateway.state import State
 from gateway.state.tables import certificates
 

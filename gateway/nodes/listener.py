@@ -22,6 +22,7 @@ from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
 from gateway.api.described import describe
 from gateway.api.gate import Gate, is_json
+from gateway.api.measured import Measured
 from gateway.api.problems import Problem, add_problem_handlers, describe_problems
 from gateway.api.server import serve
 from gateway.api.tokens import Tokens
@@ -79,7 +80,7 @@ def open_care(config: NodesConfig, state: State, now_us: Callable[[], int]) -> C
 
 
 def create_node_app(deps: Deps, care: Care, note: Note = lambda *_: None) -> FastAPI:
-    """The nodes' side of the web, ready to be served. Of `deps` it uses state, media and the clock.
+    """The nodes' side of the web, ready to be served. Of `deps` it uses state, media, telemetry and the clock.
 
     `note`: Conduct.note of gateway.nodes.conduct.
     """
@@ -89,6 +90,7 @@ def create_node_app(deps: Deps, care: Care, note: Note = lambda *_: None) -> Fas
     app.add_middleware(StrictBodies, is_json=is_json)
     app.add_middleware(PictureQuota, now_us=lambda: deps.now_us(), note=note)  # noqa: PLW0108 - read at each request
     app.add_middleware(Gate, tokens=tokens, is_open=_is_open)
+    app.add_middleware(Measured, telemetry=deps.telemetry)
     app.include_router(_routes(deps, care), prefix="/api/v1")
     app.include_router(media.routes(deps), prefix="/api/v1")
     describe_problems(app)

@@ -9,7 +9,7 @@ connection has said already. Used by the one thread that has the connection; it 
     expected    retained; when tags change, each hour, on each new connection
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +50,8 @@ class Outgoing:
     def __init__(self, state: State, signer: Signer | None) -> None:
         """Without a signer nothing new can be said: only what was signed already is published."""
         self._state, self._signer = state, signer
+        self.speaks_to: Callable[[str], bool] = lambda _: True
+        """Which nodes this process speaks to, where several do: gateway.ingest.Ingest.hears of the one that it belongs to."""
         self._asked: int | None = None  # the cursor of desired documents, as it was when they were looked through
         self._said: dict[str, int] = {}  # node -> the unanswered revision that was said in this connection
         self._tries: dict[str, _Try] = {}  # by command
@@ -95,7 +97,11 @@ class Outgoing:
                 return  # nothing was ever asked of anybody
             due: dict[str, int] = {}
             if asked != self._asked:
-                unanswered = {row.node: row.revision for row in desired.highest(connection) if row.outcome is None}
+                unanswered = {
+                    row.node: row.revision
+                    for row in desired.highest(connection)
+                    if row.outcome is None and self.speaks_to(row.node)
+                }
                 due = {node: revision for node, revision in unanswered.items() if self._said.get(node) != revision}
                 self._said, self._asked = unanswered, asked
             due.update(self._behind(connection))
@@ -126,6 +132,8 @@ class Outgoing:
                 orders.expire(connection, now_us)
         tries, self._tries = self._tries, {}
         for row in alive:
+            if not self.speaks_to(row.node):
+                continue
             one = self._tries[row.id] = tries.get(row.id, _Try(now_us, FIRST_PAUSE_US))
             if row.node in self._back:
                 one.due_us, one.pause_us = now_us, FIRST_PAUSE_US
@@ -153,4 +161,4 @@ class Outgoing:
 
     def _listeners(self) -> list[str]:
         with self._state.read() as connection:
-            return [node for node in expected.listeners(connection) if node not in self._told]
+            return [node for node in expected.listeners(connection) if node not in self._told and self.speaks_to(node)]

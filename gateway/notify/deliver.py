@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, bindparam, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, or_, select, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.notify import Channel, Delivered, Finder, Gone, NoQuota, Outcome, Refused, Retry, Unknown
@@ -29,7 +29,7 @@ from gateway.notify.commit import GroupCommit
 from gateway.notify.message import Message
 from gateway.notify.queue import FAILOVER_S, RANK, STAYS
 from gateway.state import State
-from gateway.state.tables import addresses, alerts, digest_pages, notifications, pages
+from gateway.state.tables import addresses, alerts, digest_pages, notifications, pages, workers
 from gateway.telemetry import Telemetry
 from gateway.words import over
 
@@ -63,35 +63,67 @@ _place = func.row_number().over(
     partition_by=_address,
     order_by=(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id),
 )
-# Of a long queue nothing is sorted but what sorting needs: bodies are read of what is found.
-_due = (
-    select(notifications.c.id, _address.label("at"), _key.label("key"), _place.label("place"))
-    .where(notifications.c.state == "queued", notifications.c.due_us <= bindparam("now_us"))
-    .where(_address.not_in(bindparam("busy", expanding=True)))
-    .where(_key.not_in(bindparam("full", expanding=True)))
-    .subquery()
-)
-_NEXT = (
-    select(
-        notifications,
-        _due.c.at,
-        _due.c.key,
-        alerts.c.state.label("alert_state"),
-        alerts.c.fired_us,
-        pages.c.state.label("page_state"),
-        pages.c.opened_us,
-        addresses.c.address.label("to"),
-        addresses.c.state.label("address_state"),
-        addresses.c.why,
+
+
+def _next(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """What each address should have next. Nothing is sorted but what sorting needs: bodies are read of what is found."""
+    due = (
+        select(notifications.c.id, _address.label("at"), _key.label("key"), _place.label("place"))
+        .where(notifications.c.state == "queued", notifications.c.due_us <= bindparam("now_us"), *conditions)
+        .where(_address.not_in(bindparam("busy", expanding=True)))
+        .where(_key.not_in(bindparam("full", expanding=True)))
+        .subquery()
     )
-    .select_from(_due)
-    .join(notifications, notifications.c.id == _due.c.id)
-    .join(alerts, alerts.c.id == notifications.c.alert, isouter=True)
-    .join(pages, pages.c.id == notifications.c.page, isouter=True)
-    .join(addresses, addresses.c.id == notifications.c.address, isouter=True)
-    .where(_due.c.place == 1)
-    .order_by(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id)
-    .limit(AT_ONCE)
+    return (
+        select(
+            notifications,
+            due.c.at,
+            due.c.key,
+            alerts.c.state.label("alert_state"),
+            alerts.c.fired_us,
+            pages.c.state.label("page_state"),
+            pages.c.opened_us,
+            addresses.c.address.label("to"),
+            addresses.c.state.label("address_state"),
+            addresses.c.why,
+        )
+        .select_from(due)
+        .join(notifications, notifications.c.id == due.c.id)
+        .join(alerts, alerts.c.id == notifications.c.alert, isouter=True)
+        .join(pages, pages.c.id == notifications.c.page, isouter=True)
+        .join(addresses, addresses.c.id == notifications.c.address, isouter=True)
+        .where(due.c.place == 1)
+        .order_by(notifications.c.severity_rank, notifications.c.created_us, notifications.c.id)
+        .limit(AT_ONCE)
+    )
+
+
+_NEXT = _next()
+# Where several processes deliver: nothing to an address to which another is sending.
+_others = notifications.alias()
+_claimed = (
+    select(func.coalesce(_others.c.address, literal("contact.").concat(_others.c.contact)))
+    .join(workers, workers.c.id == _others.c.claimed_by)
+    .where(_others.c.state == "queued", workers.c.id != bindparam("me"))
+)
+_NEXT_OF_SEVERAL = _next(_address.not_in(_claimed))
+_claimable = (
+    select(notifications.c.id)
+    .where(notifications.c.id.in_(bindparam("ids", expanding=True)), notifications.c.state == "queued")
+    .where(
+        or_(
+            notifications.c.claimed_by.is_(None),
+            notifications.c.claimed_by == bindparam("me"),
+            notifications.c.claimed_by.not_in(select(workers.c.id)),  # it died over it
+        )
+    )
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(notifications)
+    .where(notifications.c.id.in_(_claimable))
+    .values(claimed_by=bindparam("me"))
+    .returning(notifications.c.id, notifications.c.attempts)
 )
 _OVERDUE = (
     select(notifications.c.id)
@@ -100,7 +132,7 @@ _OVERDUE = (
     .limit(AT_ONCE)
 )
 _UNDELIVERED = (
-    select(notifications.c.state, func.count().label("number"))
+    select(notifications.c.state, func.count().label("number"), func.min(notifications.c.due_us).label("due_us"))
     .where(notifications.c.state.in_(("queued", "dead")))
     .group_by(notifications.c.state)
 )
@@ -128,10 +160,14 @@ class Deliverer:
         rng: random.Random,
         now_us: Callable[[], int],
         lost: Lost | None = None,
+        worker: int | None = None,
     ) -> None:
-        """`channels`: line, push, mail, sms, voice as far as they are configured, and `contact.<name>` for each `contact`."""
+        """`channels`: line, push, mail, sms, voice as far as they are configured, and `contact.<name>` for each `contact`.
+
+        `worker`: the number of this process among several that deliver (gateway.leases); None: it is the only one.
+        """
         self._state, self._channels, self._telemetry, self._rng, self._now_us = state, channels, telemetry, rng, now_us
-        self._lost = lost
+        self._lost, self._worker = lost, worker
         self._commit = GroupCommit(state)  # of what attempts have to write, each of which waits until it is durable
         self._stop = threading.Event()
         self._bell = threading.Event()
@@ -164,7 +200,7 @@ class Deliverer:
                 try:
                     if self._now_us() >= overdue_us:
                         self._fail_over_what_is_overdue()
-                        self._count()
+                        self.count()
                         overdue_us = self._now_us() + int(LOOK_S / 2 * 1e6)
                     for row in self._due():
                         self._pool(row.key).submit(self._attempt_in_pool, row)
@@ -188,7 +224,7 @@ class Deliverer:
             for row in rows:
                 self._attempt(row)
                 done += 1
-        self._count()
+        self.count()
         return done
 
     def _pool(self, key: str) -> ThreadPoolExecutor:
@@ -211,7 +247,10 @@ class Deliverer:
             while True:
                 full = [key for key, number in used.items() if number >= _slots(key)]
                 asked = {"now_us": self._now_us(), "busy": list(busy), "full": full}
-                rows = connection.execute(_NEXT, asked).all()
+                if self._worker is None:
+                    rows = connection.execute(_NEXT, asked).all()
+                else:
+                    rows = connection.execute(_NEXT_OF_SEVERAL, {**asked, "me": self._worker}).all()
                 for row in rows:
                     if used[row.key] < _slots(row.key):
                         used[row.key] += 1
@@ -220,17 +259,30 @@ class Deliverer:
                 # A channel that has no slot left may have filled the look; others may wait behind it.
                 if len(rows) < AT_ONCE:
                     break
+        if self._worker is not None and found:
+            found = self._claimed(found, self._worker)
         self.looked_us = self._now_us()
+        self._telemetry.turned.labels("deliver").set(self.looked_us / 1e6)
         with self._lock:
             self._busy.update({row.at: row.key for row in found})
         return found
 
-    def _count(self) -> None:
+    def _claimed(self, rows: list[Any], worker: int) -> list[Any]:
+        """Those of them that are ours to attempt: what another process takes at this moment is its, and what it has attempted
+        since we looked is looked at again.
+        """
+        with self._state.write(own=True) as connection:
+            ours = {row.id: row.attempts for row in connection.execute(_CLAIM, {"ids": [row.id for row in rows], "me": worker})}
+        return [row for row in rows if ours.get(row.id) == row.attempts]
+
+    def count(self) -> None:
         """What waits, and what is dead. Not at each look: a long queue takes long to count."""
         with self._state.read() as connection:
-            count = {row.state: row.number for row in connection.execute(_UNDELIVERED)}
-        self.dead = count.get("dead", 0)
-        self._telemetry.waiting.set(count.get("queued", 0))
+            found = {row.state: row for row in connection.execute(_UNDELIVERED)}
+        dead, queued = found.get("dead"), found.get("queued")
+        self.dead = dead.number if dead else 0
+        self._telemetry.waiting.set(queued.number if queued else 0)
+        self._telemetry.overdue.set(max(self._now_us() - queued.due_us, 0) / 1e6 if queued else 0)
         self._telemetry.dead.set(self.dead)
 
     # --- one attempt --------------------------------------------------------------------------------
@@ -329,7 +381,7 @@ class Deliverer:
     def _write(self, row: Any, attempt: _Attempt) -> None:
         now_us, outcome = self._now_us(), attempt.outcome
         attempts = row.attempts + 1
-        values: dict[str, Any] = {"attempts": attempts}
+        values: dict[str, Any] = {"attempts": attempts, "claimed_by": None}
         if not attempt.unsure:
             values["intent_us"] = None
         match outcome:
@@ -362,6 +414,8 @@ class Deliverer:
             # Not inside, which may be done twice, and in vain.
             log.error("notification %s over %s is a dead letter; the ledger says why", row.id, row.channel)
         self._telemetry.deliveries.labels(row.channel, type(outcome).__name__.lower()).inc()
+        if isinstance(outcome, Delivered):
+            self._telemetry.delivery_seconds.labels(row.channel).observe(max(now_us - row.created_us, 0) / 1e6)
         self._note(row, outcome)
 
     @staticmethod

@@ -37,7 +37,7 @@ class Town(NamedTuple):
     """What is read from."""
 
     state: State
-    store: SeriesReader | None
+    store: SeriesReader
     deployments: Deployments
     areas: Mapping[str, AreaConfig]
     zone: ZoneInfo
@@ -108,8 +108,6 @@ def _counted(
 
 
 def _people(town: Town, month: Month) -> Iterator[Counted]:
-    if town.store is None:
-        return
     for area in town.areas.values():
         for hour in hours_of(town.store, area, month.from_us, month.known_until_us):
             for what, n in (("came", hour.came), ("left", hour.left)):
@@ -133,7 +131,7 @@ def _place(town: Town, watch: Watch, node: str, device: str) -> str:
 
 def _device(town: Town, one: Deployment, month: Month) -> Device:
     name = f"{one.place} {one.label}".strip()
-    if town.store is None or town.store.latest(one.node, one.device, "heartbeat") is None:
+    if town.store.latest(one.node, one.device, "heartbeat") is None:
         return Device(name, None)
     allowed_us = round(town.allowed_s * 1e6)
     slot_ms = max(60_000, allowed_us // 4000)

@@ -1,47 +1,112 @@
 """Opening the state database: engine, pragmas, migrations, and the two kinds of transaction."""
 
+import math
+import os
+import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import RLock
+from time import perf_counter
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gateway.errors import ConfigError
+from gateway.secret_files import read_secret_text
 
 MOST_CONNECTIONS = 200
 """More than there are threads: nobody who has a transaction to make waits for another's to end, but for the write lock."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+Guard = Callable[[Connection], None]
+"""Raises where this transaction may not be made."""
+
+ENDS_WHEN_IDLE = "set_config('idle_in_transaction_session_timeout', '5s', true)"
+"""Of PostgreSQL, in a transaction's first statement: a process that is paused in it (SIGSTOP, a machine asleep) must not keep
+what it has locked. To whoever goes on after that the connection is gone.
+"""
+# Any number that no other program in this database uses.
+_TOWN = text(f"SELECT {ENDS_WHEN_IDLE}, pg_advisory_xact_lock(5462531)")
+
 
 class State:
     """The open database. Safe to share between threads; each transaction has its own connection."""
 
-    def __init__(self, engine: Engine, erasures_file: Path | None = None) -> None:
+    def __init__(self, engine: Engine, erasures_file: Path | None = None, guard: Guard | None = None) -> None:
         """`erasures_file`: where gateway.keeping.ledger writes what is erased; None: beside the database."""
-        self._engine, self.erasures_file = engine, erasures_file
+        self._engine, self.erasures_file, self._guard = engine, erasures_file, guard
         # SQLite has who waits for its write lock look again now and then, up to 100 ms later; a lock of ours hands over at once.
         self._writing: AbstractContextManager[object] = RLock() if engine.dialect.name == "sqlite" else nullcontext()
+        self.wrote: Callable[[float], object] = lambda _: None
+        """Hears how long each transaction that may write took, from asking for it to its being durable."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may work in it, each with a role of its own: PostgreSQL."""
+        return self._engine.dialect.name == "postgresql"
+
+    def guarded(self, guard: Guard) -> "State":
+        """The same database; each transaction that may write begins with `guard`, and what that raises ends it."""
+        made = State(self._engine, self.erasures_file, guard)
+        made.wrote = self.wrote
+        return made
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, own: bool = False) -> Iterator[Connection]:
         """One transaction that may write: all of it is durable when the block ends, or none of it.
 
-        On SQLite it takes the one write lock at once (BEGIN IMMEDIATE). It waits for other threads of this process, and up to
-        10 s for other processes.
+        One at a time in the whole town, so that what was read in it is still so when it ends, and rows are numbered in the order
+        in which they become visible. On SQLite that is its one write lock, taken at once (BEGIN IMMEDIATE); on PostgreSQL an
+        advisory lock. It waits for other threads of this process, and up to 10 s for other processes.
+
+        `own`: only rows are written that nobody else may write, because a lease says so (gateway.leases); then PostgreSQL lets
+        several go on at once.
         """
+        began_s = perf_counter()
         with self._writing, self._engine.connect() as connection:
             connection.info["erasures_file"] = self.erasures_file
             if connection.dialect.name == "sqlite":
                 connection.info["begin"] = "BEGIN IMMEDIATE"
             with connection.begin():
+                if self.is_shared and not own:
+                    connection.execute(_TOWN)
+                if self._guard is not None:
+                    self._guard(connection)
                 yield connection
+        self.wrote(perf_counter() - began_s)
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[Connection]:
+        """As `write`, for changes of the schema.
+
+        SQLite changes a table by making it anew, and would take the rows that point to it for lost meanwhile
+        (sqlite.org/lang_altertable.html, 7): so they are looked at once, at the end.
+        """
+        with self._writing, self._engine.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                with connection.begin():
+                    connection.execute(_TOWN)
+                    yield connection
+                return
+            run = connection.connection.driver_connection.execute  # type: ignore[union-attr]
+            run("PRAGMA foreign_keys=OFF")  # heeded outside of a transaction only
+            try:
+                connection.info["begin"] = "BEGIN IMMEDIATE"
+                with connection.begin():
+                    yield connection
+                    if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                        raise ConfigError(
+                            f"state.url: a row of {lost[0]} would point to nothing of {lost[2]}; nothing was changed"
+                        )
+            finally:
+                run("PRAGMA foreign_keys=ON")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -49,8 +114,51 @@ class State:
         with self._engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.info["begin"] = "BEGIN"
+            else:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)  # noqa: PLW2901
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def telling(self) -> Iterator[Connection]:
+        """For what is told to other processes (gateway.news) and written nowhere. PostgreSQL only."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def listening(self, channels: Iterable[str]) -> Iterator[Any]:
+        """A psycopg connection of its own that listens on the channels. PostgreSQL only; psycopg.OperationalError."""
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+        from psycopg.sql import SQL, Identifier
+
+        url = self._engine.url
+        more = {"application_name": process_name(), **{name: str(value) for name, value in url.query.items()}}
+        where = make_conninfo(host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database,
+                              **more)  # fmt: skip
+        connection = psycopg.connect(where, autocommit=True)
+        try:
+            for channel in channels:
+                connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
+            yield connection
+        finally:
+            connection.close()
+
+    def schema(self) -> str:
+        """The last step of the migrations that it has gone through."""
+        with self.read() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
+
+    def size_bytes(self) -> float:
+        """Of the database with its log; not a number while nobody can say."""
+        try:
+            if self.is_shared:
+                with self.read() as connection:
+                    return float(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+            file = Path(self._engine.url.database or "")
+            return sum(path.stat().st_size for path in (file, Path(f"{file}-wal")) if path.exists())
+        except (OSError, SQLAlchemyError):
+            return math.nan
 
     def empty_log(self) -> bool:
         """Empties SQLite's write-ahead log into the database: what was destroyed there must not go on in the log.
@@ -64,10 +172,15 @@ class State:
             return bool(run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
     def rewrite(self) -> None:
-        """Writes the whole of SQLite's file anew, so that nothing is left of what was ever deleted. Others wait meanwhile."""
+        """Writes the database's files anew, so that nothing is left in them of what was ever deleted. Others wait meanwhile.
+
+        What PostgreSQL has archived or sent elsewhere, and its write-ahead log until that comes round, is not reached.
+        """
         with self._writing, self._engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 connection.connection.driver_connection.execute("VACUUM")  # type: ignore[union-attr]
+            else:
+                connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM FULL")
         self.empty_log()
 
     def close(self) -> None:
@@ -75,31 +188,79 @@ class State:
         self._engine.dispose()
 
 
-def open_state(url: str) -> State:
-    """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do."""
+def open_state(url: str, password_file: Path | None = None) -> State:
+    """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do.
+
+    `password_file`: what the URL's user comes in with, on PostgreSQL.
+    """
+    password = read_secret_text(password_file, "state.password_file").rstrip("\r\n") if password_file else None
     try:
+        where = _addressed(url).set(password=password)
+        is_shared = where.get_backend_name() == "postgresql"
+        named = {"application_name": process_name(), "client_encoding": "utf8"} if is_shared else {}
         # An error that is logged shows the statement, never what was to be written: that is names, numbers and keys.
-        engine = create_engine(url, max_overflow=MOST_CONNECTIONS, hide_parameters=True)
+        # Without `preserve_rowcount` nobody knows, on PostgreSQL, whether an insert that does nothing on conflict did something.
+        engine = create_engine(where, max_overflow=MOST_CONNECTIONS, hide_parameters=True, connect_args=named,
+                               execution_options={"preserve_rowcount": True})  # fmt: skip
     except (SQLAlchemyError, ImportError) as error:
         raise ConfigError(f"state.url: {url!r} is no database that can be opened: {error}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(connection.info["begin"]))
+    else:
+        event.listen(engine, "handle_error", _gone_is_operational)
     state = State(engine)
     try:
         _made_private(engine)
+        if state.is_shared:
+            _check_order(state)
         _migrate(state)
     except (DBAPIError, sqlite3.Error, OSError) as error:
         state.close()
         cause = getattr(error, "orig", None) or error
         raise ConfigError(
-            f"state.url: the database {engine.url.render_as_string()} can't be opened: {cause}. "
-            "Does its folder exist, may this user write there, and is it a satomori database?"
+            f"state.url: the database {engine.url.render_as_string()} can't be opened: {str(cause).strip()}. "
+            f"{_ASK[state.is_shared]}"
         ) from error
     except BaseException:
         state.close()
         raise
     return state
+
+
+def process_name() -> str:
+    """What this process is called, for people: in `workers`, and among PostgreSQL's connections."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+_ASK = {
+    False: "Does its folder exist, may this user write there, and is it a satomori database?",
+    True: "Does its server run, does the database exist, and may this user come in (state.password_file) and make tables?",
+}
+
+
+def _check_order(state: State) -> None:
+    """PostgreSQL orders text as the database was made to. Here it is ordered as SQLite does, byte by byte, on every machine."""
+    with state.read() as connection:
+        row = connection.execute(text("SELECT 'Z' < 'a', current_setting('server_encoding'), current_database()")).one()
+    if (row[0], row[1]) != (True, "UTF8"):
+        raise ConfigError(
+            "state.url: the database was not made for satomori: it needs the encoding UTF8 and the locale C. Make it anew: "
+            f"createdb --template=template0 --encoding=UTF8 --locale=C {row[2]}"
+        )
+
+
+def _addressed(url: str) -> URL:
+    """With the driver that this program has: who writes postgresql:// means any."""
+    made = make_url(url)
+    return made.set(drivername="postgresql+psycopg") if made.drivername == "postgresql" else made
+
+
+def _gone_is_operational(context: ExceptionContext) -> None:
+    """A server that has gone is said in several classes; who may try again catches one."""
+    error = context.sqlalchemy_exception
+    if context.is_disconnect and isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
+        raise OperationalError(context.statement, None, context.original_exception, hide_parameters=True) from error
 
 
 def _made_private(engine: Engine) -> None:
@@ -124,7 +285,7 @@ def _migrate(state: State) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    with state.write() as connection:
+    with state.rebuilding() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
         if found == scripts.get_current_head():
             return

@@ -17,7 +17,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
+    true,
 )
 
 metadata = MetaData()
@@ -67,7 +69,7 @@ boots = Table(
     Column("node", Text, primary_key=True),
     Column("boot", Text, primary_key=True),
     Column("zero_us", BigInteger, nullable=False),
-    Column("synced", Boolean, nullable=False, server_default=text("0")),
+    Column("synced", Boolean, nullable=False, server_default=false()),
 )
 
 # `id` is the commit order, which rules follow.
@@ -278,7 +280,7 @@ pages = Table(
     Column("stepped_us", BigInteger),  # when the last step began
     Column("answered_us", BigInteger),  # when as many as needed had said that they go
     Column("due_us", BigInteger),  # when to look again, whatever happens; NULL: only when something does
-    Column("changed", Boolean, nullable=False, server_default=text("1")),  # something happened: look at the next tick
+    Column("changed", Boolean, nullable=False, server_default=true()),  # something happened: look at the next tick
     Column("closed_us", BigInteger),
     Column("memory", Text, nullable=False, server_default=text("'{}'")),  # JSON of gateway.alerting.escalation
     Column("version", Integer, nullable=False),
@@ -331,8 +333,9 @@ notifications = Table(
     Column("only_by", Text),  # the one channel that it may go over, as a step's `by` says; NULL: any
     Column("attempts", Integer, nullable=False),
     Column("intent_us", BigInteger),  # an attempt was begun, and what came of it is not known yet
-    Column("possibly_twice", Boolean, nullable=False, server_default=text("0")),
+    Column("possibly_twice", Boolean, nullable=False, server_default=false()),
     Column("provider_id", Text),  # what the provider calls it
+    Column("claimed_by", BigInteger),  # workers.id of the process that attempts it, while that lives; NULL: none, or the only one
     Column("sent_us", BigInteger),
     Column("seen_us", BigInteger),
     Column("answered_us", BigInteger),
@@ -872,4 +875,37 @@ rotating_tags = Table(
     Column("key", LargeBinary, nullable=False),  # 16 bytes
     Column("exponent", Integer, nullable=False),  # the identifier changes every 2^exponent seconds
     Column("zero_us", BigInteger, nullable=False),  # when the tag's own clock was 0
+)
+
+# --- Several processes: gateway.leases -----------------------------------------------------------------
+
+# One row is one process that lives. Its number is the token that each of its transactions names; without the row, none succeeds.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),  # for people: host and process id
+    Column("role", Text, nullable=False),  # gateway.roles.Role
+    Column("until_us", BigInteger, nullable=False),  # by the database's clock: after that others may take its row away
+    Column("faults", Text, nullable=False, server_default=text("'{}'")),  # JSON: which of its parts is not well, and why
+    sqlite_autoincrement=True,
+)
+
+# What only one process at a time may do: hear a partition, judge.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),  # 00 to 63, rules
+    Column("holder", BigInteger, ForeignKey("workers.id", ondelete="SET NULL"), index=True),  # NULL: it may be taken
+    Column("heard_us", BigInteger),  # of a partition, by the database's clock: who held it was last at work, and listened
+    Column("listening_since_us", BigInteger),  # heard without a break since; NULL: it is not heard
+)
+
+# Readings that rules want, on their way from an ingest process to the one that judges; gone once judged.
+handed = Table(
+    "handed",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("body", Text, nullable=False),  # JSON: gateway.rules.Fact, field by field
+    sqlite_autoincrement=True,
 )

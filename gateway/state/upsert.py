@@ -1,10 +1,10 @@
-"""Insert-or-update, the one statement that databases spell differently."""
+"""Insert-or-update. SQLite took the words of it from PostgreSQL, so that PostgreSQL's do for both."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 from sqlalchemy import Connection, Dialect, Table
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 
 def upsert(table: Table, *changed: str) -> Insert:
@@ -26,17 +26,19 @@ def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], 
     The values go to the driver as they are: for columns of text and numbers.
     """
     text, order = _statement(table, changed, connection.dialect)
-    if order is not None:
-        rows = [tuple(row[at] for at in order) for row in rows]
-    connection.exec_driver_sql(text, list(rows))
+    if order is None:
+        names = [*table.primary_key.columns.keys(), *changed]
+        connection.exec_driver_sql(text, [dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        connection.exec_driver_sql(text, [tuple(row[at] for at in order) for row in rows] if order else list(rows))
 
 
 @lru_cache(maxsize=100)
 def _statement(table: Table, changed: tuple[str, ...], dialect: Dialect) -> tuple[str, list[int] | None]:
-    """The upsert as the driver takes it, and in which order it wants a row's values; None: as they are."""
+    """The upsert as the driver takes it, and in which order it wants a row's values: as they are where empty; None: by name."""
     names = [*table.primary_key.columns.keys(), *changed]
     compiled = upsert(table, *changed).compile(dialect=dialect, column_keys=names)
     if compiled.positiontup is None:
-        raise TypeError(f"upsert_rows knows drivers with places by number only, not {dialect.name}/{dialect.driver}")
+        return str(compiled), None
     order = [names.index(name) for name in compiled.positiontup]
-    return str(compiled), None if order == sorted(order) else order
+    return str(compiled), [] if order == sorted(order) else order

@@ -1,44 +1,42 @@
-"""Time series in InfluxDB, over its v2 write API: lines are made here, influxdb-client carries them.
+"""Time series in InfluxDB: written over its v2 write API, read in InfluxQL, which 1.8, 2 and 3 understand.
 
-A reading becomes `metric,device=...,node=... value=21.5 1700000000000`. InfluxDB answers 204 once the points are in its
-write-ahead log on disk, and overwrites a point written again. A server that only speaks the same API may promise less:
-VictoriaMetrics answers 204 while points are still in memory and loses them when killed, so it is no place for `type =
-"influxdb"` (tests use it as a second opinion on the lines).
-
-This store only writes. Reading comes with a later release; until then its class has no read methods.
+InfluxDB answers 204 once the points are in its write-ahead log on disk, and overwrites a point written again. A server that only
+speaks the same API may promise less: VictoriaMetrics has a kind of its own.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import urllib3
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.errors import ConfigError, StoreDown, StoreRefused
-from gateway.secret_files import read_secret_text
-from gateway.store.series import Key, Point, check_finite
+from gateway.store.series import Bucket, Point, SeriesKey
+from gateway.store.server import PAGE, Login, Place, Server, Url, bucket_of, parsed, read_login, why_no_line
 
-if TYPE_CHECKING:
-    from influxdb_client.rest import ApiException
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_MOST_MS = (2**63 - 2) // 1_000_000
+"""InfluxDB counts in ns, in 63 bits: what is further from 1970 it does not hold."""
 
 
 class InfluxdbStoreConfig(BaseModel):
-    """`type = "influxdb"`. Written only: pages that draw series need `type = "sqlite"` in this release."""
+    """`type = "influxdb"`. Written and read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["influxdb"]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+/?$", max_length=200)] = Field(
-        description="The server: http://host:port or https://host:port."
-    )
-    org: _Text = Field(description="The organisation that the bucket belongs to.")
-    bucket: _Text = Field(description="The bucket that is written.")
-    token_file: Annotated[Path, Field(description="File with an API token that may write the bucket.")]
+    url: Url = Field(description="The server: http://host:port or https://host:port.")
+    org: Text = Field(description="The organisation that the bucket belongs to.")
+    bucket: Text = Field(description="The bucket that is written.")
+    database: Text | None = Field(None, description="What InfluxQL calls the bucket (its DBRP mapping); absent: as `bucket`.")
+    retention_policy: Text | None = Field(None, description="The mapping's retention policy; absent: the database's default.")
+    token_file: Annotated[Path, Field(description="File with an API token that may write and read the bucket.")]
     timeout_s: Annotated[float, Field(ge=0.1, le=5, description="How long one write may wait for the server.")] = 2
+
+    @property
+    def queried(self) -> str:
+        """The database that is read."""
+        return self.database or self.bucket
 
 
 class InfluxdbStore:
@@ -46,101 +44,116 @@ class InfluxdbStore:
 
     def __init__(self, config: InfluxdbStoreConfig) -> None:
         """ConfigError when the token can't be used."""
-        # Here, not above: it brings numpy and reactivex, which no other store, and no command, should wait for.
-        from influxdb_client.client.influxdb_client import InfluxDBClient
-        from influxdb_client.service.write_service import WriteService
-
         self._config = config
-        self._client = InfluxDBClient(config.url, token=_read_token(config.token_file), org=config.org)
-        # The generated service below WriteApi: WriteApi hides the status, and a 200 is not InfluxDB's "written".
-        self._service = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]  # generated code
-        self._heads: dict[Key, str] = {}
+        token = read_login(config.token_file, "store.token_file", "one token")
+        login = Login(
+            "Token", token, f"Put one that may write and read bucket {config.bucket!r} into {config.token_file} and restart."
+        )
+        self._server = Server("InfluxDB", config.url, login, Place(config.org, config.bucket,
+            f"knows no bucket {config.bucket!r} in organization {config.org!r} {{said}}. Make it with `satomori-gateway store "
+            "init`, or correct store.bucket, store.org or store.url."))  # fmt: skip
+
+    def check(self) -> None:
+        """Whether it takes and gives points to us now. StoreDown, StoreRefused."""
+        self._server.try_to_write(self._config.timeout_s)
+        self.latest("satomori", "gateway", "heartbeat")
 
     def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:
         """See `SeriesWriter`."""
-        if not points:
-            return
-        check_finite(points)
-        heads = self._heads
-        for key in {point[0] for point in points} - heads.keys():
-            heads[key] = line_head(key)
-        # Always a float: InfluxDB fixes a field's type by its first value, and True would make it a boolean for good.
-        # repr() is the shortest text that reads back as the same value.
-        lines = [f"{heads[key]}{float(value)!r} {time_ms:d}" for key, time_ms, value in points]
-        self._post("\n".join(lines).encode(), self._config.timeout_s if patience_s is None else patience_s)
+        if points:
+            self._server.write(points, self._config.timeout_s if patience_s is None else patience_s)
 
     def close(self) -> None:
         """See `SeriesWriter`."""
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._server.close()
 
-    def _post(self, body: bytes, timeout_s: float) -> None:
-        from influxdb_client.rest import ApiException
+    def read(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, limit: int) -> list[tuple[int, float]]:
+        """See `SeriesReader`. Page by page."""
+        if limit < 0:
+            raise ValueError(f"limit is {limit}, must be 0 or more")
+        found: list[tuple[int, float]] = []
+        while len(found) < limit:
+            page = min(PAGE, limit - len(found))
+            rows = self._rows('"value"', (node, device, metric), start_ms, end_ms, f"ORDER BY time LIMIT {page}")
+            found += [(time_ms, float(value)) for time_ms, value in rows]
+            if len(rows) < page:
+                break
+            start_ms = found[-1][0] + 1
+        return found
 
-        where = f"InfluxDB at {self._config.url}"
-        try:
-            answer: tuple[Any, int, Any] = self._service.post_write_with_http_info(  # type: ignore[no-untyped-call]
-                self._config.org,
-                self._config.bucket,
-                body,
-                precision="ms",
-                content_type="text/plain; charset=utf-8",
-                _request_timeout=timeout_s * 1000,
-            )
-        except ApiException as error:
-            raise _verdict(where, self._config, error) from error
-        except (urllib3.exceptions.HTTPError, OSError, UnicodeDecodeError) as error:
-            raise StoreDown(f"{where} gives no answer: {_one_line(error)}. Does it run, is the url right?") from error
-        if answer[1] != 204:
-            # A login page or a proxy says 200 to anything; only 204 means written.
-            raise StoreDown(f"{where} answered {answer[1]}, not 204: is something else answering at this url?")
+    def read_bucketed(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, bucket_ms: int) -> list[Bucket]:
+        """See `SeriesReader`. Page by page."""
+        if bucket_ms < 1:
+            raise ValueError(f"bucket_ms is {bucket_ms}, must be 1 or more")
+        start_ms, end_ms = _held(start_ms), _held(end_ms)
+        step_ms = min(bucket_ms, max(1, end_ms - start_ms))  # a longer one would be the same, but may be no number to InfluxDB
+        wanted = ", ".join(f'{what}("value")' for what in ("count", "min", "mean", "max", "last"))
+        steps = f"GROUP BY time({step_ms}ms, {start_ms % step_ms}ms) fill(none) LIMIT {PAGE}"
+        found: list[Bucket] = []
+        while rows := self._rows(wanted, (node, device, metric), start_ms, end_ms, steps):
+            found += [bucket_of(*row) for row in rows]
+            start_ms = found[-1].time_ms + step_ms
+            if len(rows) < PAGE:
+                break
+        return found
 
+    def latest(self, node: str, device: str, metric: str) -> tuple[int, float] | None:
+        """See `SeriesReader`."""
+        rows = self._rows('last("value")', (node, device, metric), -_MOST_MS, _MOST_MS)
+        return (rows[0][0], float(rows[0][1])) if rows else None
 
-def line_head(key: Key) -> str:
-    """The part of a line before the value: `metric,device=...,node=... value=`, names escaped.
+    def series(self) -> list[SeriesKey]:
+        """See `SeriesReader`. One point of each is read: that names them without InfluxDB's escapes."""
+        found = self._ask('SELECT "value" FROM /.*/ WHERE "node" != \'\' GROUP BY "node", "device" LIMIT 1')
+        return sorted(SeriesKey(one["tags"]["node"], one["tags"]["device"], one["name"]) for one in found)
 
-    Tags stand in order of their keys, as InfluxDB likes them. StoreRefused for a name that no line carries the same way
-    to every server (empty, a backslash, a control character), or a metric that begins as a comment or reserved name.
-    Source: InfluxDB v2 reference, line protocol, special characters.
-    """
-    node, device, metric = key
-    for name in (node, device, metric):
-        if not name or "\\" in name or not name.isprintable():
-            raise StoreRefused(f"series {key!r} can't be a line: {name!r} is empty or has a backslash or control code")
-    if metric[0] in "#_":
-        raise StoreRefused(f"series {key!r} can't be a line: a metric may not begin with {metric[0]!r}")
-    measurement = re.sub(r"([, ])", r"\\\1", metric)
-    device, node = (re.sub(r"([, =])", r"\\\1", tag) for tag in (device, node))
-    return f"{measurement},device={device},node={node} value="
+    def count(self) -> int:
+        """See `SeriesReader`."""
+        return sum(int(one["values"][0][1]) for one in self._ask('SELECT count("value") FROM /.*/ WHERE "node" != \'\''))
 
-
-def _read_token(path: Path) -> str:
-    token = read_secret_text(path, "store.token_file").strip()
-    if not re.fullmatch(r"[!-~]+", token):  # what an HTTP header can carry; the text itself is never shown
-        raise ConfigError(f"store.token_file {path} must hold one token on one line and nothing else")
-    return token
-
-
-def _verdict(where: str, config: InfluxdbStoreConfig, error: "ApiException") -> StoreDown | StoreRefused:
-    """What a refused request means for the caller: later, or never."""
-    status, said = error.status, _one_line(error.message if error.status else error.reason)
-    if status in (401, 403):
-        return StoreRefused(
-            f"{where} refuses the token ({status}: {said}). Put one that may write bucket {config.bucket!r} "
-            f"into {config.token_file} and restart."
+    def _rows(self, what: str, key: tuple[str, str, str], start_ms: int, end_ms: int, how: str = "") -> list[list[Any]]:
+        """The rows of one series with start <= time < end."""
+        if why_no_line(key):
+            return []  # it was never written, and InfluxQL has no words for some of them
+        node, device, metric = key
+        found = self._ask(
+            f'SELECT {what} FROM {quoted(metric)} WHERE "node" = {_text(node)} AND "device" = {_text(device)}'  # noqa: S608
+            f" AND time >= {_held(start_ms)}ms AND time < {_held(end_ms)}ms {how}"
         )
-    if status == 404:
-        return StoreRefused(
-            f"{where} knows no bucket {config.bucket!r} in organization {config.org!r} (404: {said}). "
-            "Make it there, or correct store.bucket, store.org or store.url."
-        )
-    if status == 0 or status in (408, 425, 429) or status >= 500:
-        again = f" It asks to wait {error.retry_after} s." if error.retry_after else ""
-        return StoreDown(f"{where} can't write now ({status or 'TLS'}: {said}).{again}")
-    return StoreRefused(f"{where} will not take this ({status}: {said}).")
+        rows: list[list[Any]] = found[0]["values"] if found else []
+        return rows
+
+    def _ask(self, question: str) -> list[dict[str, Any]]:
+        """InfluxQL's answer to one statement: a list of {name, tags, columns, values}."""
+        return answered(self._server, question, self._config.queried, self._config.retention_policy)
 
 
-def _one_line(said: object) -> str:
-    """A server's or library's words, fit for one line of a log."""
-    if isinstance(said, bytes):
-        said = said.decode(errors="replace")
-    return " ".join(str(said).split())[:200] or type(said).__name__
+def answered(server: Server, question: str, database: str = "", policy: str | None = None) -> list[dict[str, Any]]:
+    """InfluxQL's answer to one statement: a list of {name, tags, columns, values}, times in ms. StoreDown, StoreRefused."""
+    fields = {"q": question, "epoch": "ms"} | ({"db": database} if database else {}) | ({"rp": policy} if policy else {})
+    (result,) = parsed(server, server.ask("POST", "/query", fields).body)["results"]
+    if error := result.get("error"):
+        if "not found" in error:
+            how = "Run `satomori-gateway store init`, or correct store.database or store.retention_policy."
+            raise server.refused(f"can't be read: {error}. {how}")
+        raise server.down(f"can't be read: {error}.")
+    found: list[dict[str, Any]] = result.get("series", [])
+    return found
+
+
+def _held(time_ms: int) -> int:
+    return max(-_MOST_MS, min(_MOST_MS, time_ms))
+
+
+def quoted(name: str) -> str:
+    """A name of InfluxQL, a measurement or a database, in its quotes."""
+    return '"' + _escaped(name).replace('"', '\\"') + '"'
+
+
+def _text(text: str) -> str:
+    """A tag's value, quoted for InfluxQL."""
+    return "'" + _escaped(text).replace("'", "\\'") + "'"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")

@@ -1,12 +1,12 @@
 """The language of the series store: what is written, what is read, and what a store promises. No I/O.
 
-A store is one module with a pydantic config (`type: Literal[...]`) and one class that is a `SeriesWriter`; one that can
-also be read is a `SeriesReader` too. gateway/store/__init__.py lists them.
+A store is one module with a pydantic config (`type: Literal[...]`) and one class that is a `SeriesStore`: a `SeriesWriter` and a
+`SeriesReader`. gateway/store/__init__.py lists them.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from gateway.errors import StoreRefused
 
@@ -54,7 +54,6 @@ class SeriesWriter(Protocol):
         ...
 
 
-@runtime_checkable
 class SeriesReader(Protocol):
     """Gives points, from any thread. StoreDown and StoreRefused as in `SeriesWriter`. Times are UTC in ms."""
 
@@ -81,6 +80,10 @@ class SeriesReader(Protocol):
     def count(self) -> int:
         """How many points there are. Reads the whole index: for people and tests, not for a loop."""
         ...
+
+
+class SeriesStore(SeriesWriter, SeriesReader, Protocol):
+    """What every kind is. Written by one thread, read by any."""
 
 
 def check_finite(points: Sequence[Point]) -> None:

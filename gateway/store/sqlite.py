@@ -1,4 +1,5 @@
-"""Time series in a SQLite file of their own: the embedded store. All of the gateway's SQL on samples is here.
+"""Time series in a SQLite file of their own: the embedded store. How the file is opened, locked, written, read and tended; what
+is kept of readings by the hour and by the day is in rollups.py. All of the gateway's SQL on series is in these two.
 
 The file is in WAL mode and synced at every commit (synchronous=FULL), so a `write` that has returned survives kill -9,
 and loss of power as far as the disk keeps its word. It belongs on a local disk: WAL needs shared memory
@@ -11,16 +12,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from threading import Lock
+from time import sleep
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from gateway.errors import StoreDown, StoreRefused
+from gateway.rules.duration import parse_duration
+from gateway.store import rollups
 from gateway.store.disk import RESERVE_MIB, Reserve
 from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
 
-VERSION = 1
-"""PRAGMA user_version of the schema below."""
+VERSION = 2
+"""PRAGMA user_version of the schema below. 1 had no rollups; they are added when it is opened, empty, and filled by `tend`."""
 
 APPLICATION_ID = int.from_bytes(b"smts", "big")
 """PRAGMA application_id: tells a series file from any other database, our state database included."""
@@ -32,6 +37,18 @@ CHECKPOINT_PAGES = 4000
 BUSY_S = 1.0
 """How long to wait for another program's lock before saying StoreDown: traps wait as long."""
 
+KEEP_S = 3 * 365 * 86_400
+LEAST_KEPT_S = 92 * 86_400
+"""The report of a month, and the hours of open data, are reckoned from readings."""
+
+STEPS_A_LOOK = 100
+"""Transactions of one `tend`; each is some 10 ms."""
+BREATH_S = 0.005
+"""Between two of them, so that who waits to write has the lock: a lock let go and taken again at once is nobody else's."""
+PAGES_A_STEP = 200
+FREE_PART = 20
+"""One page in so many may be free: that much is filled again soon. What is free beyond it goes back to the disk."""
+
 # STRICT, so that a time of 1.5 or a text value is refused and not quietly kept.
 _SCHEMA = (
     """CREATE TABLE series (
@@ -42,12 +59,15 @@ _SCHEMA = (
         series INTEGER NOT NULL, time_ms INTEGER NOT NULL, value REAL NOT NULL,
         PRIMARY KEY (series, time_ms)
     ) STRICT, WITHOUT ROWID""",
+    *rollups.SCHEMA,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
+_FROM_1 = (*rollups.SCHEMA, f"PRAGMA user_version = {VERSION}")
 _PUT = "INSERT OR REPLACE INTO samples VALUES (?, ?, ?)"
 _ID = "(SELECT id FROM series WHERE node = ? AND device = ? AND metric = ?)"
 _by_series = itemgetter(0)
+_INCREMENTAL = 2  # as PRAGMA auto_vacuum says it
 
 _ADVICE_DOWN = {
     sqlite3.SQLITE_FULL: "The disk is full: make room.",
@@ -75,15 +95,30 @@ class SqliteStoreConfig(BaseModel):
     type: Literal["sqlite"]
     path: Path = Field(description="The database's file; its folder must exist.")
     reserve_mib: int = Field(RESERVE_MIB, ge=0, description="Free space on its disk below which it takes no points.")
+    keep: Annotated[int, BeforeValidator(parse_duration)] = Field(
+        KEEP_S, ge=0, description="How long readings are kept, 92d at least; 0 for ever. Their hours and days stay."
+    )
+
+    @field_validator("keep")
+    @classmethod
+    def _reports_need_readings(cls, keep: int) -> int:
+        if 0 < keep < LEAST_KEPT_S:
+            raise ValueError(f"at least {LEAST_KEPT_S // 86_400}d, which the reports of a month are made from; or 0: for ever")
+        return keep
 
 
 class SqliteStore:
-    """Writes through one connection that one thread uses; each read opens its own (some 0.1 ms), so any thread may."""
+    """One connection writes, and `tend`s in turns with that; each read opens its own (some 0.1 ms). Any thread may do any."""
 
     def __init__(self, config: SqliteStoreConfig) -> None:
         """Opens the file, making it when there is none. StoreDown, StoreRefused."""
         self._path = config.path.absolute()
         self._uri = self._path.as_uri()  # quotes what a name may have that means something in a URI: ? # %
+        self._keep_ms = config.keep * 1000
+        self.behind = True
+        """Whether the last `tend` left something to do."""
+        self._removed = 0  # since `tend` last said how many
+        self._turn = Lock()  # SQLite's own has who waits look again up to 100 ms later
         self._writer: sqlite3.Connection | None = None
         self._ids: dict[Key, int] = {}
         self._inode = (0, 0)
@@ -99,7 +134,7 @@ class SqliteStore:
         check_finite(points)
         if shortage := self.disk.shortage():
             raise StoreDown(shortage)
-        with _explained(self._path, "written"):
+        with self._turn, _explained(self._path, "written"):
             # Never "rwc" here: a file that is gone must not come back empty, on what may be a bare mount point.
             writer = self._writer or self._open("rw")
             ids = self._ids
@@ -113,6 +148,7 @@ class SqliteStore:
                 # Stable and by series only: times mostly come in order, and of two equal ones the later must win.
                 rows.sort(key=_by_series)
                 writer.executemany(_PUT, rows)
+                rollups.mark(writer, rows)
                 writer.execute("COMMIT")
                 # A file removed or replaced under us takes commits that nobody will ever see again.
                 if _inode(self._path) != self._inode:
@@ -122,11 +158,46 @@ class SqliteStore:
             except BaseException:
                 # Rolls back. The next write opens anew, which forgets ids that were rolled back too, and which a disk
                 # that went away and came back needs.
-                self.close()
+                self._close()
                 raise
+
+    def tend(self, now_us: int) -> dict[str, int]:
+        """Sums up hours and days that are over, forgets readings older than `keep`, gives space back: how many went, by kind.
+
+        For a chore, some seconds apart: it goes on where it was, for a second or two at most, in steps, and others write between.
+        StoreDown, StoreRefused; what a step did stays done.
+        """
+        self.behind = True
+        for number in range(STEPS_A_LOOK):
+            if number:
+                sleep(BREATH_S)
+            if not self._step(now_us // 1000):
+                self.behind = False
+                break
+        removed, self._removed = self._removed, 0
+        return {"readings": removed} if removed else {}
+
+    def _step(self, now_ms: int) -> bool:
+        """One transaction of `tend`; False when there was nothing to do."""
+        with self._turn, _explained(self._path, "tended"):
+            writer = self._writer or self._open("rw")
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                removed = rollups.step(writer, now_ms, self._keep_ms)
+                busy = removed is not None or _give_back(writer)
+                writer.execute("COMMIT")
+            except BaseException:
+                self._close()
+                raise
+            self._removed += removed or 0
+            return busy
 
     def close(self) -> None:
         """See `SeriesWriter`. A later write would open the file again."""
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -145,25 +216,20 @@ class SqliteStore:
         """See `SeriesReader`."""
         if bucket_ms < 1:
             raise ValueError(f"bucket_ms is {bucket_ms}, must be 1 or more")
-        rows = self._read(
-            # `last` by a join on the newest time of each step: one exact lookup in the primary key.
-            # The mean is held between low and high, which the rounding of a sum may leave by a hair.
-            "SELECT ? + step * ?, count, low, max(low, min(high, mean)), high, samples.value FROM ("  # noqa: S608
-            "  SELECT (time_ms - ?) / ? AS step, count(*) AS count, min(value) AS low, avg(value) AS mean,"
-            "         max(value) AS high, series, max(time_ms) AS newest_ms"
-            f"  FROM samples WHERE series = {_ID} AND time_ms >= ? AND time_ms < ? GROUP BY step"
-            ") AS steps JOIN samples ON samples.series = steps.series AND samples.time_ms = newest_ms ORDER BY step",
-            (start_ms, bucket_ms, start_ms, bucket_ms, node, device, metric, start_ms, end_ms),
-        )
-        return [Bucket(*row) for row in rows]
+        with self._reading() as reader:
+            found = [
+                piece
+                for number in _number(reader, (node, device, metric))
+                for piece in rollups.bucketed(reader, number, start_ms, end_ms, bucket_ms)
+            ]
+        return [Bucket(*piece[:-1]) for piece in found]
 
     def latest(self, node: str, device: str, metric: str) -> tuple[int, float] | None:
-        """See `SeriesReader`."""
-        rows = self._read(
-            f"SELECT time_ms, value FROM samples WHERE series = {_ID} ORDER BY time_ms DESC LIMIT 1",  # noqa: S608
-            (node, device, metric),
-        )
-        return rows[0] if rows else None
+        """See `SeriesReader`. Also of readings that are forgotten: their hour knows its last."""
+        with self._reading() as reader:
+            for number in _number(reader, (node, device, metric)):
+                return rollups.latest(reader, number)
+        return None
 
     def series(self) -> list[SeriesKey]:
         """See `SeriesReader`."""
@@ -174,11 +240,18 @@ class SqliteStore:
         return int(self._read("SELECT count(*) FROM samples")[0][0])
 
     def _read(self, sql: str, values: Sequence[str | int] = ()) -> list[Any]:
+        with self._reading() as reader:
+            return reader.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, to which the file stands still."""
         with (
             _explained(self._path, "read"),
-            closing(sqlite3.connect(f"{self._uri}?mode=ro", uri=True, timeout=BUSY_S)) as reader,
+            closing(sqlite3.connect(f"{self._uri}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)) as reader,
         ):
-            return reader.execute(sql, values).fetchall()
+            reader.execute("BEGIN")
+            yield reader
 
     def _open(self, mode: Literal["rwc", "rw"]) -> sqlite3.Connection:
         """Opens the one connection that writes and learns the ids of the series in the file. A new file is its owner's alone."""
@@ -205,8 +278,10 @@ class SqliteStore:
 
 
 def _prepare(writer: sqlite3.Connection, path: Path) -> None:
-    """Makes the schema in an empty file; changes nothing in one that is not ours."""
+    """Makes the schema in an empty file, or adds what an older one has not; changes nothing in one that is not ours."""
     _check_ours(writer, path)
+    # Of an empty file only, and before anything else. In a file made without it space is used again, not given back.
+    writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreRefused(f"{path} is on a file system where SQLite can't use WAL ({mode}): put it on a local disk")
@@ -216,25 +291,42 @@ def _prepare(writer: sqlite3.Connection, path: Path) -> None:
     writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     writer.execute("BEGIN IMMEDIATE")
-    if not _check_ours(writer, path):  # asked again under the lock: another process may have made it meanwhile
-        for statement in _SCHEMA:
-            writer.execute(statement)
+    version = _check_ours(writer, path)  # asked again under the lock: another process may have made it meanwhile
+    for statement in {0: _SCHEMA, 1: _FROM_1}.get(version, ()):
+        writer.execute(statement)
     writer.execute("COMMIT")
 
 
-def _check_ours(writer: sqlite3.Connection, path: Path) -> bool:
-    """True for a series file of this version, False for an empty file, StoreRefused for anything else."""
+def _check_ours(writer: sqlite3.Connection, path: Path) -> int:
+    """The version of a series file, 0 for an empty file, StoreRefused for anything else."""
     application, version, tables = (
-        writer.execute(question).fetchone()[0]
+        int(writer.execute(question).fetchone()[0])
         for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
     )
-    if application == APPLICATION_ID and version == VERSION:
-        return True
+    if application == APPLICATION_ID and 1 <= version <= VERSION:
+        return version
     if application == APPLICATION_ID and version > VERSION:
         raise StoreRefused(f"{path} is a series store of version {version}, this gateway knows {VERSION}: update the gateway")
     if tables or application or version:
         raise StoreRefused(f"{path} is a SQLite database, but no series store: give the store a file of its own")
-    return False
+    return 0
+
+
+def _give_back(writer: sqlite3.Connection) -> bool:
+    """Gives some free pages back to the disk; False where there are few, or where the file was made without that."""
+    (free,), (pages,), (mode,) = (
+        writer.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count", "auto_vacuum")
+    )
+    if mode != _INCREMENTAL or free * FREE_PART <= pages:
+        return False
+    # Fetched to the end: SQLite gives back one page for each row asked for.
+    writer.execute(f"PRAGMA incremental_vacuum({PAGES_A_STEP})").fetchall()
+    return True
+
+
+def _number(reader: sqlite3.Connection, key: Key) -> list[int]:
+    """The id of a series; none when it was never written."""
+    return [number for (number,) in reader.execute(f"SELECT id FROM series WHERE id = {_ID}", key)]  # noqa: S608
 
 
 def _name_series(writer: sqlite3.Connection, keys: list[Key]) -> dict[Key, int]:
@@ -268,6 +360,8 @@ def _explained(path: Path, done: str) -> Iterator[None]:
         raise StoreRefused(f"{path} can't be {done}: {error}. {_DAMAGED}") from error
     except (OverflowError, UnicodeEncodeError) as error:  # a number beyond 64 bits, half a surrogate pair
         raise StoreRefused(f"{path} can't be {done}: {error}. A point is not (series, whole ms, number).") from error
+    except (TypeError, ZeroDivisionError) as error:  # a row that is missing, or holds what no row of ours does
+        raise StoreRefused(f"{path} can't be {done}: {error}. {_DAMAGED}") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         what = f"{path} can't be {done}: {error}."

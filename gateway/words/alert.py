@@ -43,6 +43,8 @@ _OWN = {
     "disk": "alert.disk",
     "line_quota": "alert.line_quota",
     "line_quota_out": "alert.line_quota_out",
+    "pictures_missing": "alert.pictures_missing",
+    "shelf": "alert.shelf_full",
     "store": "alert.store_down",
 }
 """Of the gateway itself, by its part."""

@@ -2,6 +2,7 @@
 
 drain      broker -> Ingest -> Pipeline -> acks, beside a bare consumer of the same messages
 store      readings into the series store and through the pipeline, beside raw SQLite
+series     a day of one series out of many, and writes while hours are summed up and readings forgotten
 latency    from a pin that moves to the webhook, while many nodes talk
 hostile    batch to ack of 20 nodes, with and without one that floods
 alerts     from an event at the edge to LINE on a phone, at 100 events/s, while a thousand nodes talk
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulators.bench import alerts, drain, hostile, latency, pages, store
+from simulators.bench import alerts, drain, hostile, latency, pages, series, store
 from simulators.bench.figures import Figure, machine, print_table, write_json
 from simulators.broker import BrokerError, mosquitto, nats
 
@@ -26,7 +27,7 @@ _VERSIONS = (
 )
 
 
-PARTS = ("drain", "store", "latency", "hostile", "alerts", "pages")
+PARTS = ("drain", "store", "series", "latency", "hostile", "alerts", "pages")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--broker", choices=("mosquitto", "nats"), action="append", help="Brokers for `drain` (both).")
     parser.add_argument("--messages", type=int, default=40_000, help="Messages of one drain (40000).")
     parser.add_argument("--rounds", type=int, default=3, help="Repetitions (3).")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="Readings in the store during `series` (5000000).")
     parser.add_argument("--rate", type=float, default=500, help="Batches a second during `latency` (500).")
     parser.add_argument("--rings", type=int, default=100, help="Traps that spring during `latency` (100).")
     parser.add_argument("--alarms", type=float, default=10, help="Alarms during `alerts`, of 100 events a second (10).")
@@ -61,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
             if "store" in only:
                 progress.print("store: readings into SQLite")
                 figures += store.measure(folder / "store", max(arguments.rounds, 5))
+            if "series" in only:
+                progress.print(f"series: {arguments.rows} readings, about a minute for five million")
+                figures += series.measure(folder / "series", arguments.rows)
             if "latency" in only:
                 progress.print(f"latency: {arguments.rings} rings at {arguments.rate:g} batches/s, about a minute and a half")
                 figures += latency.measure(folder / "latency", arguments.rate, arguments.rings)

@@ -70,12 +70,12 @@ def measure(make: Callable[[Path], Broker], folder: Path, count: int, rounds: in
             name = broker.name
             prepared = prepare(count, number, time.time_ns() // 1000)
             for side in _SIDES:
-                _open_session(broker.url, f"bench-{side}")
+                open_session(broker.url, f"bench-{side}")
             publish(broker.url, prepared.messages)
             for side in _SIDES if number % 2 else reversed(_SIDES):
                 (here / side).mkdir()
-                result = _consume(side, broker.url, here / side, count)
-                _check(side, result, prepared)
+                result = consume(side, broker.url, here / side, count)
+                check(side, result, prepared)
                 speed[side].append(result["messages"] / result["seconds"])
                 cost[side].append(result["cpu_s"] / result["messages"] * 1e6)
     peer = "bare paho consumer"
@@ -99,7 +99,7 @@ def publish(url: str, messages: Sequence[tuple[str, bytes]]) -> None:
     client.loop_stop()
 
 
-def _open_session(url: str, client_id: str) -> None:
+def open_session(url: str, client_id: str) -> None:
     """Leaves a session with the gateway's subscriptions in the broker."""
     client = _client(client_id, clean=False)
     taken: list[int] = []
@@ -119,8 +119,9 @@ def _client(client_id: str, *, clean: bool) -> mqtt.Client:
     return mqtt.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=MQTTProtocolVersion.MQTTv311)
 
 
-def _consume(side: str, url: str, folder: Path, count: int) -> dict[str, Any]:
-    argv = [sys.executable, "-m", f"simulators.bench.{side}", url, f"bench-{side}", str(folder), str(count)]
+def consume(side: str, url: str, folder: Path, count: int, *more: str) -> dict[str, Any]:
+    """What the measured process says of itself. `more`: further arguments of it."""
+    argv = [sys.executable, "-m", f"simulators.bench.{side}", url, f"bench-{side}", str(folder), str(count), *more]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # it has imported and opened everything
@@ -131,7 +132,8 @@ def _consume(side: str, url: str, folder: Path, count: int) -> dict[str, Any]:
     return result
 
 
-def _check(side: str, result: dict[str, Any], prepared: Prepared) -> None:
+def check(side: str, result: dict[str, Any], prepared: Prepared) -> None:
+    """RuntimeError where not all of it, or more, is in the side's database."""
     wanted = {"readings": prepared.readings, "events": prepared.events, "quarantine": 0}
     found = {"quarantine": 0, **result}
     wrong = {name: (found[name], number) for name, number in wanted.items() if found[name] != number}

@@ -408,7 +408,7 @@ def main(argv: list[str] | None = None) -> int:
         except (BrokerError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             progress.print(f"bench-edge: {error}", markup=False)
             return 1
-    missed = figures[0].value > RSS_MIB
+    missed = (figures[0].value or 0) > RSS_MIB
     note = (
         f"{TRAPS} traps, a people counter, {TAGS} tags, a camera; simulated pins cost some of the CPU. "
         f"Memory's target is {RSS_MIB} MiB: {'missed' if missed else 'reached'}."

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -26,38 +27,43 @@ class Figure(NamedTuple):
     target: float | None = None
     """The least ratio that is good enough."""
     less_is_better: bool = False
+    lacking: str | None = None
+    """Why it was not measured; then there are no values."""
 
     @property
-    def value(self) -> float:
-        """The median."""
-        return median(self.values)
+    def value(self) -> float | None:
+        """The median. None when it was not measured."""
+        return median(self.values) if self.values else None
 
     @property
     def ratio(self) -> float | None:
         """Of the medians; above 1 we are better. None without a peer."""
-        if not self.peer_values:
+        ours = self.value
+        if not self.peer_values or ours is None:
             return None
-        ours, peer = self.value, median(self.peer_values)
+        peer = median(self.peer_values)
         return peer / ours if self.less_is_better else ours / peer
 
     @property
     def missed(self) -> bool:
-        """Whether there is a target and it was not reached."""
-        return self.target is not None and (self.ratio or 0) < self.target
+        """Whether there is a target and it was not reached. What was not measured missed nothing: it says why by itself."""
+        return self.target is not None and self.lacking is None and (self.ratio or 0) < self.target
 
     def row(self) -> dict[str, object]:
         """As it stands in the JSON; `spread` is smallest and largest of the repetitions."""
-        peer = bool(self.peer_values)
+        value, peer = self.value, bool(self.peer_values)
         return {
             "name": self.name,
-            "value": round(self.value, 3),
+            "value": None if value is None else round(value, 3),
             "unit": self.unit,
-            "spread": [round(min(self.values), 3), round(max(self.values), 3)],
+            "spread": [round(min(self.values), 3), round(max(self.values), 3)] if self.values else None,
             "peer": self.peer,
             "peer_value": round(median(self.peer_values), 3) if peer else None,
             "peer_spread": [round(min(self.peer_values), 3), round(max(self.peer_values), 3)] if peer else None,
             "ratio": None if self.ratio is None else round(self.ratio, 3),
             "target": self.target,
+            "met": None if self.target is None or self.lacking else not self.missed,
+            "lacking": self.lacking,
         }
 
 
@@ -75,12 +81,21 @@ def print_table(figures: Sequence[Figure], caption: str, console: Console) -> No
     table.add_column("peer", justify="right")
     table.add_column("ratio", justify="right", no_wrap=True)
     for figure in figures:
+        if figure.lacking:
+            table.add_row(figure.name, "[yellow]not measured", escape(figure.lacking), _target(figure))
+            continue
         colour = "" if figure.target is None else "[red]" if figure.missed else "[green]"
         ratio = "" if figure.ratio is None else f"{colour}{figure.ratio:.2f}"
-        target = "" if figure.target is None else f"\n>= {figure.target:g}"
         peer = f"{_spread(figure.peer_values, figure.unit)}\n[dim]{figure.peer or ''}" if figure.peer_values else ""
-        table.add_row(figure.name, _spread(figure.values, figure.unit), peer, ratio + target)
+        table.add_row(figure.name, _spread(figure.values, figure.unit), peer, f"{ratio}\n{_target(figure)}".strip())
     console.print(table)
+
+
+def _target(figure: Figure) -> str:
+    """The least ratio that is good enough, and whether it was reached."""
+    if figure.target is None:
+        return ""
+    return f">= {figure.target:g}" + ("" if figure.lacking else "\nmissed" if figure.missed else "\nmet")
 
 
 def machine(programs: Sequence[tuple[str, Sequence[str]]]) -> str:

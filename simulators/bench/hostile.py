@@ -21,8 +21,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edge.contract.broker import parse_url
 from edge.contract.messages import Ack
 from edge.contract.topics import ROOT, Channel, Topic, topic_for
+from gateway.core import calm_collector, take_short_turns
 from gateway.ingest import GatewayBrokerConfig, Ingest
-from gateway.service import calm_collector, take_short_turns
 from gateway.shares import ShareConfig, Shares
 from simulators.bench.figures import Figure
 from simulators.bench.latency import share

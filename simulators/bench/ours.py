@@ -1,6 +1,8 @@
 """The gateway's own way of a message, as gateway/service.py wires it, in a process that is measured: Ingest to acks.
 
-python -m simulators.bench.ours URL CLIENT_ID FOLDER MESSAGES      (waits for a line on stdin, prints one JSON object)
+python -m simulators.bench.ours URL CLIENT_ID FOLDER MESSAGES [STORE]   (waits for a line on stdin, prints one JSON object)
+
+STORE is the URL of a VictoriaMetrics: readings go there, and there are no rules, as the peers of that measurement have none.
 """
 
 import json
@@ -8,6 +10,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,19 +20,20 @@ from sqlalchemy import func, select
 
 from gateway.alerting.route import RouteConfig
 from gateway.contacts.book import Book
+from gateway.core import calm_collector
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.ingest import GatewayBrokerConfig, Ingest
 from gateway.paging import Paging
 from gateway.pipeline import Message, Pipeline
 from gateway.rules import RuleConfig, build_rule
-from gateway.service import calm_collector
 from gateway.state import State, open_state
 from gateway.state.tables import alerts, events, quarantine
-from gateway.store import SqliteStore, SqliteStoreConfig
+from gateway.store import SeriesStore, SqliteStoreConfig, VictoriaMetricsStoreConfig, open_store
 from gateway.telemetry import Telemetry
 from gateway.telling import Teller
 from gateway.watch import Watch, WatchedRule
+from simulators.bench.servers import most_mib
 
 GIVE_UP_S = 120
 
@@ -46,22 +50,26 @@ _rules: TypeAdapter[dict[str, RuleConfig]] = TypeAdapter(dict[str, RuleConfig])
 
 
 class Parts:
-    """Everything between the broker and the disk, with RULES."""
+    """Everything between the broker and the disk. `store`: the URL of a VictoriaMetrics, in place of SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None, rules: Mapping[str, Any] = RULES) -> None:
         self.telemetry = Telemetry()
         self.state: State = open_state(f"sqlite:///{folder / 'state.db'}")
-        self.store = SqliteStore(SqliteStoreConfig(type="sqlite", path=folder / "series.db"))
+        self.store: SeriesStore = open_store(
+            SqliteStoreConfig(type="sqlite", path=folder / "series.db")
+            if store is None
+            else VictoriaMetricsStoreConfig(type="victoriametrics", url=store)
+        )
         feed = Feed()
-        rules = [
-            WatchedRule(name, rule.severity, build_rule(rule)) for name, rule in _rules.validate_python(RULES).items()
+        watched = [
+            WatchedRule(name, rule.severity, build_rule(rule)) for name, rule in _rules.validate_python(rules).items()
         ]  # fmt: skip
         deployments = Deployments([])
         zone = ZoneInfo("Asia/Tokyo")
         routes = [RouteConfig(to=["phone"])]
         book = Book({}, ["phone"], zone)
         paging = Paging(self.state, routes, deployments, book, Teller(deployments, zone), say=feed.say)
-        watch = Watch(self.state, rules, deployments, self.telemetry, feed.say, paging)
+        watch = Watch(self.state, watched, deployments, self.telemetry, feed.say, paging)
         self.pipeline = Pipeline(self.state, self.store, watch, self.telemetry, feed.say, paging=paging)
 
     def process(self, messages: list[Message]) -> None:
@@ -98,6 +106,10 @@ class _UntilDone:
             self.ingest.stop()
         return acks
 
+    def anew(self) -> None:
+        """As the pipeline does."""
+        self._pipeline.anew()
+
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         """As the pipeline's."""
         self._pipeline.tick(now_us, listening_since_us)
@@ -105,8 +117,8 @@ class _UntilDone:
 
 def main() -> int:
     """The process that is measured."""
-    url, client_id, folder, messages = sys.argv[1:]
-    parts = Parts(Path(folder))
+    url, client_id, folder, messages, *store = sys.argv[1:]
+    parts = Parts(Path(folder), store[0], {}) if store else Parts(Path(folder))
     until = _UntilDone(parts.pipeline, int(messages))
     config = GatewayBrokerConfig(url=url, client_id=client_id)
     ingest = Ingest(config, until, parts.telemetry, random.Random(1), lambda: time.time_ns() // 1000, None)
@@ -121,7 +133,8 @@ def main() -> int:
     ingest.run()
     seconds, cpu_s = time.monotonic() - begun, time.process_time() - cpu_s
     guard.cancel()
-    print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "messages": until.got, **parts.counts()}))
+    did = {"seconds": seconds, "cpu_s": cpu_s, "most_mib": most_mib(), "messages": until.got}
+    print(json.dumps({**did, **parts.counts()}))
     parts.close()
     return 0
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge.contract.topics import Channel, Topic, topic_for
+from gateway.core import calm_collector
 from gateway.pipeline import Message
-from gateway.service import calm_collector
 from gateway.store import SqliteStore, SqliteStoreConfig
 from gateway.store.sqlite import CACHE_KIB, CHECKPOINT_PAGES
 from simulators.bench.figures import Figure
@@ -30,7 +30,8 @@ GROUP = 20
 TURN = 20
 """Transactions of ours, then as many raw."""
 
-_Point = tuple[tuple[str, str, str], int, float]
+Point = tuple[tuple[str, str, str], int, float]
+"""Series, time in ms, value."""
 _SERIES = 10
 _RAW = """CREATE TABLE samples (series INTEGER NOT NULL, time_ms INTEGER NOT NULL, value REAL NOT NULL,
 PRIMARY KEY (series, time_ms)) STRICT, WITHOUT ROWID"""
@@ -58,10 +59,10 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
         singles, groups = Parts(folder / "single"), Parts(folder / "group")
         nodes = make_nodes(200, 1)
         for number in range(rounds + 1):
-            batches = [_points(f"node-{n % 200}", number * BATCHES + n) for n in range(BATCHES)]
+            batches = [points(f"node-{n % 200}", number * BATCHES + n) for n in range(BATCHES)]
             group = [list(chain.from_iterable(batches[n : n + GROUP])) for n in range(0, BATCHES, GROUP)]
             now_us = time.time_ns() // 1000
-            messages = [_message(nodes[n % len(nodes)], now_us + n * 1000) for n in range(BATCHES)]
+            messages = [message(nodes[n % len(nodes)], now_us + n * 1000) for n in range(BATCHES)]
             alone = [[message] for message in messages]
             grouped = [messages[n : n + GROUP] for n in range(0, BATCHES, GROUP)]
             took = [
@@ -87,7 +88,7 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
     ]
 
 
-def _points(node: str, number: int) -> list[_Point]:
+def points(node: str, number: int) -> list[Point]:
     """One batch: ten readings of each of ten series."""
     zero = 1_780_000_000_000 + number // 200 * 10_000
     return [
@@ -97,7 +98,8 @@ def _points(node: str, number: int) -> list[_Point]:
     ]
 
 
-def _message(node: FleetNode, now_us: int) -> Message:
+def message(node: FleetNode, now_us: int) -> Message:
+    """One batch as it comes from the broker."""
     return Message(topic_for(Topic(node.name, Channel.LIVE)), node.readings(now_us, BATCH).payload)
 
 
@@ -105,7 +107,7 @@ _Part = TypeVar("_Part")
 
 
 def _in_turns(
-    ours: Callable[[_Part], object], parts: Sequence[_Part], raw: "_Raw", raw_parts: Sequence[list[_Point]], turn: int
+    ours: Callable[[_Part], object], parts: Sequence[_Part], raw: "_Raw", raw_parts: Sequence[list[Point]], turn: int
 ) -> tuple[float, float]:
     """Seconds of ours and of raw for the same rows, `turn` transactions of one and then of the other: what else the machine
     does meanwhile hits both."""
@@ -134,7 +136,7 @@ class _Raw:
         self._db.execute(_RAW)
         self._ids: dict[tuple[str, str, str], int] = {}
 
-    def prepare(self, points: list[_Point]) -> list[tuple[int, int, float]]:
+    def prepare(self, points: list[Point]) -> list[tuple[int, int, float]]:
         """The points as sorted rows."""
         return sorted((self._ids.setdefault(key, len(self._ids)), time_ms, value) for key, time_ms, value in points)
 

@@ -105,7 +105,7 @@ class Gateway:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="story")
         app = create_app(
             Deps(
-                state=self.state, store=None, feed=Feed(), media=media, tokens=read_tokens(config.api.tokens_file),
+                state=self.state, store=self.store, feed=Feed(), media=media, tokens=read_tokens(config.api.tokens_file),
                 telemetry=telemetry, now_us=now_us, health=dict, moved=reach.paging.moved, paging=reach.paging,
                 mode_to=config.people.hear_mode if config.people else (),
                 answer_page=reach.answer_page, desk=reach.desk, inbox=reach.inbox, line_secret=reach.line_secret,

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -38,7 +36,6 @@ class Paged:
     """One gateway's paging. Every contact is called by their id."""
 
     def __init__(self, folder: Path, *routes: Mapping[str, Any], office: str | None = "office", **paging: Any) -> None:
-        (folder / "state.db").write_bytes(_empty())
         self.begin(folder, routes or (TRAP,), office, **paging)
         with self.state.write() as connection:
             for group, names in PEOPLE.items():
@@ -173,7 +170,8 @@ class Paged:
     def messages(self) -> list[Message]:
         """All, in the order in which they were queued."""
         with self.state.read() as connection:
-            bodies = connection.scalars(select(tables.notifications.c.body).order_by(tables.notifications.c.created_us))
+            query = select(tables.notifications.c.body).order_by(tables.notifications.c.created_us, text("rowid"))
+            bodies = connection.scalars(query)
             return [Message.model_validate_json(body) for body in bodies]
 
     def ledger(self) -> list[dict[str, Any]]:
@@ -200,15 +198,6 @@ class Paged:
                 .values(state=state, sent_us=self.now_us if state == "sent" else None)
             )
             connection.execute(update(tables.pages).values(changed=True))
-
-
-@cache
-def _empty() -> bytes:
-    """A database as it is made, once for all tests."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "state.db"
-        open_state(f"sqlite:///{path}").close()
-        return path.read_bytes()
 
 
 def asked(message: Message) -> list[str]:

@@ -73,8 +73,10 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('url = "mqtt://127.0.0.1:1883"', 'url = "http://x"', "broker.url: "),
         ('broker = { url = "mqtt://127.0.0.1:1883" }', "", "broker: is missing"),
         ('url = "mqtt://127.0.0.1:1883"', 'url = "mqtt://x", colour = 1', "broker.colour: there is no such setting; there are"),
-        ('url = "sqlite:////var/lib/example/state.db"', 'url = "postgresql://db/x"', "state.url: "),
+        ('url = "sqlite:////var/lib/example/state.db"', 'url = "mysql://db/x"', "state.url: "),
         ('url = "sqlite:////var/lib/example/state.db"', 'url = "sqlite://"', "state.url: "),
+        ('url = "sqlite:////var/lib/example/state.db"', 'url = "postgresql://me:pw@db/x"', "state.url: no password belongs in"),
+        ('url = "sqlite:////var/lib/example/state.db"', 'url = "postgresql://me@db/x"', "keep.erasures_file: state in"),
         ('type = "sqlite"', 'type = "influx"', 'store.type: there is no "influx"; did you mean influxdb?'),
         (', path = "/var/lib/example/series.db"', "", "store.path: is missing"),
         ('tokens_file = "/etc/example/tokens"', 'tokens_file = "/x", port = 99999', "api.port: must be a whole number from 0 to"),
@@ -204,7 +206,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 def test_the_example_here_is_toml_and_complete() -> None:
-    with_defaults = {"time_zone", "flapping", "mimamori", "search", "open_data", "share", "audit", "keep", "map"}
+    with_defaults = {"time_zone", "flapping", "mimamori", "search", "open_data", "share", "audit", "keep", "map", "log"}
     assert set(tomllib.loads(GOOD)) == set(GatewayConfig.model_fields) - with_defaults
 
 

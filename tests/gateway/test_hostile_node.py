@@ -67,6 +67,10 @@ POISON = {
     "a century of dt": batch([reading(4, 100 * YEAR_US)], [event(5, -100 * YEAR_US)], node=HOSTILE),
     "all is lost": batch(lost=[[1, MAX_SEQ, "x"]], node=HOSTILE),
     "another one's device": batch(events=[event(6, device="trap-11")], node=HOSTILE),
+    "a NUL in a device": raw(batch(events=[event(8)], node=HOSTILE).payload.replace(b"trap-11", b"\\u0000")),
+    "a NUL in a loss": batch(lost=[[8, 9, "x\0"]], node=HOSTILE),
+    "a NUL in an agent": raw(birth(node=HOSTILE).payload.replace(b'"test"', b'"\\u0000"'), Channel.BIRTH),
+    "a NUL in a type": raw(batch(events=[event(8)], node=HOSTILE).payload.replace(b"trap_sprung", b"trap\\u0000sprung")),
     "a surrogate": raw(batch(events=[event(7)], node=HOSTILE).payload.replace(b"trap-11", b"\\ud800")),
 }
 
@@ -202,7 +206,7 @@ def test_a_flood_of_refusals_is_counted_and_does_not_push_out_what_is_known_of_o
         assert sum(len(ack.rejected) for ack in acks) == 500, "the node is told of each"
     rows = [row["node"] for row in town.rows(tables.quarantine)]
     assert (rows.count(HONEST), rows.count(HOSTILE)) == (1, 300)
-    assert town.telemetry.quarantined._value.get() == 5001
+    assert town.telemetry.quarantined.labels("record")._value.get() == 5001
     assert noted.count((HOSTILE, "refused")) == 10
 
 

@@ -68,6 +68,9 @@ class Processor:
             self._news.notify_all()
         return [(DOWN, b"ack of " + message.payload) for message in messages] if self._answers else []
 
+    def anew(self) -> None:
+        """Remembers nothing."""
+
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         with self._news:
             self.ticks.append(listening_since_us)
@@ -339,7 +342,8 @@ def test_a_topic_that_is_no_text_gets_a_name_that_can_be_written_down(tmp_path: 
     processor = Processor()
     with nats(tmp_path) as broker:
         gateway = Gateway(broker, processor)
-        client = gateway.ingest._new_client()
+        [session] = gateway.ingest._sessions.values()
+        client = session._new_client()
 
     class Hostile:
         payload, mid, qos, retain = b"x", 1, 1, False
@@ -351,7 +355,7 @@ def test_a_topic_that_is_no_text_gets_a_name_that_can_be_written_down(tmp_path: 
 
     assert client.on_message is not None
     client.on_message(client, None, Hostile())  # type: ignore[arg-type]
-    [arrived] = gateway.ingest._arrived
+    [arrived] = session.arrived
     arrived.message.topic.encode()
     assert "satomori" in arrived.message.topic
 

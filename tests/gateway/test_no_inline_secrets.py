@@ -16,7 +16,7 @@ from edge.config import EdgeConfig
 from gateway.api.tokens import read_tokens
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
-from gateway.ingest import GatewayBrokerConfig, credentials
+from gateway.ingest import GatewayBrokerConfig
 from gateway.notify.line import Line, LineConfig
 from gateway.notify.links import open_link_key
 from gateway.notify.mail import Mail, MailConfig
@@ -24,6 +24,7 @@ from gateway.notify.push import open_vapid
 from gateway.notify.twilio import TwilioConfig, read_auth_token
 from gateway.notify.webhook import Webhook, WebhookConfig
 from gateway.secret_files import LARGEST, read_secret_text
+from gateway.session import credentials
 from gateway.store.influxdb import InfluxdbStore, InfluxdbStoreConfig
 
 SECRET = re.compile(r"secret|token|password|passphrase|private|credential|(^|_)key$|(^|_)pin$|api_key", re.IGNORECASE)

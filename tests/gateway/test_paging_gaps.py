@@ -288,6 +288,7 @@ def test_the_outside_watcher_can_know_when_pages_were_looked_at(paged: Paged, mo
 # ---- a year later ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite_only("asks SQLite for its plan")
 def test_a_look_does_not_read_the_pages_that_are_closed(paged: Paged) -> None:
     rows = [
         {"id": f"old-{number}", "route": "main", "group_key": "g", "severity": "info", "kind": "trap", "state": "closed",

@@ -17,7 +17,7 @@ from gateway.telling import Teller
 from tests.gateway.paged import HOUR_US, MINUTE_US, SECOND_US, ZONE, Paged
 
 ROUTE = {"to": "farmers"}
-BEAR, BOAR = b"\xff\xd8\xff a bear", b"\xff\xd8\xff a boar"
+BEAR, BOAR = b"\xff\xd8\xff\xda\0\2 a bear \xff\xd9", b"\xff\xd8\xff\xda\0\2 a boar \xff\xd9"
 TOLD = [("sato", "picture"), ("tanaka", "picture")]
 
 

@@ -38,12 +38,14 @@ def values(state: State) -> dict[str, int]:
         return {row.name: row.value for row in connection.execute(select(tables.cursors))}
 
 
+@pytest.mark.sqlite_only("test_state_postgresql.py has its own")
 def test_the_migrations_make_exactly_the_schema_of_the_code(state: State) -> None:
     with state.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, tables.metadata) == []
 
 
+@pytest.mark.sqlite_only("what 0002 makes of old rows: in SQL of SQLite's")
 def test_a_database_of_before_pictures_were_judged_keeps_all_it_has_and_nothing_in_it_opens(tmp_path: Path) -> None:
     """What 0002 makes of data that 0001 had: an event sent again is still the same one, and somebody may say `clear`."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
@@ -94,6 +96,7 @@ def test_a_database_of_a_newer_version_is_refused_with_what_to_do(state: State, 
         open_state(f"sqlite:///{tmp_path / 'state.db'}")
 
 
+@pytest.mark.sqlite_only("about files")
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -179,6 +182,7 @@ def test_one_read_is_one_view(state: State) -> None:
         assert connection.scalar(select(func.count()).select_from(tables.cursors)) == before
 
 
+@pytest.mark.sqlite_only("SQLite's own settings")
 def test_what_is_committed_is_synced(state: State) -> None:
     with state.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

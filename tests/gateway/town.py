@@ -74,13 +74,13 @@ class _Database(Database):
     """The real one, with its steps counted."""
 
     def __init__(self, real: Database, steps: Steps) -> None:
-        super().__init__(real._engine)
+        super().__init__(real._engine, real.erasures_file)
         self._steps = steps
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, own: bool = False) -> Iterator[Connection]:
         self._steps.step("before a transaction")
-        with super().write() as connection:
+        with super().write(own=own) as connection:
             yield connection
             self._steps.step("before its commit")
         self._steps.step("after its commit")
@@ -138,7 +138,9 @@ class Town:
         ]
         contacts = {name for route in self._routes for step in route.all_steps for name in step.to}
         book = Book({}, contacts, zone)
-        self.paging = Paging(self.state, self._routes, deployments, book, Teller(deployments, zone), say=self._say)
+        self.paging = Paging(
+            self.state, self._routes, deployments, book, Teller(deployments, zone), say=self._say, telemetry=self.telemetry
+        )
         self.watch = Watch(self.state, watched, deployments, self.telemetry, self._say, self.paging, self._muting)
         self.outgoing = Outgoing(self.state, SIGNER)
         self.pipeline = Pipeline(

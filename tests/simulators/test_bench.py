@@ -65,10 +65,10 @@ def test_both_consumers_drain_the_same_messages_and_both_have_all_of_them(tmp_pa
 
 def test_a_consumer_that_lost_something_is_no_measurement() -> None:
     prepared = drain.Prepared([("t", b"")] * 5, readings=40, events=1)
-    drain._check("ours", {"messages": 5, "readings": 40, "events": 1, "quarantine": 0}, prepared)
+    drain.check("ours", {"messages": 5, "readings": 40, "events": 1, "quarantine": 0}, prepared)
     for wrong in ({"readings": 39}, {"events": 2}, {"quarantine": 1}, {"messages": 4}):
         with pytest.raises(RuntimeError, match="ours"):
-            drain._check("ours", {"messages": 5, "readings": 40, "events": 1, "quarantine": 0, **wrong}, prepared)
+            drain.check("ours", {"messages": 5, "readings": 40, "events": 1, "quarantine": 0, **wrong}, prepared)
 
 
 def test_prepared_messages_are_what_agents_send() -> None:

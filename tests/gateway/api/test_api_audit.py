@@ -155,6 +155,7 @@ def test_a_path_says_what_it_is_about(path: str, parameters: dict[str, str], thi
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from unittest.mock import MagicMock
 from fastapi.testclient import TestClient
 from gateway.api import Deps, Tokens, create_app
 from gateway.feed import Feed
@@ -167,13 +168,14 @@ import gateway.api.alerts as alerts
 folder = Path(sys.argv[1])
 state = open_state(f"sqlite:///{folder / 'state.db'}")
 alerts.acknowledge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-deps = Deps(state=state, store=None, feed=Feed(), media=MediaShelf(folder / "media", state, lambda: 1, 1),
+deps = Deps(state=state, store=MagicMock(), feed=Feed(), media=MediaShelf(folder / "media", state, lambda: 1, 1),
             tokens=Tokens({"t" * 24: Actor("tanaka", frozenset({"operator"}))}), telemetry=Telemetry(), now_us=lambda: 1_000_000,
             health=dict)
 TestClient(create_app(deps), headers={"Authorization": "Bearer " + "t" * 24}).post("/api/v1/alerts/a-1/acknowledge")
 """
 
 
+@pytest.mark.sqlite_only("a process of its own opens the file")
 def test_killed_in_the_act_there_is_the_entry_and_not_the_act(gateway: Gateway, tmp_path: Path) -> None:
     gateway.insert(tables.alerts)
     done = subprocess.run(

@@ -139,8 +139,9 @@ def test_a_photo_is_sent_first_and_opens_to_who_may_see_the_installation(town: T
 
 
 def test_a_node_s_diagnostics_are_no_photo(town: Town) -> None:
-    assert send(town, "node", kind="application/gzip") == 200
-    assert put(town, photos=[SHA]).status_code == 422
+    diagnostics = b"\x1f\x8b invented"
+    assert send(town, "node", diagnostics, kind="application/gzip") == 200
+    assert put(town, photos=[hashlib.sha256(diagnostics).hexdigest()]).status_code == 422
     assert seen_by(town, "officer") == set()
 
 
@@ -180,7 +181,7 @@ def test_nobody_fills_the_disk_in_a_day_and_a_node_s_pictures_are_no_person_s(
 ) -> None:
     assert RULES["upload"].amount * UPLOAD_BYTES == 500 * 2**20
     monkeypatch.setitem(RULES, "upload", parse("4/1 day"))
-    photos = [bytes([number]) * (UPLOAD_BYTES + 1) for number in range(4)]  # two shares each
+    photos = [PHOTO + bytes([number]) * UPLOAD_BYTES for number in range(4)]  # two shares each
     assert [send(town, "installer", photo) for photo in photos] == [200, 200, 429, 429]
     assert send(town, "installer", photos[0]) == 200, "what is here need not be sent"
     assert [send(town, role, photos[2]) for role in ("farmer", "operator", "node")] == [200, 200, 200]
@@ -196,7 +197,7 @@ def test_nobody_fills_the_disk_in_a_day_and_a_node_s_pictures_are_no_person_s(
 def test_more_than_is_left_is_taken_once_and_then_no_more(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a request brings is known at its end: it spends what is left, and does not go uncounted."""
     monkeypatch.setitem(RULES, "upload", parse("3/1 day"))
-    photos = [bytes([number]) * (UPLOAD_BYTES + 1) for number in range(3)]
+    photos = [PHOTO + bytes([number]) * UPLOAD_BYTES for number in range(3)]
     assert [send(town, "installer", photo) for photo in photos] == [200, 200, 429]
 
 

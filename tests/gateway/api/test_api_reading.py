@@ -218,12 +218,6 @@ def test_a_wrong_question_is_answered_with_a_problem_that_says_what(
     assert says in problem["detail"]
 
 
-def test_a_store_that_only_writes_says_so(gateway: Gateway) -> None:
-    answer = gateway.client(store=None).get("/api/v1/readings", params=SERIES)
-    assert answer.status_code == 501
-    assert "書きこむだけ" in answer.json()["detail"]
-
-
 def test_a_store_that_is_down_is_a_503(gateway: Gateway) -> None:
     class Down:
         def read(self, *_: object) -> None:

@@ -13,6 +13,11 @@ VISIT = {"id": ID, "node": "kitayama-03", "device": "trap-11", "result": "set"}
 FIELDS: dict[str, Any] = {"species": "boar", "sex": "female", "weight_kg": 42.5, "disposal": "buried", "note": ""}
 
 
+def photo_of(item: str) -> bytes:
+    """A JPEG, as far as its bytes go."""
+    return b"\xff\xd8\xff\xda\0\2 a picture of " + item.encode() + b" \xff\xd9"
+
+
 def send_picture(gateway: Gateway, content: bytes, content_type: str = "image/jpeg") -> str:
     sha256 = hashlib.sha256(content).hexdigest()
     answer = gateway.client().patch(
@@ -99,7 +104,7 @@ def test_another_visit_under_the_same_id_is_refused(gateway: Gateway) -> None:
 def test_a_capture_becomes_a_whole_dossier(gateway: Gateway) -> None:
     client, id_ = gateway.client(), open_dossier(gateway)
     for item in ("whole", "board", "tail"):
-        sha256 = send_picture(gateway, f"a picture of {item}".encode())
+        sha256 = send_picture(gateway, photo_of(item))
         assert client.post(f"/api/v1/captures/{id_}/photos", json={"sha256": sha256, "item": item}).status_code == 201
     early = client.put(f"/api/v1/captures/{id_}", json={**FIELDS, "weight_kg": None, "complete": True})
     assert (early.status_code, early.json()["missing"]) == (409, "weight_kg")
@@ -113,14 +118,14 @@ def test_a_capture_becomes_a_whole_dossier(gateway: Gateway) -> None:
 def test_a_picture_of_another_capture_is_refused_and_so_is_one_that_is_not_here(gateway: Gateway) -> None:
     client, first, second = gateway.client(), open_dossier(gateway), open_dossier(gateway, ID[:-1] + "2")
     assert first != second
-    sha256 = send_picture(gateway, b"one picture")
+    sha256 = send_picture(gateway, photo_of("whole"))
     photo = {"sha256": sha256, "item": "whole"}
     assert client.post(f"/api/v1/captures/{first}/photos", json=photo).status_code == 201
     assert client.post(f"/api/v1/captures/{first}/photos", json=photo).status_code == 201
     refused = client.post(f"/api/v1/captures/{second}/photos", json=photo)
     assert (refused.status_code, first in refused.text) == (409, False)
     assert client.post(f"/api/v1/captures/{second}/photos", json={**photo, "sha256": "0" * 64}).status_code == 404
-    video = send_picture(gateway, b"a video", "video/mp4")
+    video = send_picture(gateway, b"\0\0\0\x0cftypmp42", "video/mp4")
     assert client.post(f"/api/v1/captures/{second}/photos", json={**photo, "sha256": video}).status_code == 404
 
 

@@ -1,6 +1,7 @@
 """Every operation of the OpenAPI document asked by a stranger with imagination: no answer is an error of the gateway's own."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 from fastapi import FastAPI, Response
 
@@ -9,6 +10,7 @@ from gateway.api.tokens import Tokens
 from gateway.feed import Feed
 from gateway.media import MediaShelf
 from gateway.nodes.listener import create_node_app
+from gateway.store import SqliteStore
 from gateway.telemetry import Telemetry
 from simulators.fuzz import bearer, everything, fuzz
 from tests.gateway.api import policed
@@ -77,7 +79,7 @@ def test_so_it_is_for_who_may_only_look(gateway: Gateway) -> None:
 def test_so_is_whatever_nodes_are_answered(tmp_path: Path) -> None:
     with nodes_town(tmp_path) as made:
         deps = Deps(
-            state=made.state, store=None, feed=Feed(), tokens=Tokens({}),
+            state=made.state, store=MagicMock(SqliteStore), feed=Feed(), tokens=Tokens({}),
             media=MediaShelf(tmp_path / "media", made.state, lambda: made.now_us),
             telemetry=Telemetry(), now_us=lambda: made.now_us, health=dict,
         )  # fmt: skip

@@ -266,9 +266,10 @@ def test_a_picture_of_a_captures_papers_stays(gateway: Gateway) -> None:
 
 
 def test_what_is_no_picture_is_not_given_out_as_one(gateway: Gateway) -> None:
-    content = b"PK\3\4 36.1, 140.0"
+    """A film with a track of positions, say: it is taken as evidence, and nothing of it can leave."""
+    content = b"\0\0\0\x30moov\0\0\0\x28trak\0\0\0\x20mdia\0\0\0\x18hdlr" + bytes(8) + b"text" + bytes(4)
     sha = hashlib.sha256(content).hexdigest()
-    gateway.deps.media.keep(sha, content, "image/jpeg")
+    gateway.deps.media.keep(sha, content, "video/quicktime")
     answer = gateway.client().get(f"/api/v1/media/{sha}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert "壊れている" in answer.text

@@ -25,6 +25,7 @@ from tests.wire import Wire
 TOKEN = next(token for token, actor in TOKENS.items() if "node" in actor.roles)
 PICTURE = b"\xff\xd8\xff\xda\0\2" + random.Random(1).randbytes(CHUNK_BYTES * 2 + 1000).replace(b"\xff", b"\0") + b"\xff\xd9"
 SHA = hashlib.sha256(PICTURE).hexdigest()
+SMALL = b"\xff\xd8\xff\xda\0\2 small \xff\xd9"
 
 
 class Clock:
@@ -79,7 +80,7 @@ def run(
 
 def test_pictures_arrive_and_leave_the_shelf(gateway: Gateway, shelf: MediaFolder) -> None:
     shelf.keep(PICTURE, "image/jpeg")
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
 
     assert run(gateway, shelf) == [True]
 
@@ -147,7 +148,7 @@ def test_every_byte_that_arrived_before_a_break_counts(gateway: Gateway, shelf: 
 def test_a_picture_is_kept_while_the_gateway_is_away_and_the_log_says_so_once(
     gateway: Gateway, shelf: MediaFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
     port = free_port()
     uploader = Uploader(shelf, f"http://127.0.0.1:{port}", TOKEN, Clock(), random.Random(0))
 
@@ -169,7 +170,7 @@ def test_a_picture_is_kept_while_the_gateway_is_away_and_the_log_says_so_once(
 
 
 def test_a_wrong_token_keeps_everything(gateway: Gateway, shelf: MediaFolder, caplog: pytest.LogCaptureFixture) -> None:
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
     for token in ("a-token-that-nobody-knows", "viewer-token-for-tests-1"):
         assert run(gateway, shelf, token=token) == [False]
     assert len(waiting(shelf)) == 1
@@ -181,14 +182,14 @@ def test_a_refused_picture_is_put_aside_and_the_others_go(
 ) -> None:
     gateway.deps.media.limit_bytes = 100
     shelf.keep(PICTURE, "image/jpeg")
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
 
     assert run(gateway, shelf) == [True]
 
     assert waiting(shelf) == []
     assert [path.name for path in (tmp_path / "edge-media" / "refused").iterdir()] == [f"{SHA}.jpg"]
     assert "413" in caplog.text
-    assert gateway.deps.media.find(hashlib.sha256(b"small").hexdigest())
+    assert gateway.deps.media.find(hashlib.sha256(SMALL).hexdigest())
 
 
 def test_a_picture_that_rotted_on_the_card_is_put_aside(gateway: Gateway, shelf: MediaFolder, tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_a_part_that_rotted_in_the_gateway_costs_a_second_try_not_the_picture(ga
 
 def test_trouble_with_one_picture_holds_up_no_other(gateway: Gateway, shelf: MediaFolder) -> None:
     shelf.keep(PICTURE, "image/jpeg")
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
 
     class Broken:
         def __init__(self, app: ASGIApp) -> None:
@@ -231,7 +232,7 @@ def test_trouble_with_one_picture_holds_up_no_other(gateway: Gateway, shelf: Med
 
 
 def test_it_waits_longer_each_time_with_full_jitter(shelf: MediaFolder) -> None:
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
     clock = Clock(naps=12)
     uploader = Uploader(shelf, f"http://127.0.0.1:{free_port()}", TOKEN, clock, random.Random(4), backoff_cap_s=60)
     with pytest.raises(asyncio.CancelledError):
@@ -256,7 +257,7 @@ def test_it_waits_longer_each_time_with_full_jitter(shelf: MediaFolder) -> None:
     ],
 )
 def test_no_answer_but_the_right_one_deletes_a_picture(shelf: MediaFolder, answer: bytes) -> None:
-    shelf.keep(b"small", "image/jpeg")
+    shelf.keep(SMALL, "image/jpeg")
 
     async def scene() -> bool:
         async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

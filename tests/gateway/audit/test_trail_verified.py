@@ -74,6 +74,7 @@ def test_an_empty_trail_is_whole(tmp_path: Path) -> None:
         made.close()
 
 
+@pytest.mark.sqlite_only("forges the file")
 @pytest.mark.parametrize(
     ("done", "entry", "said"),
     [
@@ -101,6 +102,7 @@ COLUMNS = [("audit", name) for name in ("id", "at_us", "digest", "hash")] + [
 ]
 
 
+@pytest.mark.sqlite_only("forges the file")
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(where=st.sampled_from(COLUMNS), entry=st.integers(1, ENTRIES), at=st.integers(0, 200), flip=st.integers(1, 255))
 def test_any_byte_changed_anywhere_is_found(
@@ -138,6 +140,7 @@ def changed(value: object, at: int, flip: int) -> object:
 # --- What only somebody outside can know ------------------------------------------------------------------
 
 
+@pytest.mark.sqlite_only("forges the file")
 def test_a_cut_end_is_whole_in_itself_and_found_by_a_head(state: State, path: Path) -> None:
     told = head(state)
     vandal(path, "DELETE FROM audit_details WHERE id > 5", "DELETE FROM audit WHERE id > 5")
@@ -147,6 +150,7 @@ def test_a_cut_end_is_whole_in_itself_and_found_by_a_head(state: State, path: Pa
     assert (fault.id, "ends at 5" in fault.what) == (ENTRIES, True)
 
 
+@pytest.mark.sqlite_only("forges the file")
 def test_a_trail_written_anew_is_found_by_an_old_head(state: State, path: Path) -> None:
     told = head(state)
     vandal(path, "DELETE FROM audit_details", "DELETE FROM audit")
@@ -167,6 +171,7 @@ def test_heads_of_a_trail_that_went_on_agree(state: State) -> None:
 # --- Erasing ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite_only("forges the file")
 def test_what_was_erased_is_counted_and_the_chain_holds(state: State, path: Path) -> None:
     with state.write() as connection:
         assert erase(connection, "token:tanaka", NOW_US, things=["alert/a-2"], who=["account:0"]) == 4

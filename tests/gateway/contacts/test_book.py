@@ -268,6 +268,7 @@ def test_what_a_browser_left_behind_makes_room_for_its_next_subscription(village
         assert people.owner(connection, "mail", "tanaka@example.jp") is not None
 
 
+@pytest.mark.sqlite_only("asks SQLite for its plan")
 def test_whom_open_pages_asked_is_found_without_reading_the_whole_ledger(village: Village) -> None:
     """It is asked each time that somebody comes, goes or can't be reached."""
     asked: list[str] = []

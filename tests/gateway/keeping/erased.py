@@ -1,7 +1,7 @@
 """A town with two people who are watched over and two contacts, in every table that can hold something of them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,9 +50,9 @@ def looked_through() -> Iterator[list[int]]:
     """Behind which ids the largest table was looked through while all others had to wait."""
     found: list[int] = []
 
-    def note(_connection: object, _cursor: object, statement: str, values: Sequence[Any], *_more: object) -> None:
-        if "FROM events" in statement and "events.id > ?" in statement and "LIKE" in statement:
-            found.append(values[0])
+    def note(_connection: object, _cursor: object, statement: str, values: Any, *_more: object) -> None:
+        if "FROM events" in statement and "events.id > " in statement and "LIKE" in statement:
+            found.append(values["id_1"] if isinstance(values, dict) else values[0])
 
     listen(Engine, "before_cursor_execute", note)
     try:

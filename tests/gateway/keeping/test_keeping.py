@@ -121,7 +121,7 @@ def test_a_picture_that_is_sent_anew_while_it_is_forgotten_is_here_with_its_row_
     state: State, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between its row's end and its file's, its sender may finish it once more, and delete its own copy."""
-    content, real = b"somebody", pictures.remove
+    content, real = b"\xff\xd8\xff\xda\0\2 somebody \xff\xd9", pictures.remove
     sha256 = hashlib.sha256(content).hexdigest()
     sender = MediaShelf(shelf, state, lambda: NOW_US)
     sender.keep(sha256, content, "image/jpeg")
@@ -277,7 +277,7 @@ group.office = {{ label = "里山市農林課" }}
 keep = {{ sightings = "7d", pictures_of_people = "10d", erasures_file = "{folder}/elsewhere" }}
 deployment = [
   {{ node = "tsubaki", device = "tags", kind = "tags", place = "つばきの家" }},
-  {{ node = "kita", device = "cam", kind = "camera", place = "北尾根" }},
+  {{ node = "kita", device = "cam", kind = "camera", place = "北尾根", keep_pictures = "200d" }},
 ]
 """
 
@@ -321,6 +321,7 @@ def test_the_drafts_say_what_is_configured(config: Path, capsys: pytest.CaptureF
         "見守りタグ利用者ファイル",
         "野生動物監視カメラ画像ファイル",
         "検知と場所: 7日",
+        "北尾根の画像: 200日(人が写っていないもの)",
         "里山市農林課",
         "里山市",
     ):
@@ -331,6 +332,11 @@ def test_the_drafts_say_what_is_configured(config: Path, capsys: pytest.CaptureF
     sign = out.read_text(encoding="utf-8")
     for part in ("里山市", "10日後に消去", "deleted after 10 days", "&lt;北尾根&gt;", "<svg", "https://gateway.example"):
         assert part in sign
+    here = config.parent / "here.html"
+    assert main(["draft", "camera-sign", str(config), "--place", "北尾根", "--out", str(here)]) == 0
+    sign = here.read_text(encoding="utf-8")
+    assert "200日後に消去" in sign, "as that camera's deployment says"
+    assert "10日後に消去" in sign, "who is in a picture goes as everywhere"
     capsys.readouterr()
     assert main(["draft", "camera-sign", str(config), "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err

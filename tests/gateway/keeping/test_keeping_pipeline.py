@@ -72,6 +72,7 @@ def pressed(seq: int) -> dict[str, Any]:
     return event(seq, type_="button_pressed", device="tags", class_="alarm", tag=TAG, rssi=-60, press="press")
 
 
+@pytest.mark.sqlite_only("looks into the file")
 def test_series_and_logs_hold_nothing_of_a_tag(town: Watched, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     town.process(batch(events=[seen(1), pressed(2)], readings=[[3, 0, "tags", "heartbeat", 1.0]]))

@@ -8,6 +8,7 @@ import pytest
 from gateway.mimamori.search import NoSearchError
 from gateway.paging import Answered
 from gateway.state import tables
+from gateway.state.upsert import upsert
 from tests.gateway.mimamori.searching import HANA, IDS, Searching
 from tests.gateway.paged import HOUR_US, MINUTE_US, SECOND_US, asked
 
@@ -49,7 +50,7 @@ def test_the_database_itself_holds_no_second_open_one(town: Searching) -> None:
     town.opened()
     with town.state.write() as connection:
         row = town.case()
-        done = connection.execute(tables.search_cases.insert().prefix_with("OR IGNORE").values({**row, "id": "other"}))
+        done = connection.execute(upsert(tables.search_cases), {**row, "id": "other"})
         assert done.rowcount == 0
 
 

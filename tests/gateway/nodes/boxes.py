@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -42,6 +43,7 @@ from gateway.nodes import claims
 from gateway.nodes.authority import init
 from gateway.nodes.listener import Care, create_node_app, listening, open_care
 from gateway.state import State, open_state
+from gateway.store import SqliteStore
 from gateway.telemetry import Telemetry
 
 MINUTE_US = 60_000_000
@@ -91,7 +93,7 @@ def town(folder: Path, now_us: int | None = None) -> Iterator[Town]:
 def at_work(town: Town) -> Iterator[int]:
     """The node listener, over TLS on a free port, as the gateway runs it."""
     deps = Deps(
-        state=town.state, store=None, feed=Feed(), tokens=Tokens({}),
+        state=town.state, store=MagicMock(SqliteStore), feed=Feed(), tokens=Tokens({}),
         media=MediaShelf(town.folder.parent / "media", town.state, lambda: town.now_us),
         telemetry=Telemetry(), now_us=lambda: town.now_us, health=dict,
     )  # fmt: skip

@@ -274,6 +274,7 @@ def _dies_before_it_answers(folder: Path, now_us: int, code: str, request: Claim
         made.care.claims.answer(claim_id(code), request)
 
 
+@pytest.mark.sqlite_only("a process of its own opens the file")
 def test_a_gateway_killed_between_commit_and_answer_burns_no_code(tmp_path: Path) -> None:
     box = Box()
     with town(tmp_path) as before:

@@ -48,7 +48,7 @@ def reports(
 
 
 def outcomes(town: Town) -> list[tuple[int, str | None, str | None]]:
-    return [(row["revision"], row["outcome"], row["reason"]) for row in town.rows(tables.desired)]
+    return sorted((row["revision"], row["outcome"], row["reason"]) for row in town.rows(tables.desired))
 
 
 def test_what_is_asked_goes_down_once_and_the_node_can_believe_it(known: Town) -> None:

@@ -122,6 +122,7 @@ def test_many_nodes_hear_it_a_few_at_a_time_so_that_traps_need_not_wait(town: To
     assert [node for one in rounds for node in one] == names
 
 
+@pytest.mark.sqlite_only("looks into the file")
 def test_a_forgotten_tag_is_not_expected_any_more_and_its_key_is_nowhere(town: Town) -> None:
     born(town, NODE)
     enrol(town)

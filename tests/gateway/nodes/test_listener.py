@@ -20,7 +20,7 @@ from gateway.nodes import claims, picture_quota
 from gateway.state import tables
 from tests.gateway.nodes.boxes import DAY_US, HOUR_US, Answer, Box, Town, ask, at_work, json_of, town
 
-PICTURE = b"a picture, as far as anybody here can tell"
+PICTURE = b"\xff\xd8\xff\xda\0\2 a picture, as far as anybody here can tell \xff\xd9"
 SHA = hashlib.sha256(PICTURE).hexdigest()
 
 

@@ -19,13 +19,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.contract.names import is_name
 from edge.contract.remote import Identity
 from edge.contract.topics import Channel, Topic, topic_for, up_filters
+from gateway.core import broker_of
 from gateway.ingest import GatewayBrokerConfig
 from gateway.nodes import claims
 from gateway.nodes import ended as ended_module
 from gateway.nodes.brokers import Brokers, nats_nodes
 from gateway.nodes.ended import Ended
 from gateway.nodes.listener import open_care
-from gateway.service import broker_of
 from simulators.ports import free_port
 from tests.gateway.nodes.boxes import HOUR_US, Box, Town, node_tls, town
 from tests.services import listening, require_binary, running

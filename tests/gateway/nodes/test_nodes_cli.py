@@ -284,6 +284,7 @@ def heard_of(url: str, node: str) -> bool:
     return False
 
 
+@pytest.mark.sqlite_only("a process of its own opens the file")
 def test_a_whole_gateway_that_nodes_reach_by_certificates_only(tmp_path: Path, capsys: Say) -> None:
     """init, broker, run; a code, a claim over HTTPS, a birth over mTLS; and the gateway has heard of the node."""
     port, listener, authority = free_port(), free_port(), tmp_path / "authority"

@@ -97,7 +97,7 @@ def test_a_ping_prints_the_time_it_took_and_how_the_node_hears_its_network(
 @pytest.fixture
 def sends_a_file(town: Town, config: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """While somebody waits, the node answers, and then what its answer names arrives."""
-    content = b"invented diagnostics"
+    content = b"\x1f\x8b invented diagnostics"
     sha256 = hashlib.sha256(content).hexdigest()
     shelf = MediaShelf(config.parent / "media", town.state, lambda: town.now_us, reserve_mib=0)
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import insert
 
-from gateway import service
+from gateway import core
 from gateway.config import GatewayConfig
 from gateway.service import running
 from gateway.state import open_state, tables
@@ -68,7 +68,7 @@ async def parts_of(config: GatewayConfig, wanted: str) -> dict[str, str]:
 def test_health_says_whether_a_notification_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dead: bool, wanted: str
 ) -> None:
-    monkeypatch.setattr(service, "calm_collector", lambda: None)  # it is for a whole process, and this one has other tests
+    monkeypatch.setattr(core, "calm_collector", lambda: None)  # it is for a whole process, and this one has other tests
     config = configured(tmp_path)
     if is_dead:
         queue(config)

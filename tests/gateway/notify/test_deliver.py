@@ -489,6 +489,7 @@ def test_a_database_that_cannot_be_read_is_said_once_and_waited_for(
     assert sum("deliveries wait" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.sqlite_only("a process of its own opens the file")
 def test_killed_between_the_attempt_and_its_row_the_same_id_is_attempted_again(
     state: State, tmp_path: Path, phone: Phone, webhook: Webhook
 ) -> None:

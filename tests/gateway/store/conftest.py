@@ -1,26 +1,25 @@
-"""The stores under test, and how to look into them from outside."""
+"""The stores under test, each in its real engine."""
 
-import json
-import urllib.parse
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
-from http.client import HTTPResponse
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import pytest
 
-from gateway.store import InfluxdbStoreConfig, Key, SeriesWriter, SqliteStoreConfig, open_store, readable
-from simulators.ports import free_port
-from tests.services import require_binary, running
+from gateway.store import (
+    InfluxdbStore,
+    InfluxdbStoreConfig,
+    SeriesStore,
+    SqliteStore,
+    SqliteStoreConfig,
+    VictoriaMetricsStore,
+    VictoriaMetricsStoreConfig,
+)
+from tests.gateway.store import servers
 
-
-class Shelf(NamedTuple):
-    """One kind of store: how to open it (again), and what is in it by another way than the object that wrote."""
-
-    open: Callable[[], SeriesWriter]
-    holds: Callable[[Key], list[tuple[int, float]]]
+Open = Callable[[], SeriesStore]
+"""Opens the store under test, anew each time."""
 
 
 class MakeInfluxdbConfig(Protocol):
@@ -41,7 +40,7 @@ def sqlite_config(tmp_path: Path) -> SqliteStoreConfig:
 @pytest.fixture
 def influxdb_config(tmp_path: Path) -> MakeInfluxdbConfig:
     token_file = tmp_path / "token"
-    token_file.write_text("invented-token\n")
+    token_file.write_text(f"{servers.TOKEN}\n")
     token_file.chmod(0o600)
 
     def make(url: str, timeout_s: float = 5) -> InfluxdbStoreConfig:
@@ -54,61 +53,34 @@ def influxdb_config(tmp_path: Path) -> MakeInfluxdbConfig:
 
 @pytest.fixture(scope="session")
 def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real server that speaks InfluxDB's write API and, unlike InfluxDB, is in Debian."""
-    program, port = require_binary("victoria-metrics"), free_port()
-    url = f"http://127.0.0.1:{port}"
+    """Its url."""
+    with servers.victoria_metrics(tmp_path_factory.mktemp("victoria")) as server:
+        yield server.url
 
-    def ready() -> bool:
-        try:
-            with get(f"{url}/health"):
-                return True
-        except OSError:
-            return False
 
-    argv: list[str | Path] = [
-        program,
-        f"-httpListenAddr=127.0.0.1:{port}",
-        f"-storageDataPath={tmp_path_factory.mktemp('victoria-metrics')}",
-        "-retentionPeriod=100y",
-        "-dedup.minScrapeInterval=1ms",  # points of the same ms are one point, as in InfluxDB
-    ]
-    with running(argv, ready):
+@pytest.fixture(scope="session")
+def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The url of InfluxDB 1, which is written as if it were 2."""
+    folder = tmp_path_factory.mktemp("influx")
+    with servers.influxdb_1(folder) as server, servers.as_influxdb_2(server, folder) as url:
+        servers.say_who_is_who(server)
+        servers.influxql(server.url, 'CREATE DATABASE "readings"')
         yield url
 
 
-def get(url: str) -> HTTPResponse:
-    answer = urllib.request.urlopen(url, timeout=10)  # noqa: S310 - a server that this test started
-    assert isinstance(answer, HTTPResponse)
-    return answer
+@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=pytest.mark.services) for name in ("influxdb", "victoriametrics"))])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the store under test."""
+    return str(request.param)
 
 
-def exported(url: str, key: Key) -> list[tuple[int, float]]:
-    """What VictoriaMetrics holds of a series, oldest first."""
-    node, device, metric = map(json.dumps, key)
-    match = f'{{__name__={metric[:-1]}_value", node={node}, device={device}}}'
-    with get(f"{url}/internal/force_flush"):
-        pass
-    query = urllib.parse.urlencode({"match[]": match})
-    with get(f"{url}/api/v1/export?{query}") as answer:
-        rows = [json.loads(line) for line in answer]
-    return sorted((time_ms, value) for row in rows for time_ms, value in zip(row["timestamps"], row["values"], strict=True))
-
-
-@pytest.fixture(params=["sqlite", pytest.param("influxdb", marks=pytest.mark.services)])
-def shelf(request: pytest.FixtureRequest, sqlite_config: SqliteStoreConfig) -> Shelf:
-    if request.param == "influxdb":
-        url: str = request.getfixturevalue("victoria_metrics")
-        config = request.getfixturevalue("influxdb_config")(url)
-        return Shelf(lambda: open_store(config), lambda key: exported(url, key))
-
-    def held(key: Key) -> list[tuple[int, float]]:
-        store = open_store(sqlite_config)
-        reader = readable(store)
-        assert reader is not None
-        try:
-            node, device, metric = key
-            return reader.read(node, device, metric, start_ms=0, end_ms=2**62, limit=100_000)
-        finally:
-            store.close()
-
-    return Shelf(lambda: open_store(sqlite_config), held)
+@pytest.fixture
+def open_one(kind: str, request: pytest.FixtureRequest) -> Open:
+    if kind == "sqlite":
+        at_home: SqliteStoreConfig = request.getfixturevalue("sqlite_config")
+        return lambda: SqliteStore(at_home)
+    if kind == "influxdb":
+        config: InfluxdbStoreConfig = request.getfixturevalue("influxdb_config")(request.getfixturevalue("influxdb"))
+        return lambda: InfluxdbStore(config)
+    url = request.getfixturevalue("victoria_metrics")
+    return lambda: VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=url))

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from gateway import service
+from gateway import core
 from gateway.config import GatewayConfig
 from gateway.service import running
 from simulators.ports import free_port
@@ -28,7 +28,7 @@ async def health_of(config: GatewayConfig) -> dict[str, str]:
 def test_health_says_whether_the_disk_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve_mib: int, disk: str
 ) -> None:
-    monkeypatch.setattr(service, "calm_collector", lambda: None)  # it is for a whole process, and this one has other tests
+    monkeypatch.setattr(core, "calm_collector", lambda: None)  # it is for a whole process, and this one has other tests
     tokens = tmp_path / "tokens"
     tokens.write_text("tanaka operator,officer invented-operator-token\n")
     tokens.chmod(0o600)

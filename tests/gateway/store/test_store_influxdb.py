@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
-from gateway.store import InfluxdbStore, InfluxdbStoreConfig, Key, open_store, readable
-from gateway.store.influxdb import line_head
+from gateway.store import InfluxdbStore, InfluxdbStoreConfig, Key, open_store, try_store
+from gateway.store.server import line_head
 from simulators.ports import free_port
 from tests.gateway.store.conftest import MakeInfluxdbConfig
 
@@ -84,12 +84,12 @@ def http(status: str, body: str = "", *headers: str) -> bytes:
 
 
 def write_to(config: InfluxdbStoreConfig) -> None:
-    with closing(open_store(config)) as store:
+    with closing(InfluxdbStore(config)) as store:
         store.write([(TRAP, 1, 1.0)])
 
 
 def test_a_write_is_one_request_of_escaped_lines_in_milliseconds(influxdb_config: MakeInfluxdbConfig) -> None:
-    with answering(WRITTEN) as server, closing(open_store(influxdb_config(server.url))) as store:
+    with answering(WRITTEN) as server, closing(InfluxdbStore(influxdb_config(server.url))) as store:
         store.write([(TRAP, 1_780_000_000_000, 1), (("kita-01", "a b,c=d", "a b,c=d"), 2, 0.5)])
 
     (request,) = server.requests
@@ -110,7 +110,7 @@ def test_a_write_is_one_request_of_escaped_lines_in_milliseconds(influxdb_config
             http("401 Unauthorized", '{"code":"unauthorized","message":"no such\\n token"}'),
             "token .*no such token.*restart",
         ),
-        (http("403 Forbidden"), "refuses the token .*403: Forbidden.*may write bucket 'readings' into .*token"),
+        (http("403 Forbidden"), "refuses the token .*403: Forbidden.*may write and read bucket 'readings' into .*token"),
         (
             http("404 Not Found", '{"message":"bucket not found"}'),
             "no bucket 'readings' in organization 'example-town'",
@@ -186,7 +186,7 @@ def test_a_server_that_is_not_there_is_an_outage_and_its_return_ends_it(influxdb
         with pytest.raises(StoreDown):
             store.write([(TRAP, 1, 1.0)])
         with answering(WRITTEN) as server:
-            store._client.api_client.configuration.host = server.url
+            store._server.client.api_client.configuration.host = server.url
             store.write([(TRAP, 1, 1.0)])
         assert len(server.requests) == 1
 
@@ -267,15 +267,98 @@ def test_a_name_that_would_break_the_line_is_refused_before_anything_is_sent(
     influxdb_config: MakeInfluxdbConfig, key: Key
 ) -> None:
     with (
-        closing(open_store(influxdb_config("http://127.0.0.1:1"))) as store,
+        closing(InfluxdbStore(influxdb_config("http://127.0.0.1:1"))) as store,
         pytest.raises(StoreRefused, match="a line"),
     ):
         store.write([(TRAP, 1, 1.0), (key, 1, 1.0)])
 
 
-def test_it_can_not_be_read_and_says_so(influxdb_config: MakeInfluxdbConfig) -> None:
-    with closing(open_store(influxdb_config("http://127.0.0.1:1"))) as store:
-        assert readable(store) is None
+@pytest.mark.services
+class TestAtTheStart:
+    """Against the real server: open_store asks once, and try_store is what `satomori-gateway check` asks."""
+
+    def test_who_may_write_and_read_is_let_in(self, influxdb: str, influxdb_config: MakeInfluxdbConfig) -> None:
+        open_store(influxdb_config(influxdb)).close()
+        try_store(influxdb_config(influxdb))
+
+    def test_a_wrong_token_is_said_at_once_and_not_shown(
+        self, influxdb: str, influxdb_config: MakeInfluxdbConfig, tmp_path: Path
+    ) -> None:
+        config = influxdb_config(influxdb)
+        (tmp_path / "token").write_text("another-token\n")
+        with pytest.raises(StoreRefused, match=r"refuses the token .401: .*token and restart") as caught:
+            open_store(config)
+        assert "another-token" not in str(caught.value)
+
+    def test_a_bucket_that_is_not_there_is_named_with_what_makes_it(
+        self, influxdb: str, influxdb_config: MakeInfluxdbConfig
+    ) -> None:
+        config = influxdb_config(influxdb).model_copy(update={"bucket": "nowhere"})
+        with pytest.raises(
+            StoreRefused, match=r"no bucket 'nowhere' in organization 'example-town'.*satomori-gateway store init"
+        ):
+            open_store(config)
+
+    @pytest.mark.parametrize("lacking", [{"database": "nowhere"}, {"retention_policy": "nowhere"}])
+    def test_a_mapping_that_is_not_there_is_named(
+        self, influxdb: str, influxdb_config: MakeInfluxdbConfig, lacking: dict[str, str]
+    ) -> None:
+        with pytest.raises(StoreRefused, match=r"can't be read: .* not found: nowhere. Run `satomori-gateway store init`"):
+            open_store(influxdb_config(influxdb).model_copy(update=lacking))
+
+    def test_for_a_server_that_is_not_there_no_start_waits_but_a_check_says_it(
+        self, influxdb_config: MakeInfluxdbConfig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = influxdb_config(f"http://127.0.0.1:{free_port()}")
+        open_store(config).close()
+        assert "the series store can't be used yet: InfluxDB at" in caplog.text
+        with pytest.raises(StoreDown, match="gives no answer"):
+            try_store(config)
+
+
+def test_a_server_that_wants_points_has_let_us_in(influxdb_config: MakeInfluxdbConfig) -> None:
+    with (
+        answering(http("400 Bad Request", '{"message":"writing requires points"}')) as server,
+        closing(InfluxdbStore(influxdb_config(server.url))) as store,
+    ):
+        store._server.try_to_write(5)
+        with pytest.raises(StoreRefused, match="writing requires points"):
+            store.write([(TRAP, 1, 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "said"),
+    [
+        (http("200 OK", "<html>please log in</html>"), StoreDown, "answered no JSON: <html>please log in</html>"),
+        (http("200 OK", '{"results":[{"error":"query interrupted"}]}'), StoreDown, "can't be read: query interrupted"),
+        (http("401 Unauthorized", '{"error":"no such token"}'), StoreRefused, "refuses the token .401: no such token"),
+        (http("503 Service Unavailable"), StoreDown, "503: Service Unavailable"),
+        (http("400 Bad Request", '{"error":"parse"}'), StoreRefused, "will not take this .400: parse"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\ncut of", StoreDown, "gives no answer"),
+        (b"", StoreDown, "gives no answer"),
+    ],
+)
+def test_a_question_that_fails_fails_as_a_write_does(
+    influxdb_config: MakeInfluxdbConfig, reply: bytes, kind: type[Exception], said: str
+) -> None:
+    with (
+        answering(reply) as server,
+        closing(InfluxdbStore(influxdb_config(server.url))) as store,
+        pytest.raises(kind, match=said) as caught,
+    ):
+        store.latest(*TRAP)
+    assert server.url in str(caught.value)
+
+
+def test_a_question_names_the_mapping_and_who_asks(influxdb_config: MakeInfluxdbConfig) -> None:
+    with answering(http("200 OK", '{"results":[{}]}')) as server:
+        config = influxdb_config(server.url).model_copy(update={"database": "town", "retention_policy": "ever"})
+        with closing(InfluxdbStore(config)) as store:
+            assert store.latest(*TRAP) is None
+    (request,) = server.requests
+    assert request.headers["authorization"] == "Token invented-token"
+    fields = parse_qs(request.body.decode())
+    assert (request.target, fields["db"], fields["rp"], fields["epoch"]) == ("/query", ["town"], ["ever"], ["ms"])
 
 
 class TestConfig:

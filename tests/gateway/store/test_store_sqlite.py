@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.errors import StoreDown, StoreRefused
-from gateway.store import Bucket, SeriesKey, SqliteStore, SqliteStoreConfig, StoreConfig, disk, open_store, readable, sqlite
+from gateway.store import Bucket, SeriesKey, SqliteStore, SqliteStoreConfig, StoreConfig, disk, open_store, sqlite
 from tests.gateway.store.series_writer_child import SERIES, batch
 
 TRAP = SeriesKey("kita-01", "trap-11", "trap_closed")
@@ -121,7 +121,6 @@ class TestReading:
         store.close()
 
         assert store.latest(*TRAP) == (1, 1.0)
-        assert readable(store) is store
 
 
 class TestBuckets:
@@ -441,8 +440,7 @@ class TestConfig:
         config = TypeAdapter(StoreConfig).validate_python({"type": "sqlite", "path": str(tmp_path / "s #1?.db")})
         with closing(open_store(config)) as store:
             store.write([(TRAP, 1, 1.0)])
-            assert (reader := readable(store))
-            assert reader.latest(*TRAP) == (1, 1.0)
+            assert store.latest(*TRAP) == (1, 1.0)
         assert (tmp_path / "s #1?.db").exists()
 
     @pytest.mark.parametrize(

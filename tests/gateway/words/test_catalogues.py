@@ -26,6 +26,7 @@ PARTS = ("title", "body", "spoken")
 JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-鿿]")
 
 MAY_SPEAK_JAPANESE = {
+    "logs.py": "the words that stand before a place which no log may hold",
     "notify/mail.py": "a setting's default, and a subject for what can't be one",
     "contacts/config.py": "a setting's default",
     "keeping/cli.py": "the name of a Japanese form, in the help",

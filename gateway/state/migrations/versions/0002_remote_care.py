@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("boots", sa.Column("synced", sa.Boolean(), server_default=sa.text("0"), nullable=False))
+    op.add_column("boots", sa.Column("synced", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("events", sa.Column("boot", sa.Text(), nullable=True))
     op.create_table(
         "pictures",

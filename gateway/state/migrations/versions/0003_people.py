@@ -79,7 +79,7 @@ def upgrade() -> None:
         sa.Column("stepped_us", sa.BigInteger(), nullable=True),
         sa.Column("answered_us", sa.BigInteger(), nullable=True),
         sa.Column("due_us", sa.BigInteger(), nullable=True),
-        sa.Column("changed", sa.Boolean(), server_default=sa.text("1"), nullable=False),
+        sa.Column("changed", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("closed_us", sa.BigInteger(), nullable=True),
         sa.Column("memory", sa.Text(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -369,7 +369,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("failed_over_from", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("only_by", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("intent_us", sa.BigInteger(), nullable=True))
-        batch_op.add_column(sa.Column("possibly_twice", sa.Boolean(), server_default=sa.text("0"), nullable=False))
+        batch_op.add_column(sa.Column("possibly_twice", sa.Boolean(), server_default=sa.false(), nullable=False))
         batch_op.add_column(sa.Column("provider_id", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("seen_us", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("answered_us", sa.BigInteger(), nullable=True))

@@ -1,0 +1,211 @@
+"""What every process of the gateway opens, whatever its work is; and the API's needs, put together of it. No threads here."""
+
+import gc
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from gateway import vitals
+from gateway.api.deps import Deps
+from gateway.api.operations import version
+from gateway.api.tokens import read_tokens
+from gateway.chores import Chore
+from gateway.config import GatewayConfig
+from gateway.deployments import Deployments
+from gateway.feed import Feed
+from gateway.ingest import GatewayBrokerConfig
+from gateway.installations import Installations, telling
+from gateway.keeping.late import Keeps, late_by
+from gateway.keeping.retention import Erasures, Readings, replay
+from gateway.media import MediaShelf
+from gateway.mimamori.enrolled import Enrolled
+from gateway.nodes import ended
+from gateway.nodes.listener import Care, open_care
+from gateway.open_days import CapturesOpened, OpenDays
+from gateway.reach import Reach
+from gateway.relations import Relations
+from gateway.rules import Surroundings, build_rule
+from gateway.state import State, open_state
+from gateway.store import SeriesStore, SqliteStore, open_store
+from gateway.telemetry import Telemetry
+from gateway.tiles import Tiles, open_tiles
+from gateway.watch import WatchedRule
+
+
+def now_us() -> int:
+    """The gateway's clock: UTC in µs. The one place that reads it."""
+    return time.time_ns() // 1000
+
+
+def calm_collector() -> None:
+    """Has Python look for cyclic garbage seldom, and never in what was imported: under load it takes a tenth of the time.
+
+    A group of messages makes some 50,000 objects, almost all of them without cycles: their count of references frees them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+
+
+def take_short_turns() -> None:
+    """Has Python's threads take turns ten times as often as by default.
+
+    A message on its way waits for its turn some thirty times, each time for as long as ingest, when it is busy, keeps it: with
+    the default of 5 ms deliveries came to a third of their rate.
+    """
+    sys.setswitchinterval(0.0005)
+
+
+@dataclass(frozen=True)
+class Core:
+    """Open until `close`. `state` is unguarded."""
+
+    config: GatewayConfig
+    rng: random.Random
+    zone: ZoneInfo
+    telemetry: Telemetry
+    feed: Feed
+    state: State
+    care: Care | None
+    store: SeriesStore
+    media: MediaShelf
+    tiles: Tiles | None
+    deployments: Deployments
+    enrolled: Enrolled
+    rules: list[WatchedRule]
+    """Those of the configuration."""
+
+    def shortage(self) -> str | None:
+        """Which disk is too full, and what to do; None where none is."""
+        disks = [self.media.disk, *([self.store.disk] if isinstance(self.store, SqliteStore) else [])]
+        return next(filter(None, (disk.shortage() for disk in disks)), None)
+
+    def learn(self) -> None:
+        """Has this process know anew whose tag is whose."""
+        with self.state.read() as connection:
+            self.enrolled.read(connection)
+
+    def keeps(self) -> Keeps:
+        """What is dropped before it is stored."""
+        return Keeps(lambda tag: self.enrolled.whose(tag) is not None, late_by(self.config.keep))
+
+    def chores(self, state: State, installations: Callable[[], Installations]) -> list[Chore]:
+        """Of the rooms that know nothing of each other; they write by `state`."""
+        config = self.config
+        found = [
+            Chore("erasures", 5, Erasures(state, self.enrolled.read).run),
+            Chore("installations", 5, lambda at_us: installations().close(at_us)),
+            Chore("vitals", 15, lambda at_us: vitals.note(state, self.telemetry, at_us)),
+        ]
+        if isinstance(self.store, SqliteStore):
+            found.append(Chore("series", 10, Readings(self.store, state, self.telemetry).run))
+        if config.open_data:
+            found.append(Chore("open_data", 600, OpenDays(state, self.store, config.open_data, config.area, self.zone).run))
+        if config.open_data and config.open_data.captures:
+            found.append(Chore("open_captures", 600, CapturesOpened(state, config.open_data, self.deployments, self.zone).run))
+        if self.care:
+            found.append(Chore("ended", ended.EVERY_S, ended.Ended(state, broker_of(config.broker, self.care)).run))
+        return found
+
+    def installations(self, state: State, reach: Reach) -> Installations:
+        """Which wait for an answer, and end by it."""
+        return Installations(state, telling(reach.paging, self.deployments))
+
+    def deps(
+        self,
+        reach: Reach,
+        health: Callable[[], Mapping[str, bool]],
+        ring_deliveries: Callable[[], None],
+        ring_nodes: Callable[[], None],
+    ) -> Deps:
+        """What the API needs."""
+        config, care = self.config, self.care
+        return Deps(
+            state=self.state,
+            store=self.store,
+            feed=self.feed,
+            media=self.media,
+            tokens=read_tokens(config.api.tokens_file),
+            telemetry=self.telemetry,
+            now_us=now_us,
+            health=health,
+            deployments=self.deployments,
+            moved=reach.paging.moved,
+            paging=reach.paging,
+            mode_to=config.people.hear_mode if config.people else (),
+            answer_page=reach.answer_page,
+            desk=reach.desk,
+            accounts=reach.accounts,
+            inbox=reach.inbox,
+            line_secret=reach.line_secret,
+            push=reach.push,
+            twilio=reach.twilio,
+            rules=config.rule,
+            areas=config.area,
+            open_data=config.open_data,
+            tiles=self.tiles,
+            links=config.map.link,
+            alerts_kept_us=config.keep.alerts * 1_000_000,
+            zone=self.zone,
+            enrolled=self.enrolled,
+            world=Relations(self.state, self.deployments, self.enrolled, now_us),
+            search=reach.search,
+            consents=reach.consents,
+            labels=reach.labels,
+            look_every_us=int(config.mimamori.look_every * 1e6),
+            ring_deliveries=ring_deliveries,
+            stale_after_s=config.api.stale_after_s,
+            signer=care.signer if care else None,
+            claims=care.claims if care else None,
+            taken_names=config.taken_names,
+            ring=ring_nodes,
+        )
+
+    def close(self) -> None:
+        """Lets go of files and connections."""
+        if self.tiles is not None:
+            self.tiles.close()
+        self.store.close()
+        self.state.close()
+
+
+def open_core(config: GatewayConfig, feed: Feed) -> Core:
+    """ConfigError when something can't be opened. `feed`: where is said what happens."""
+    calm_collector()
+    take_short_turns()
+    telemetry = Telemetry()
+    state = open_state(config.state.url, config.state.password_file)
+    state.erasures_file = config.keep.erasures_file
+    state.wrote = telemetry.state_seconds.observe
+    telemetry.state_bytes.set_function(state.size_bytes)
+    vitals.expose(config, telemetry)
+    telemetry.build.labels(version(), state.schema()).set(1)
+    feed.dropped = telemetry.unheard.inc
+    telemetry.listeners.set_function(lambda: feed.listeners)
+    replay(state, now_us())  # before anything is read: an older database may have brought somebody back
+    care = open_care(config.nodes, state, now_us) if config.nodes else None
+    store = open_store(config.store)
+    media = MediaShelf(config.media.folder, state, now_us, config.media.max_mib * 1024 * 1024,
+                       most_megapixels=config.media.max_megapixels, total_gib=config.media.total_gib)  # fmt: skip
+    beside = config.media.folder if state.is_shared else Path(config.state.url.removeprefix("sqlite:///"))
+    tiles = open_tiles(config.map, beside, now_us)
+    deployments, enrolled, zone = Deployments(config.deployment), Enrolled(), ZoneInfo(config.time_zone)
+    with state.read() as connection:
+        enrolled.read(connection)
+    town = Surroundings(deployments, zone, config.area, enrolled,
+                        keep_sightings_s=config.keep.sightings, pictures_told=config.tells_pictures)  # fmt: skip
+    rules = [WatchedRule(name, rule.severity, build_rule(rule, town), rule.kind, rule.mode) for name, rule in config.rule.items()]
+    return Core(
+        config, random.SystemRandom(), zone, telemetry, feed, state, care, store, media, tiles, deployments, enrolled, rules
+    )
+
+
+def broker_of(config: GatewayBrokerConfig, care: Care | None) -> GatewayBrokerConfig:
+    """With a client id that no node can guess, unless one was chosen: on NATS, who comes with our id puts us out."""
+    if care is None or "client_id" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"client_id": f"satomori-gateway-{care.signer.derived('client id')[:15]}"})

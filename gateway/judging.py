@@ -1,0 +1,125 @@
+"""Where one process hears and another judges: readings are handed over in a table, events stand in theirs already.
+
+An ingest process hands on (`Handing`) what rules want to see, durably, before it acknowledges anything. The one process that
+holds the lease `rules` judges (`Judging`): it takes what was handed on in its order, and events in the order of their commit.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import OperationalError
+
+from gateway.rules import Fact
+from gateway.state import State
+from gateway.state.tables import handed
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+AT_ONCE = 5000
+
+_WAITING = select(handed.c.id, handed.c.body).order_by(handed.c.id).limit(AT_ONCE)
+
+
+class Handing:
+    """In the place of a watch, for gateway.pipeline."""
+
+    def __init__(self, state: State, metrics: frozenset[str], ring: Callable[[], None]) -> None:
+        """`metrics`: of which rules want readings. `ring` tells who judges that there is something."""
+        self._state, self.metrics, self._ring = state, metrics, ring
+
+    def run(self, readings: Iterable[Fact], now_us: int) -> None:  # noqa: ARG002 - as a watch's
+        """Hands them on. What is judged twice, after a crash, is judged the same."""
+        rows = [{"body": json.dumps(fact, ensure_ascii=False, separators=(",", ":"))} for fact in readings]
+        if rows:
+            with self._state.write(own=True) as connection:
+                connection.execute(insert(handed), rows)
+        self._ring()
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Time passes where it is judged."""
+
+
+class Watch(Protocol):
+    """gateway.watch.Watch."""
+
+    def run(self, readings: Iterable[Fact], now_us: int) -> None:
+        """Judges the readings and every committed event not judged yet."""
+        ...
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Lets time pass."""
+        ...
+
+
+class Ticking(Protocol):
+    """gateway.paging.Paging."""
+
+    def tick(self, now_us: int, listening_since_us: int | None) -> None:
+        """Lets time pass."""
+        ...
+
+
+class Judging:
+    """Runs by `run` in its own thread, until `stop`. Who holds the lease has one; `state` is guarded."""
+
+    def __init__(
+        self,
+        state: State,
+        watch: Watch,
+        paging: Ticking,
+        now_us: Callable[[], int],
+        listening_since_us: Callable[[], int | None],
+    ) -> None:
+        """`listening_since_us`: since when the whole town has been heard without a break; None: a part of it is not."""
+        self._state, self._watch, self._paging = state, watch, paging
+        self._now_us, self._listening = now_us, listening_since_us
+        self._stop, self._bell = threading.Event(), threading.Event()
+
+    def ring(self) -> None:
+        """Something was committed: judge it now. Safe from any thread."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Asks `run` to end."""
+        self._stop.set()
+        self._bell.set()
+
+    def run(self) -> None:
+        """Until `stop`. Fenced, where others took this process for dead."""
+        complained, next_tick = False, 0.0
+        while not self._stop.is_set():
+            self._bell.clear()
+            try:
+                more = self.step(self._now_us())
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_S
+                    now_us, since_us = self._now_us(), self._listening()
+                    self._watch.tick(now_us, since_us)
+                    self._paging.tick(now_us, since_us)
+                if complained:
+                    complained = False
+                    log.warning("what comes in is judged again")
+            except OperationalError as error:
+                if not complained:
+                    complained = True
+                    log.error("nothing is judged: the state database: %s", error.orig)
+                more = False
+            if not more:
+                self._bell.wait(max(next_tick - time.monotonic(), 0.05))
+
+    def step(self, now_us: int) -> bool:
+        """Judges what was handed on, and every event. Whether more was handed on than could be taken at once."""
+        with self._state.read() as connection:
+            rows = connection.execute(_WAITING).all()
+        self._watch.run([Fact(*json.loads(row.body)) for row in rows], now_us)
+        if rows:
+            with self._state.write(own=True) as connection:
+                # Not "up to": a smaller number may become visible later.
+                connection.execute(delete(handed).where(handed.c.id.in_([row.id for row in rows])))
+        return len(rows) == AT_ONCE
