@@ -1,4 +1,5 @@
-"""The gateway's own clock set back: noticed, said once, and nobody waits until it is again as late as it was.
+"""The gateway's own clock set back, or far ahead: noticed, said once. Nobody waits until it is again as late as it was, and
+nothing is forgotten for its age before a clock that leapt has stayed there for a day.
 
 What has happened can't lie in the future, whatever the clock showed then: such times of open pages become now, and what was to go
 at once goes now. What waits for a time of day, as quiet hours, goes on waiting for it. Repeating it changes nothing.
@@ -24,7 +25,14 @@ SLACK_US = 5 * 60 * 1_000_000
 SAID_US = 24 * 3600 * 1_000_000
 """So long it is said that it was set back, also over a restart."""
 WRITTEN_EVERY_US = 10 * 1_000_000
+LEAP_US = 7 * 24 * 3600 * 1_000_000
+"""A clock that is later by more than this than at the last look leapt, or nobody looked for so long."""
+HOLD_US = 24 * 3600 * 1_000_000
+"""So long nothing is forgotten for its age after a leap: whoever is told can still put the clock right."""
 _NEWEST, _BACK, _BY = "clock newest_us", "clock set_back_us", "clock set_back_by_us"
+_LEAPT, _AHEAD = "clock leapt_us", "clock leapt_by_us"
+SET_BACK, LEAPT = "alert.clock_set_back", "alert.clock_leapt"
+_WORDS = ((_BACK, _BY, SET_BACK), (_LEAPT, _AHEAD, LEAPT))
 _OPEN = ("waiting", "asking", "answered", "exhausted")
 _PAST = ("opened_us", "stepped_us", "answered_us")
 _REMEMBERED = ("begun_us", "spoke_us", "result_us", "asked_us", "muted_us")
@@ -40,7 +48,7 @@ class OwnClock:
         self._state, self._condition = state, condition
         self._newest_us: int | None = None
         self._written_us = 0
-        self._said: tuple[int, int] | None = None  # when, and by how much
+        self._said: tuple[int, int, str] | None = None  # when, by how much, and the words for it
 
     def run(self, now_us: int) -> None:
         """One look."""
@@ -48,10 +56,12 @@ class OwnClock:
             with self._state.read() as connection:
                 known = _known(connection)
             self._newest_us, self._written_us = known.get(_NEWEST, now_us), known.get(_NEWEST, 0)
-            if _BACK in known:
-                self._said = (known[_BACK], known.get(_BY, 0))
+            told = [(known[at], known.get(by, 0), word) for at, by, word in _WORDS if at in known]
+            self._said = max(told, default=None)
         if now_us < self._newest_us - SLACK_US:
             self._set_back(now_us, self._newest_us - now_us)
+        elif now_us > self._newest_us + LEAP_US:
+            self._leap(now_us, now_us - self._newest_us)
         elif now_us - self._written_us >= WRITTEN_EVERY_US or now_us < self._newest_us:
             with self._state.write() as connection:
                 _note(connection, {_NEWEST: now_us})
@@ -65,22 +75,39 @@ class OwnClock:
             number = come_back(connection, now_us)
             _note(connection, {_NEWEST: now_us, _BACK: now_us, _BY: by_us})
         self._newest_us = self._written_us = now_us
-        self._said = (now_us, by_us)
+        self._said = (now_us, by_us, SET_BACK)
         log.error(
             "this machine's clock was set back by %d min; %d messages and pages that would have waited go on now. "
             "Check its time server", by_us // 60_000_000, number,
         )  # fmt: skip
 
+    def _leap(self, now_us: int, by_us: int) -> None:
+        with self._state.write() as connection:
+            _note(connection, {_NEWEST: now_us, _LEAPT: now_us, _AHEAD: by_us})
+        self._newest_us = self._written_us = now_us
+        self._said = (now_us, by_us, LEAPT)
+        log.error(
+            "this machine's clock is %d days later than when it was last looked at; for a day nothing is forgotten for its age. "
+            "Unless it was off for so long, check its time server", by_us // 86_400_000_000,
+        )  # fmt: skip
+
     def _say(self, now_us: int) -> None:
         if self._said is None:
             return
-        at_us, by_us = self._said
-        facts = {"moment": "alert.clock_set_back", "by_us": by_us, "at_us": at_us}
-        if now_us - at_us < SAID_US:
-            self._condition(PART, "firing", "the gateway's clock was set back", facts, str(at_us))
+        at_us, by_us, moment = self._said
+        facts = {"moment": moment, "by_us": by_us, "at_us": at_us}
+        if 0 <= now_us - at_us < SAID_US:
+            self._condition(PART, "firing", "the gateway's clock was set back, or leapt", facts, str(at_us))
         else:
-            self._condition(PART, "ok", "the gateway's clock was not set back for a day", facts, str(at_us))
+            self._condition(PART, "ok", "the gateway's clock went on well for a day", facts, str(at_us))
             self._said = None
+
+
+def may_forget(state: State, now_us: int) -> bool:
+    """Whether what is too old by the clock is so: not within `HOLD_US` of a leap of it."""
+    with state.read() as connection:
+        leapt_us = _known(connection).get(_LEAPT)
+    return leapt_us is None or not 0 <= now_us - leapt_us < HOLD_US
 
 
 def behind_us(state: State, now_us: int) -> int:
@@ -138,7 +165,7 @@ def _pages(connection: Connection, now_us: int) -> int:
 
 
 def _known(connection: Connection) -> dict[str, int]:
-    rows = connection.execute(select(cursors).where(cursors.c.name.in_((_NEWEST, _BACK, _BY))))
+    rows = connection.execute(select(cursors).where(cursors.c.name.in_((_NEWEST, _BACK, _BY, _LEAPT, _AHEAD))))
     return {row.name: row.value for row in rows}
 
 

@@ -258,10 +258,11 @@ class Ingest:
         self._next_tick = time.monotonic() + TICK_S
         self._shares.tick(self._now_us())
         try:
-            if self._partitions is not None:
-                self._arrange(self._partitions)
             whole = self._sessions.get(None)
             self._processor.tick(self._now_us(), whole.since_us if whole is not None else None)
+            if self._partitions is not None:
+                # After the tick, which saves what is remembered: of what is let go of, others write from now on.
+                self._arrange(self._partitions)
             self._said_stuck = False
         except OperationalError as error:
             if not self._said_stuck:
@@ -278,7 +279,7 @@ class Ingest:
             self._shares.forget(lambda node: partition_of(node) in over)
             partitions.let_go(over)
         if new:
-            self._processor.anew()
+            self._processor.anew()  # where that fails there are no sessions either, and the next look begins anew
         for one in new:
             self._sessions[one.partition] = Session(
                 self._config, f"{self._config.client_id}-{one.partition:02d}", up_filters(one.partition), self._rng, self._now_us,

@@ -63,6 +63,7 @@ class Intake:
         self.unsaved: set[Latest] = set()
         """Of which series a newer reading came since somebody cleared this."""
         self._latest: dict[str, dict[tuple[str, str], Latest]] = defaultdict(dict)  # by node, then by device and metric
+        self._names: dict[tuple[str, str], tuple[str, str]] = {}  # of those: nodes of one kind share them, for memory's sake
         self._topics: dict[str, Topic] = {}
         self._settled: dict[EpochKey, Settled] = {}
         self._pieces = 0
@@ -77,19 +78,22 @@ class Intake:
 
     def anew(self) -> None:
         """Lets go of all that is remembered, and reads what must be: another process may have written meanwhile."""
-        self.forget()
-        self.unsaved.clear()
-        self._latest.clear()
-        self._devices.clear()
-        self._next.clear()
-        self._heard.clear()
+        known: dict[str, dict[tuple[str, str], Latest]] = defaultdict(dict)
+        theirs: dict[str, set[str]] = defaultdict(set)
         with self._database.read() as connection:
             for row in connection.execute(select(latest)):
-                key = (row.node, row.device, row.metric)
-                self._latest[row.node][row.device, row.metric] = Latest(key, row.time_us, row.received_us, row.seq, row.value)
-                self._devices[row.node].add(row.device)
+                name = self._name(row.device, row.metric)
+                key = (row.node, *name)
+                known[row.node][name] = Latest(key, row.time_us, row.received_us, row.seq, row.value)
+                theirs[row.node].add(name[0])
             for row in connection.execute(select(devices.c.node, devices.c.device)):
-                self._devices[row.node].add(row.device)
+                theirs[row.node].add(row.device)
+        # Only now: where the database could not be read, what was remembered stands.
+        self.forget()
+        self.unsaved.clear()
+        self._next.clear()
+        self._heard.clear()
+        self._latest, self._devices = known, theirs
 
     def read(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> Flush:
         """What the messages want to change; what can't be used of them stands in its quarantine."""
@@ -268,14 +272,15 @@ class Intake:
                 continue
             last = series.get((device, metric))
             if last is None:
-                if not self._has_room(flush, node, device):
+                name = self._name(device, metric)
+                if not self._has_room(flush, node, name[0]):
                     refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
                     continue
                 if len(series) >= MAX_SERIES:
                     flush.crowded.add(node)
                     refused.append((seq, f"this node has {MAX_SERIES} series already", record))
                     continue
-                last = series[device, metric] = Latest((node, device, metric), time_us, now_us, seq, value)
+                last = series[name] = Latest((node, *name), time_us, now_us, seq, value)
                 unsaved.add(last)
             elif time_us - last.time_us < 1000 and time_us // 1000 == last.time_us // 1000 and last.seq != seq:
                 refused.append((seq, "second reading of its series in one millisecond", record))
@@ -423,6 +428,12 @@ class Intake:
                 self._settled[key] = settled
             work = flush.work[key] = Work(settled, max((high for _, high in settled.durable), default=0))
         return work
+
+    def _name(self, device: str, metric: str) -> tuple[str, str]:
+        """Device and metric as they are in memory already."""
+        _make_room(self._names)
+        name = (device, metric)
+        return self._names.setdefault(name, name)
 
     def _hear_boot(self, flush: Flush, node: str, boot: str) -> None:
         """_TooEarly where the node starts more often than a node can."""

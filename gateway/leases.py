@@ -4,7 +4,7 @@ A process that works is a row of `workers`, renewed each few seconds; the number
 transactions asks first whether the row is still there (`Worker.guard`), and holds it there until it has committed. What it holds
 are rows of `leases`. Whoever finds a worker past its time deletes its row, unless a commit is under way, and that frees what it
 held; from then on nothing of it succeeds, however long it had been paused and whatever it believes. A transaction that it was
-paused in is ended by the database (gateway.state.database).
+paused in is ended with its connection.
 """
 
 import json
@@ -48,7 +48,17 @@ _MADE = _sql("INSERT INTO leases (name) VALUES (:name) ON CONFLICT DO NOTHING")
 # KEY SHARE: others may renew the row meanwhile, and nobody may delete it before the transaction has ended.
 _GUARD = _sql("SELECT bounded() FROM workers WHERE id = :id FOR KEY SHARE")
 _BEAT = _sql("UPDATE workers SET until_us = now_us() + :lease_us, faults = :faults WHERE id = :id RETURNING bounded()")
-# Who has a transaction under way is looked at again: to wait for it would keep us from saying that we work ourselves.
+# A process that is paused in a transaction would keep what it has locked; by its name its connections are known. In containers
+# the one that was started in its place may have the same.
+_HANG_UP = _sql(
+    """
+    SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+    WHERE a.datname = current_database()
+    AND a.application_name IN (SELECT left(name, 63) FROM workers WHERE until_us < now_us())
+    AND a.application_name NOT IN (SELECT left(name, 63) FROM workers WHERE until_us >= now_us())
+    """
+)
+# Who has a transaction under way still is looked at again: to wait for it would keep us from saying that we work ourselves.
 _BURY = _sql(
     """
     DELETE FROM workers WHERE id IN (SELECT id FROM workers WHERE until_us < now_us() FOR UPDATE SKIP LOCKED)
@@ -62,7 +72,8 @@ _TAKE = _of_names(
     """
     UPDATE leases SET holder = :id
     WHERE name IN (
-        SELECT name FROM leases WHERE holder IS NULL AND name IN :names ORDER BY name LIMIT :most FOR UPDATE SKIP LOCKED
+        SELECT name FROM leases WHERE (holder IS NULL OR holder = :id) AND name IN :names
+        ORDER BY holder, name LIMIT :most FOR UPDATE SKIP LOCKED
     )
     RETURNING name, heard_us, listening_since_us, now_us() AS now_us
     """
@@ -117,7 +128,9 @@ class Worker:
                 raise self._fenced()
 
     def bury(self) -> None:
-        """Takes away the rows of those who have not said in time that they work."""
+        """Takes away the rows of those who have not said in time that they work, and their connections."""
+        with self._state.write(own=True) as connection:
+            connection.execute(_HANG_UP)
         with self._state.write(own=True) as connection:
             for row in connection.execute(_BURY):
                 log.warning("%s (%s) says nothing any more; others do its work", row.name, row.role)
@@ -136,7 +149,9 @@ class Worker:
             return int(connection.execute(_COUNT, {"role": self.role}).scalar_one())
 
     def take(self, names: Iterable[str], most: int) -> list[Taken]:
-        """At most so many of these that nobody holds. Fenced."""
+        """At most so many of these that nobody else holds, first those that it holds itself without knowing it: the word that
+        they were taken may have been lost with a connection. Fenced.
+        """
         with self._state.write(own=True) as connection:
             self.guard(connection)
             rows = connection.execute(_TAKE, {"id": self.id, "names": list(names), "most": most})
@@ -144,9 +159,10 @@ class Worker:
 
     def give(self, names: Iterable[str]) -> None:
         """Holds these no longer: nothing of them is under way here any more. Fenced."""
-        with self._state.write(own=True) as connection:
-            self.guard(connection)
-            connection.execute(_GIVE, {"id": self.id, "names": list(names)})
+        if given := list(names):
+            with self._state.write(own=True) as connection:
+                self.guard(connection)
+                connection.execute(_GIVE, {"id": self.id, "names": given})
 
     def listens(self, since_us: Mapping[str, int | None]) -> None:
         """Since when each of these leases, held here, has been heard; None: it is not heard now. Fenced."""
@@ -184,9 +200,11 @@ def faults_of(state: State) -> dict[str, list[dict[str, Any]]]:
 class Beating:
     """Says in a thread of its own that this process works, until `stop`: however long a transaction of another thread takes."""
 
-    def __init__(self, worker: Worker, faults: Callable[[], Mapping[str, Any]], fenced: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, fenced: Callable[[], None]) -> None:
         """`fenced` is called once, where others took this process for dead."""
-        self._worker, self._faults, self._fenced = worker, faults, fenced
+        self._worker, self._fenced = worker, fenced
+        self.faults: Callable[[], Mapping[str, Any]] = dict
+        """Which of its parts are not well; set once there are any."""
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -198,7 +216,7 @@ class Beating:
         complained, steady = False, 0
         while not self._stop.is_set():
             try:
-                self._worker.beat(self._faults())
+                self._worker.beat(self.faults())
                 steady += 1
                 if steady > STEADY:
                     self._worker.bury()

@@ -236,17 +236,19 @@ class MediaShelf:
     def keep(self, sha256: str, content: bytes, content_type: str) -> Kept:
         """All of a picture at once, from who has its bytes. Again: changes nothing.
 
-        TooLarge, WrongType; OSError as `append`. WrongOffset where somebody else sends the same one just now.
+        TooLarge, WrongType; OSError as `append`. Where somebody else sends the same one just now, it goes on from there.
         """
         while (kept := self.find(sha256)) is None:
             here = self.offset(sha256)
-            self.check(sha256, here, len(content), content_type)
-            if here < len(content):  # else it is whole, and off the record
-                self.append(sha256, here, len(content), content[here:])
             try:
+                self.check(sha256, here, len(content), content_type)
+                if here < len(content):  # else it is whole, and off the record
+                    self.append(sha256, here, len(content), content[here:])
                 return self.finish(sha256, len(content), content_type)
+            except WrongOffset:
+                continue  # there is more of it now
             except WrongContent:
-                if not here:
+                if not here or self._whole(sha256).exists():  # a whole one that a disk has damaged stays as it is
                     raise
                 # What lay here of it before was none of it, and is removed now.
         return kept

@@ -102,7 +102,7 @@ class News:
                             self._heard(said.payload)
                             if self._stop.is_set():
                                 return
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, OperationalError) as error:  # the second of who looks for himself
                 if not complained:
                     complained = True
                     log.error("what other processes say can't be heard: the state database: %s", error)

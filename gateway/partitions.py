@@ -1,7 +1,8 @@
 """Which partitions this process hears: as many as its share of the town is, of those that nobody hears.
 
-Every process looks by itself, each second: who has more than its share lets go of some, who has fewer takes what is free. A
-partition moves with its MQTT session, so nothing is lost on the way, and it counts as heard all the while if the move was short.
+Every process looks by itself, each second: who has more than its share lets go of some, who has fewer takes what is free. What
+it has is what it has sessions of; any other lease that stands under its name is free again at the next look. A partition moves
+with its MQTT session, so nothing is lost on the way, and it counts as heard all the while if the move was short.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,32 +21,30 @@ class Partitions:
     def __init__(self, worker: Worker, now_us: Callable[[], int], deaf: Callable[[], bool]) -> None:
         """`deaf`: nodes have been asked to hold their readings back, so that silence is none of theirs."""
         self._worker, self._now_us, self._deaf = worker, now_us, deaf
-        self._held: set[int] = set()
         self._deaf_until_us = 0
 
     def look(self, since_us: Mapping[int, int | None]) -> tuple[list[Held], list[int]]:
-        """(to be heard from now on, to be let go of). Fenced."""
+        """(to be heard from now on, to be let go of). `since_us` has each that is heard here. Fenced."""
         now_us = self._now_us()
         if self._deaf():
             self._deaf_until_us = now_us
         self._worker.listens({HEARD[one]: self._counted(since) for one, since in since_us.items()})
+        others = [HEARD[one] for one in range(PARTITIONS) if one not in since_us]
         share = -(-PARTITIONS // max(self._worker.fellows(), 1))
-        if len(self._held) > share:
-            return [], sorted(self._held)[share:]
-        if len(self._held) == share:
-            return [], []
+        if len(since_us) >= share:
+            # Where the database went away in the middle, some may be ours still that nobody hears.
+            self._worker.give(others)
+            return [], sorted(since_us)[share:]
         new = []
-        for taken in self._worker.take(HEARD, share - len(self._held)):
+        for taken in self._worker.take(others, share - len(since_us)):
             heard_us = None if taken.heard_us is None else now_us - (taken.now_us - taken.heard_us)
             unbroken = heard_us is not None and now_us - heard_us < BREAK_US
             new.append(Held(int(taken.name), heard_us, taken.listening_since_us if unbroken else None))
-        self._held.update(one.partition for one in new)
         return new, []
 
     def let_go(self, partitions: list[int]) -> None:
         """Of these nothing is under way here any more: others may have them."""
-        self._worker.give([HEARD[one] for one in partitions])
-        self._held.difference_update(partitions)
+        self._worker.give(HEARD[one] for one in partitions)
 
     def _counted(self, since_us: int | None) -> int | None:
         if since_us is None or self._deaf():

@@ -13,7 +13,7 @@ roles, or all.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -41,6 +41,7 @@ from gateway.reach import Outside, Reach, open_reach
 from gateway.rules import build_rule
 from gateway.service import Running, serving, thread_of
 from gateway.shares import Shares
+from gateway.state import State
 from gateway.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,6 @@ class SharedFeed(Feed):
 class _Part:
     """What one role has in this process."""
 
-    worker: Worker
     threads: list[tuple[str, Callable[[], None]]]
     stops: list[Callable[[], None]]
     faults: Callable[[], Mapping[str, Any]]
@@ -83,7 +83,7 @@ class _Part:
 
 
 @asynccontextmanager
-async def running(config: GatewayConfig, roles: Iterable[Role]) -> AsyncIterator[Running]:
+async def running(config: GatewayConfig, roles: Sequence[Role]) -> AsyncIterator[Running]:
     """These roles while the block runs. ConfigError when something can't be opened."""
     if not config.state.is_shared:
         raise ConfigError("state.url: several processes need PostgreSQL: postgresql://user@host/database")
@@ -93,8 +93,15 @@ async def running(config: GatewayConfig, roles: Iterable[Role]) -> AsyncIterator
     news = _listening(core, feed, parts, watched="api" in roles)
     failed, loop = asyncio.Event(), asyncio.get_running_loop()
 
+    threads: list[threading.Thread] = []
+    beatings: list[Beating] = []
+
     def fenced() -> None:
         loop.call_soon_threadsafe(failed.set)
+
+    def start(name: str, run: Callable[[], None]) -> None:
+        threads.append(thread_of(name, run, loop, failed))
+        threads[-1].start()
 
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
@@ -102,6 +109,10 @@ async def running(config: GatewayConfig, roles: Iterable[Role]) -> AsyncIterator
         for role in roles:
             worker = Worker(core.state, role, config.state.lease)
             stack.callback(worker.leave)
+            # At once: on a busy machine what follows may take longer than a lease.
+            beating = Beating(worker, fenced)
+            stack.callback(beating.stop)
+            start(f"{role} lease", beating.run)
             match role:
                 case "ingest":
                     part = _ingest(core, worker, news)
@@ -114,20 +125,19 @@ async def running(config: GatewayConfig, roles: Iterable[Role]) -> AsyncIterator
                     port, node_port = await stack.enter_async_context(serving(core, deps, conduct))
             for close in part.closes:
                 stack.callback(close)
+            beating.faults = part.faults
+            beatings.append(beating)
             parts.append(part)
-        runs = [("saying", news.run_saying), ("hearing", news.run_hearing)]
-        stops = [news.stop]
-        for part in parts:
-            beating = Beating(part.worker, part.faults, fenced)
-            runs += [(f"{part.worker.role} lease", beating.run), *part.threads]
-            stops += [*part.stops, beating.stop]
-        threads = [thread_of(name, run, loop, failed) for name, run in runs]
-        for thread in threads:
-            thread.start()
+        for name, run in [
+            ("saying", news.run_saying),
+            ("hearing", news.run_hearing),
+            *(one for part in parts for one in part.threads),
+        ]:
+            start(name, run)
         try:
             yield Running(port, failed, core.telemetry, node_port)
         finally:
-            for stop in stops:
+            for stop in (news.stop, *(stop for part in parts for stop in part.stops), *(one.stop for one in beatings)):
                 stop()
             for thread in threads:
                 await asyncio.to_thread(thread.join, 30)
@@ -199,7 +209,7 @@ def _ingest(core: Core, worker: Worker, news: News) -> _Part:
             ingest.publish(topic, payload)
 
     threads = [("ingest", ingest.run), ("ingest chores", chores.run)]
-    return _Part(worker, threads, [ingest.stop, chores.stop], faults, {SPEAK: ingest.ring}, publish)
+    return _Part(threads, [ingest.stop, chores.stop], faults, {SPEAK: ingest.ring}, publish)
 
 
 def _rules(core: Core, worker: Worker, news: News) -> _Part:
@@ -244,19 +254,18 @@ def _rules(core: Core, worker: Worker, news: News) -> _Part:
 
     def may_lead() -> bool:
         try:
-            return bool(worker.take([RULES], 1))
+            if not worker.take([RULES], 1):
+                return False
+            _catch_up(core, state)
         except OperationalError:
             return False  # gateway.leases.Beating says why
+        return True
 
     def lead() -> None:
         while not may_lead():
             if stopped.wait(STAND_BY_S):
                 return
         log.warning("this process judges now")
-        core.learn()
-        with state.write() as connection:
-            if town_mode(connection) == "disaster":
-                tell_mode(connection, now_us())
         leads.set()
         judging.run()
 
@@ -270,7 +279,6 @@ def _rules(core: Core, worker: Worker, news: News) -> _Part:
     for name in reach.chores.names:
         rings[name] = _ringing(reach, name)
     return _Part(
-        worker,
         [("rules", lead), ("chores", chores)],
         [stopped.set, judging.stop, reach.chores.stop],
         dict,
@@ -279,12 +287,20 @@ def _rules(core: Core, worker: Worker, news: News) -> _Part:
     )
 
 
+def _catch_up(core: Core, state: State) -> None:
+    """Before one that stood by begins to judge."""
+    core.learn()
+    with state.write() as connection:
+        if town_mode(connection) == "disaster":
+            tell_mode(connection, now_us())
+
+
 def _deliver(core: Core, worker: Worker, news: News) -> _Part:
     reach = _reach(core, core.state.guarded(worker.guard), worker, news)
     chores = Chores([_learning(core)], core.telemetry, now_us)
     threads = [("deliver", reach.deliverer.run), ("deliver chores", chores.run)]
     return _Part(
-        worker, threads, [reach.deliverer.stop, chores.stop], reach.own.standing, {DELIVER: reach.deliverer.ring},
+        threads, [reach.deliverer.stop, chores.stop], reach.own.standing, {DELIVER: reach.deliverer.ring},
         closes=[reach.close],
     )  # fmt: skip
 
@@ -303,11 +319,11 @@ def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, Any, Conduct]:
         return {**fellows.well(), "dead_letters": reach.deliverer.dead == 0, "disk": core.shortage() is None}
 
     deps = core.deps(reach, health, lambda: news.say(f"ring:{DELIVER}"), lambda: news.say(f"ring:{SPEAK}"))
-    part = _Part(worker, [("api chores", chores.run)], [chores.stop], reach.own.standing, closes=[reach.close])
+    part = _Part([("api chores", chores.run)], [chores.stop], reach.own.standing, closes=[reach.close])
     return part, deps, conduct
 
 
-def _reach(core: Core, state: Any, worker: Worker, news: News) -> Reach:
+def _reach(core: Core, state: State, worker: Worker, news: News) -> Reach:
     """Of a process that does no chores and judges nothing."""
     outside = Outside(
         probes={},

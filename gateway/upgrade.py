@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, event
 
 from gateway.backup import postgresql
 from gateway.backup.backup import MIB, sqlite_path
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, StateConfig
 from gateway.errors import ConfigError
 from gateway.state.database import MIGRATIONS
 from gateway.store import SqliteStoreConfig
@@ -65,11 +65,11 @@ def revisions() -> list[str]:
     return [script.revision for script in _scripts()]
 
 
-def revision_of(url: str) -> str | None:
+def revision_of(state: StateConfig) -> str | None:
     """The schema of a database, which is left as it is; None: there is none yet. ConfigError where it can't be read."""
-    file = sqlite_path(url)
+    file = sqlite_path(state.url)
     if file is None:
-        return postgresql.revision(url)
+        return postgresql.revision(state)
     if not file.exists() or not file.stat().st_size:
         return None
     try:
@@ -142,7 +142,7 @@ def _upgrade(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
             "make a backup before"
         )
     faults: list[str] = []
-    found = revision_of(config.state.url)
+    found = revision_of(config.state)
     migrations: list[Migration] = []
     try:
         migrations = pending(found)
@@ -211,7 +211,7 @@ def _versions(config: GatewayConfig) -> list[str]:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         faults.append(f"SQLite is {sqlite3.sqlite_version}; {'.'.join(map(str, OLDEST_SQLITE))} or later is needed")
     if sqlite_path(config.state.url) is None:
-        with postgresql.connected(config.state.url) as connection:
+        with postgresql.connected(config.state) as connection:
             (number,) = connection.execute("SELECT current_setting('server_version_num')::int").fetchone() or (0,)
         if number < OLDEST_POSTGRESQL:
             faults.append(f"PostgreSQL is {number // 10_000}; {OLDEST_POSTGRESQL // 10_000} or later is needed")

@@ -1,21 +1,25 @@
 """For all tests: what is the same in each of them is made once, a new state database and what the API's answers look like.
 
-With SATOMORI_STATE=postgresql each state database that a test opens in this process, whatever file it names, is in PostgreSQL.
+With SATOMORI_STATE=postgresql each state database that a test opens in this process, whatever file it names, is in PostgreSQL;
+but one that is named as an URI, `sqlite:///file:<path>?uri=true`, is that file.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from fastapi._compat import v2 as fastapi_types
-from pydantic import TypeAdapter
+from fastapi import utils as fastapi_fields
+from fastapi.dependencies import utils as fastapi_parameters
+from fastapi.params import Depends
 from pydantic.fields import FieldInfo
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, delete, text
 
 from gateway.state import State, database, open_state
+from gateway.state.tables import metadata
 from gateway.words import call_office
 from tests import postgresql
 
@@ -37,38 +41,74 @@ class _Beside(State):
 
 
 class Databases:
-    """For each file that a test names a database of its own, a copy of what the migrations made; always the same one."""
+    """For each file that a test names a database of its own, as the migrations made it; always the same one.
+
+    A new one costs ten times as much as emptying one: a test's go to the next of its module.
+    """
 
     def __init__(self, server: postgresql.Server) -> None:
         self._server, self._made, self._count = server, dict[str, str](), 0
+        self._free: list[str] = []
+        self._within: dict[str, psycopg.Connection] = {}
         open_state(server.make("schema")).close()
         # Tests read what was queued in the order in which it was: SQLite has that by itself, in a column of this name.
         server.run("ALTER TABLE notifications ADD COLUMN rowid bigserial", database="schema")
+        self._empty = ";".join(str(delete(table)) for table in metadata.sorted_tables)
+        self._form = server.run(_FORM, database="schema"), server.run(_VERSION, database="schema")
         self._addressed = database._addressed
 
     def addressed(self, url: str) -> URL:
         """Where the database really is."""
         named = self._addressed(url)
-        if named.drivername != "sqlite" or named.database in (None, "", ":memory:"):
+        if named.drivername != "sqlite" or named.database in (None, "", ":memory:") or named.database.startswith("file:"):
             return named
         if named.database not in self._made:
-            self._count += 1
-            self._made[named.database] = self._server.make(f"d{self._count}", "schema")
-        return self._addressed(self._made[named.database])
+            if not self._free:
+                self.empty(lambda path: not path.parent.exists())
+            self._made[named.database] = self._free.pop() if self._free else self._new()
+        return self._addressed(self._server.url(self._made[named.database]))
+
+    def _new(self) -> str:
+        self._count += 1
+        self._server.make(f"d{self._count}", "schema")
+        return f"d{self._count}"
 
     def opened(self, engine: Engine) -> State:
         """As a configuration has to say where erasures are written: beside the file, as on SQLite."""
-        named = {self._addressed(url).database: path for path, url in self._made.items()}
+        named = {name: path for path, name in self._made.items()}
         return _Beside(engine, Path(f"{named[engine.url.database]}.erasures") if engine.url.database in named else None)
+
+    def empty(self, is_over: Callable[[Path], bool]) -> None:
+        """Lets others have those of files that are over, where nobody is connected and tables are as they were."""
+        gone = [path for path in self._made if is_over(Path(path))]
+        for path in gone:
+            name = self._made[path]
+            if name not in self._within:
+                self._within[name] = psycopg.connect(self._server.url(name), autocommit=True)
+                self._within[name].execute("SET session_replication_role = replica")  # no row asks after another
+            here = self._within[name]
+            said = (here.execute(one).fetchall() for one in (_OTHERS, _FORM, _VERSION))
+            if all(one == wanted for one, wanted in zip(said, ([(0,)], *self._form), strict=True)):
+                here.execute(self._empty.encode())
+                here.execute(_FROM_ONE)
+                self._free.append(self._made.pop(path))
 
     def drop(self) -> None:
         """Drops those that nobody is connected to any more."""
-        rows = self._server.run("SELECT datname FROM pg_stat_activity WHERE datname IS NOT NULL")
-        used = {name for (name,) in rows}
-        gone = {path: url for path, url in self._made.items() if url.rpartition("/")[2] not in used}
-        self._server.run(*(f'DROP DATABASE "{url.rpartition("/")[2]}"' for url in gone.values()))
-        for path in gone:
-            del self._made[path]
+        for connection in self._within.values():
+            connection.close()
+        self._within.clear()
+        used = {name for (name,) in self._server.run("SELECT datname FROM pg_stat_activity WHERE datname IS NOT NULL")}
+        gone = [name for name in (*self._made.values(), *self._free) if name not in used]
+        self._server.run(*(f'DROP DATABASE "{name}"' for name in gone))
+        self._free.clear()
+        self._made = {path: name for path, name in self._made.items() if name not in gone}
+
+
+_OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+_FORM = "SELECT (SELECT count(*) FROM pg_attribute), (SELECT count(*) FROM pg_constraint), (SELECT count(*) FROM pg_trigger)"
+_VERSION = "SELECT version_num FROM alembic_version"
+_FROM_ONE = "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +127,8 @@ def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databas
                 databases = Databases(server)
                 patch.setattr(database, "_addressed", databases.addressed)
                 patch.setattr(database, "State", databases.opened)
+                # A machine that does much at once may leave a test alone for longer than a gateway that hangs.
+                patch.setattr(database, "_TOWN", text(database._TOWN.text.replace("'5s'", "'60s'")))
                 yield databases
             return
         template = tmp_path_factory.mktemp("schema") / "state.db"
@@ -103,6 +145,15 @@ def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databas
         yield None
 
 
+@pytest.fixture(autouse=True)
+def _emptied(_migrated_once: Databases | None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Named first, so that what a test has open is closed before."""
+    yield
+    if _migrated_once is not None and "tmp_path" in request.node.funcargs:
+        folder = request.node.funcargs["tmp_path"]
+        _migrated_once.empty(lambda path: path.is_relative_to(folder))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _let_go(_migrated_once: Databases | None) -> Iterator[None]:
     """A database in PostgreSQL has 10 MB: those of a module's tests go with it."""
@@ -113,26 +164,51 @@ def _let_go(_migrated_once: Databases | None) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _described_once() -> Iterator[None]:
-    """FastAPI builds a validator for each answer and parameter of each app; what says the same shares one, over all apps."""
-    made: dict[str, list[tuple[Any, TypeAdapter[Any]]]] = {}
+    """FastAPI looks at each parameter and answer of each app anew; what is described alike is looked at once, over all apps."""
+    analyze, field = fastapi_parameters.analyze_param, fastapi_fields.create_model_field
+    parameters, fields = _Known(), _Known()
 
-    def shared(annotation: Any, *, config: Any = None) -> TypeAdapter[Any]:
-        said = (annotation.__origin__, [_said(part) for part in annotation.__metadata__], config)
-        alike = made.setdefault(repr(annotation), [])
-        for known, adapter in alike:
-            if known == said:
-                return adapter
-        adapter = TypeAdapter(annotation, config=config)
-        alike.append((said, adapter))
-        return adapter
+    def parameter(*, param_name: str, annotation: Any, value: Any, path_param_names: set[str]) -> Any:
+        def look() -> Any:
+            return analyze(param_name=param_name, annotation=annotation, value=value, path_param_names=path_param_names)
+
+        # What a parameter depends on is a function of one app, and a field that stands as a default is written on.
+        said = [value, *getattr(annotation, "__metadata__", ())]
+        if any(isinstance(part, Depends) for part in said) or isinstance(value, FieldInfo):
+            return look()
+        return parameters.get((param_name, param_name in path_param_names, _said(annotation), value), look)
+
+    def answer(name: str, type_: Any, **more: Any) -> Any:
+        return fields.get((name, _said(type_), more), lambda: field(name=name, type_=type_, **more))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastapi_types, "TypeAdapter", shared)
+        patch.setattr(fastapi_parameters, "analyze_param", parameter)
+        patch.setattr("fastapi.routing.create_model_field", answer)
         yield
 
 
-def _said(part: Any) -> Any:
-    """What two parts of an annotation must have in common to be the same; pydantic compares fields by identity only."""
-    if type(part) is not FieldInfo:
-        return part
-    return {name: getattr(part, name, None) for name in FieldInfo.__slots__ if name != "_original_assignment"}
+class _Known:
+    """What was made for a description before; the first part of one is a name."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, list[tuple[Any, Any]]] = {}
+
+    def get(self, described: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        alike = self._made.setdefault(described[0], [])
+        for known, made in alike:
+            if known == described:
+                return made
+        alike.append((described, made := make()))
+        return made
+
+
+def _said(annotation: Any) -> Any:
+    """What two annotations must have in common to be the same; pydantic compares fields by identity only."""
+    if not hasattr(annotation, "__metadata__"):
+        return annotation
+    return annotation.__origin__, [_shown(part) if isinstance(part, FieldInfo) else part for part in annotation.__metadata__]
+
+
+def _shown(field: FieldInfo) -> Any:
+    slots = {name: getattr(field, name, None) for name in FieldInfo.__slots__ if name != "_original_assignment"}
+    return type(field), slots, getattr(field, "__dict__", {})

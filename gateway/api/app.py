@@ -55,7 +55,7 @@ from gateway.api import (
 from gateway.api.bodies import StrictBodies
 from gateway.api.deps import Deps
 from gateway.api.described import describe
-from gateway.api.gate import Gate, is_json
+from gateway.api.gate import Gate, is_form, is_json
 from gateway.api.measured import Measured
 from gateway.api.outcomes import Outcomes
 from gateway.api.problems import add_problem_handlers, describe_problems
@@ -74,7 +74,7 @@ def create_app(deps: Deps) -> FastAPI:
     )
     add_problem_handlers(app)
     app.add_middleware(Outcomes, deps=deps)
-    app.add_middleware(StrictBodies, is_json=is_json)
+    app.add_middleware(StrictBodies, is_json=is_json, is_form=is_form)
     limits = deps.accounts.limits if deps.accounts is not None else Limits(deps.now_us)
     app.add_middleware(Gate, tokens=deps.tokens, accounts=deps.accounts, limits=limits)
     app.add_middleware(Measured, telemetry=deps.telemetry)

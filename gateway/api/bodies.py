@@ -1,8 +1,8 @@
-"""JSON that comes in, read strictly before a route sees it: what two readers could understand in two ways is refused.
+"""What comes in, read strictly before a route sees it: what two readers could understand in two ways is refused.
 
 Refused: another Content-Type than application/json, bytes that are no UTF-8, a byte order mark, a name that stands twice, NaN and
 infinities, numbers that no column holds, what nests deeper than any request of ours, half of a surrogate pair and NUL, which no
-database keeps. So is NUL in an address.
+database keeps. So is NUL in an address and in a form, and a form written in any other way than browsers write one by themselves.
 
 Pure but for `StrictBodies`, the ASGI part. It stands behind the gate: a body is not read for anybody who may not come in.
 """
@@ -22,6 +22,7 @@ from gateway.api.problems import Fault, refused
 DEEPEST = 32
 MOST = 2**63
 """No whole number is as large, on either side: columns have 64 bits."""
+JSON, FORM, FILES = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 _LONGEST_NAME = 60
 
@@ -109,12 +110,21 @@ def _look(value: Any, where: str) -> None:
             _look(one, f"{where}.{number}")
 
 
-class StrictBodies:
-    """Hands on what `read_json` can read, byte for byte, and answers the rest itself."""
+def mended(value: Any) -> Any:
+    """What `json.loads` made of something that can't be refused, for others came with it: U+FFFD for what no database keeps."""
+    if isinstance(value, str):
+        return _UNUSABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {mended(name): mended(one) for name, one in value.items()}
+    return [mended(one) for one in value] if isinstance(value, list) else value
 
-    def __init__(self, app: ASGIApp, is_json: Callable[[str], bool]) -> None:
-        """`is_json`: below which paths every body is JSON."""
-        self._app, self._is_json = app, is_json
+
+class StrictBodies:
+    """Hands on what `read_json` can read, and forms of fields that can be kept, byte for byte; answers the rest itself."""
+
+    def __init__(self, app: ASGIApp, is_json: Callable[[str], bool], is_form: Callable[[str], bool] = lambda _: False) -> None:
+        """`is_json`: below which paths every body is JSON. `is_form`: where it may be a form, of fields only."""
+        self._app, self._is_json, self._is_form = app, is_json, is_form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -127,17 +137,23 @@ class StrictBodies:
             await refused(here[1], [Fault(here[0], "fault.sign", {})])(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if headers.get("Content-Length", "0") == "0" or not self._is_json(scope["path"]):
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        as_json = self._is_json(scope["path"])
+        as_form = self._is_form(scope["path"]) and kind in (FORM, FILES)
+        if headers.get("Content-Length", "0") == "0" or not (as_json or as_form):
             await self._app(scope, receive, send)
             return
-        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            wanted = Fault("header.Content-Type", "fault.kind", {"expected": "application/json"})
-            await refused(415, [wanted])(scope, receive, send)
+        # In parts each may say an encoding of its own: what is in them shows only once they are read.
+        wanted = JSON if as_json else FORM
+        if kind != wanted:
+            await refused(415, [Fault("header.Content-Type", "fault.kind", {"expected": wanted})])(scope, receive, send)
             return
         try:
             body = await Request(scope, receive).body()
-            read_json(body)
+            if as_json:
+                read_json(body)
+            elif b"%00" in body or b"\x00" in body:
+                raise NotPlain("sign")
         except ClientDisconnect:
             return  # nobody waits for an answer
         except NotPlain as wrong:

@@ -225,9 +225,18 @@ def is_json(path: str) -> bool:
     return path.startswith("/api/v1/") and not path.startswith(MEDIA)
 
 
+def is_form(path: str) -> bool:
+    """Whether forms that come there have fields only: on every page, but where a photo comes along."""
+    return not path.startswith("/api/v1/") and not _brings_photo(path)
+
+
+def _brings_photo(path: str) -> bool:
+    return path.startswith(PHOTOS) and path.endswith("/photos")
+
+
 def _most(path: str) -> int:
     """How long a body may be."""
-    return PHOTO_BYTES if path.startswith(PHOTOS) and path.endswith("/photos") else LONGER.get(path, MAX_BODY_BYTES)
+    return PHOTO_BYTES if _brings_photo(path) else LONGER.get(path, MAX_BODY_BYTES)
 
 
 def _body_fault(headers: Headers, most_bytes: int) -> Response | None:

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from gateway.api.bodies import mended
 from gateway.api.deps import Deps
 from gateway.api.problems import NotHere, Problem
 from gateway.inbox import Arrival
@@ -55,7 +56,7 @@ def is_signed(secret: str, body: bytes, signature: str) -> bool:
 def arrivals_of(body: bytes, now_us: int) -> list[Arrival]:
     """The events of a webhook. Problem 400 for what is no webhook; an event without an id gets one of what it says."""
     try:
-        document = json.loads(body)
+        document = mended(json.loads(body))
         events = document["events"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Problem(400, "The body is no webhook of LINE: JSON with `events` was expected.") from error

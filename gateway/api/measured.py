@@ -25,9 +25,11 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began_s = perf_counter()
+        began_s, is_answered = perf_counter(), False
 
         def answered(status: int) -> None:
+            nonlocal is_answered
+            is_answered = True
             method, route = scope["method"] if scope["method"] in METHODS else "other", _template(scope)
             self._telemetry.requests.labels(method, route, str(status)).inc()
             self._telemetry.request_seconds.labels(method, route).observe(perf_counter() - began_s)
@@ -40,7 +42,8 @@ class Measured:
         try:
             await self._app(scope, receive, send_measured)
         except Exception:
-            answered(500)  # what is raised here is answered further out
+            if not is_answered:
+                answered(500)  # what is raised here is answered further out
             raise
 
 

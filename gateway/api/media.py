@@ -14,6 +14,7 @@ Header names as in the IETF's draft "Resumable Uploads for HTTP".
 
 import errno
 import math
+import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ from gateway.audit.acts import who_of
 from gateway.audit.chain import record
 from gateway.installations import photo_of
 from gateway.keeping import pictures
+from gateway.keeping.ledger import Line, note
 from gateway.media import (
     CONTENT_TYPES,
     Kept,
@@ -175,6 +177,10 @@ def _add_giving_out(router: APIRouter, deps: Deps) -> None:
                 raise Problem(409, error) from error
             if not there_was:
                 raise Problem(404, "why.no_picture")
+            try:  # so that it is deleted again in what is restored later
+                note(connection, Line(str(uuid.uuid4()), "picture", sha256, deps.now_us(), who_of(actor)))
+            except OSError as error:
+                raise Problem(503, "why.not_noted") from error
             record(connection, who_of(actor), "media.erase", f"media/{sha256}", deps.now_us(), why=why)
         shelf.discard(sha256)
         return Response(status_code=204)

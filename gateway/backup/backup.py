@@ -11,14 +11,14 @@ import pwd
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.backup import manifest, places, postgresql, sqlite_file
-from gateway.backup.manifest import CONFIG, MEDIA, SETTINGS, File, Manifest, StateCopy, StoreCopy
+from gateway.backup.manifest import CONFIG, MEDIA, SETTINGS, File, Folder, Manifest, StateCopy, StoreCopy
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
 from gateway.store import SqliteStoreConfig
@@ -89,13 +89,13 @@ class _Filling:
         (self._work / MEDIA).mkdir(mode=0o700)
         absent = [sha256 for sha256 in pictures if not self._picture(config.media.folder / sha256)]
         left_out = places.left_out(config)
-        modes = self._secrets(config, left_out)
+        folders = self._secrets(config, left_out)
         return Manifest(
             satomori=_version(),
             made_us=now_us,
             state=state,
             store=StoreCopy(type=config.store.type, rows=series),
-            folders=modes,
+            folders=folders,
             files=self._files,
             absent=absent,
             left_out=left_out,
@@ -110,7 +110,7 @@ class _Filling:
             pictures = sqlite_file.column(self._work / STATE, _PICTURES) if "media" in held.rows else []
             self._note(STATE, "state.url", file.stat())
         else:
-            held, pictures = postgresql.dump(config.state.url, self._work / DUMP, _PICTURES)
+            held, pictures = postgresql.dump(config.state, self._work / DUMP, _PICTURES)
             self._note(DUMP, "state.url", (self._work / DUMP).stat())
         if held.revision is None:
             raise ConfigError(f"state.url: {config.state.url} holds nothing of satomori yet. Has the gateway run?")
@@ -133,9 +133,9 @@ class _Filling:
         self._note(name, "media.folder", like, hashed)
         return True
 
-    def _secrets(self, config: GatewayConfig, left_out: dict[str, str]) -> dict[str, int]:
-        """Files and folders of keys; the folders' modes. What is not there is added to `left_out`."""
-        modes: dict[str, int] = {}
+    def _secrets(self, config: GatewayConfig, left_out: dict[str, str]) -> dict[str, Folder]:
+        """Files and folders of keys; how those folders were. What is not there is added to `left_out`."""
+        folders: dict[str, Folder] = {}
         for setting, path in places.files(config).items():
             if path.is_file():
                 self._copy(path, f"{SETTINGS}/{setting}", setting)
@@ -145,12 +145,14 @@ class _Filling:
             if not folder.is_dir():
                 left_out[setting] = f"{folder} is not there"
                 continue
-            modes[setting] = stat.S_IMODE(folder.stat().st_mode) & 0o777
+            like = folder.stat()
+            folders[setting] = Folder(mode=stat.S_IMODE(like.st_mode) & 0o777, owner=_owner(like))
             (self._work / SETTINGS / setting).mkdir(mode=0o700, parents=True)
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
-                    self._copy(path, f"{SETTINGS}/{setting}/{path.relative_to(folder).as_posix()}", setting)
-        return modes
+                    with suppress(FileNotFoundError):  # one that was being written has its name now, or is gone
+                        self._copy(path, f"{SETTINGS}/{setting}/{path.relative_to(folder).as_posix()}", setting)
+        return folders
 
     def _copy(self, source: Path, name: str, setting: str) -> None:
         target = self._work / name
@@ -171,12 +173,12 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def _link(former: Path, target: Path, size: int) -> bool:
-    """Shares a picture with the backup before: it is named by what it holds, and nobody changes it."""
+    """Shares a picture with the backup before, all of it read: what its disk lost is copied anew, not handed on."""
     try:
-        if former.stat().st_size != size:
+        if former.stat().st_size != size or manifest.hash_of(former) != target.name:
             return False
         os.link(former, target)
-    except OSError:  # not there, or a file system without links: it is copied
+    except OSError:  # not there, can't be read, or a file system without links
         return False
     return True
 

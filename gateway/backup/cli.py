@@ -62,6 +62,7 @@ def _restore(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     looked = restore.look(config, folder)
     body: dict[str, Any] = {
         "faults": looked.faults,
+        "damaged": looked.damaged,
         "in_the_way": looked.in_the_way,
         "notes": looked.notes,
         "writes": {file.name: str(target) for file, target in looked.steps},
@@ -69,6 +70,12 @@ def _restore(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     if looked.faults:
         lines = [f"NG  {fault}" for fault in looked.faults[:_SHOWN]]
         return Told(1, {**body, "error": f"{folder} can't be restored: {len(looked.faults)} faults"}, all_wrapped(lines))
+    if looked.damaged and arguments.dry_run:
+        lines = [f"NG  {name} is not what was saved" for name in looked.damaged[:_SHOWN]]
+        error = (
+            f"{folder} would come back without {len(looked.damaged)} pictures: make another backup while there are others of them"
+        )
+        return Told(1, {**body, "error": error}, all_wrapped(lines))
     made = minute(looked.manifest.made_us, ZoneInfo(config.time_zone))
     if arguments.dry_run:
         body["noted"] = _note(config, restore.TESTED, now_us)
@@ -96,7 +103,7 @@ def _where(looked: restore.Looked) -> list[str]:
 def _note(config: GatewayConfig, name: str, now_us: int) -> bool:
     """Writes down in the state that this was done, for `check`; False where there is no state of this version to write it to."""
     try:
-        if revision_of(config.state.url) != revisions()[-1]:
+        if revision_of(config.state) != revisions()[-1]:
             return False  # opening it would bring its schema up to date, which nobody asked for here
     except ConfigError:
         return False

@@ -45,6 +45,15 @@ class File(BaseModel):
     """Whose it was, by name: `satomori:satomori`."""
 
 
+class Folder(BaseModel):
+    """A folder of keys, as it was there: another user's broker may come in by its group."""
+
+    model_config = _frozen
+
+    mode: Annotated[int, Field(ge=0, le=0o777)]
+    owner: str
+
+
 class StateCopy(BaseModel):
     """The state database."""
 
@@ -77,8 +86,8 @@ class Manifest(BaseModel):
     made_us: int
     state: StateCopy
     store: StoreCopy
-    folders: dict[str, int]
-    """Of each setting that names a folder of keys: its mode."""
+    folders: dict[str, Folder]
+    """By the setting that names it."""
     files: list[File]
     absent: list[str]
     """Pictures on record whose file was not there, or not what its name says."""
@@ -123,8 +132,11 @@ def hash_of(path: Path) -> str:
 def copy(source: Path, target: Path) -> tuple[str, int]:
     """Copies a file to a new one, its owner's alone, on disk when this returns: SHA-256 and size of what was copied. OSError."""
     digest, size = hashlib.sha256(), 0
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with source.open("rb") as read_from, os.fdopen(descriptor, "wb") as write_to:
+
+    def private(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    with source.open("rb") as read_from, open(target, "wb", opener=private) as write_to:
         while piece := read_from.read(PIECE):
             digest.update(piece)
             write_to.write(piece)

@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,8 +22,8 @@ from typing import NamedTuple
 
 from gateway.backup import manifest, places, postgresql, sqlite_file
 from gateway.backup.backup import MIB, STATE, sqlite_path
-from gateway.backup.manifest import MEDIA, SETTINGS, File, Manifest
-from gateway.config import GatewayConfig
+from gateway.backup.manifest import MEDIA, SETTINGS, File, Folder, Manifest
+from gateway.config import GatewayConfig, StateConfig
 from gateway.errors import ConfigError
 from gateway.store import SqliteStoreConfig
 from gateway.store import sqlite as series
@@ -30,6 +31,7 @@ from gateway.upgrade import revisions
 
 MARKER = "restore-unfinished.json"
 RESTORING = ".restoring"
+_NOTES = "cursors"
 TESTED = "restore_tested_us"
 """In the table `cursors`: when a backup was last tried, or put back."""
 
@@ -49,6 +51,8 @@ class Looked:
     steps: list[Step] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Of the backup: it can't be put back anywhere."""
+    damaged: list[str] = field(default_factory=list)
+    """Pictures of the backup that are not what was saved: what else there is comes back without them."""
     in_the_way: list[str] = field(default_factory=list)
     """Of this machine: it can't be put back here."""
     notes: list[str] = field(default_factory=list)
@@ -69,7 +73,7 @@ def look(config: GatewayConfig, folder: Path) -> Looked:
     _series_are_right(config, folder, looked)
     looked.steps = list(_steps(config, looked))
     _place_is_empty(config, looked)
-    _owners_are_known(looked)
+    _rights_can_be_given(config, looked)
     _has_room(looked)
     _told_besides(config, looked)
     return looked
@@ -87,13 +91,17 @@ def put_back(config: GatewayConfig, folder: Path, looked: Looked, now_us: int) -
         os.fsync(file.fileno())
     manifest.sync_folder(media)
     # The database comes last: until then there is nothing that a gateway could take for its own.
-    for step in sorted(looked.steps, key=lambda step: step.file.setting == "state.url"):
+    databases = [step for step in looked.steps if step.file.setting == "state.url"]
+    for step in looked.steps:
+        if step not in databases:
+            _write(folder, step, now_us)
+    for path, was in _key_folders(config, looked):
+        _make_folder(path, was.owner)
+        _as_it_was(path, was)
+    for step in databases:
         _write(folder, step, now_us)
     if made.state.engine == "postgresql":
-        _dump_back(config.state.url, folder, made, now_us)
-    for setting, path in places.folders(config).items():
-        if setting in made.folders and path.is_dir():
-            path.chmod(made.folders[setting])
+        _dump_back(config.state, folder, made, now_us)
     for written in {step.target.parent for step in looked.steps}:
         manifest.sync_folder(written)
     marker.unlink()
@@ -109,9 +117,14 @@ def _whole(folder: Path, looked: Looked) -> None:
         try:
             fine = path.stat().st_size == file.size and manifest.hash_of(path) == file.sha256
         except OSError as error:
-            looked.faults.append(f"{file.name} can't be read: {error.strerror}")
+            if file.setting == "media.folder":
+                looked.damaged.append(file.name)
+            else:
+                looked.faults.append(f"{file.name} can't be read: {error.strerror}")
             continue
-        if not fine:
+        if not fine and file.setting == "media.folder":
+            looked.damaged.append(file.name)
+        elif not fine:
             looked.faults.append(f"{file.name} is not what was saved: its SHA-256 differs. Take another backup")
 
 
@@ -171,8 +184,10 @@ def _name_of(looked: Looked, setting: str) -> str | None:
 def _steps(config: GatewayConfig, looked: Looked) -> Iterator[Step]:
     """Where each file goes, by the setting that this configuration has; a file that two settings name goes there once."""
     files, folders, taken = places.files(config), places.folders(config), set()
-    state = sqlite_path(config.state.url)
+    state, damaged = sqlite_path(config.state.url), set(looked.damaged)
     for file in looked.manifest.files:
+        if file.name in damaged:
+            continue
         match file.setting:
             case "":
                 continue  # gateway.toml: the one that was given is in use
@@ -210,7 +225,7 @@ def _place_is_empty(config: GatewayConfig, looked: Looked) -> None:
         way.append(f"media.folder: there is something in {folder}")
     if looked.manifest.state.engine == "postgresql" and not sqlite_path(config.state.url):
         try:
-            if postgresql.held(config.state.url).rows:
+            if postgresql.held(config.state).rows:
                 way.append("state.url: there are tables in the database already")
         except ConfigError as error:
             way.append(str(error))
@@ -235,13 +250,25 @@ def _is_same(file: File, target: Path) -> bool:
         return False
 
 
-def _owners_are_known(looked: Looked) -> None:
-    """Only root can give files away; anybody else restores as who is to have them."""
+def _rights_can_be_given(config: GatewayConfig, looked: Looked) -> None:
+    """Only root can give files away; anybody else restores as who is to have them, and may change what is their own."""
+    folders = list(_key_folders(config, looked))
     if os.geteuid() != 0:
+        there = [(target, file.mode) for file, target in looked.steps] + [(path, was.mode) for path, was in folders]
+        for path, mode in there:
+            if path.exists() and _mode(path) != mode and path.stat().st_uid != os.geteuid():
+                looked.in_the_way.append(f"{path} is there already, is another user's, and has not the mode {mode:o} that it had")
         return
-    for owner in sorted({file.owner for file, _ in looked.steps}):
+    for owner in sorted({file.owner for file, _ in looked.steps} | {was.owner for _, was in folders}):
         if _ids(owner) is None:
             looked.in_the_way.append(f"there is no {owner} here, whose files these were: make that user and group first")
+
+
+def _key_folders(config: GatewayConfig, looked: Looked) -> Iterator[tuple[Path, Folder]]:
+    """Those of this configuration that are in the backup, and how they were."""
+    for setting, path in places.folders(config).items():
+        if setting in looked.manifest.folders:
+            yield path, looked.manifest.folders[setting]
 
 
 def _ids(owner: str) -> tuple[int, int] | None:
@@ -280,6 +307,9 @@ def _told_besides(config: GatewayConfig, looked: Looked) -> None:
         if setting not in saved:
             looked.notes.append(f"{setting}: {path} is not in the backup: put it there yourself")
     looked.notes += [f"{what}: not in the backup; {why}" for what, why in looked.manifest.left_out.items() if what == "store"]
+    if looked.damaged:
+        names = ", ".join(looked.damaged[:3]) + (" and others" if len(looked.damaged) > 3 else "")
+        looked.notes.append(f"{len(looked.damaged)} pictures are damaged in the backup, and stay there: {names}")
     if looked.manifest.absent:
         looked.notes.append(f"{len(looked.manifest.absent)} pictures on record were gone already, or damaged, when it was made")
     ledger = _erasures_file(config)
@@ -305,6 +335,7 @@ def _erasures_file(config: GatewayConfig) -> Path:
 def _write(folder: Path, step: Step, now_us: int) -> None:
     file, target = step
     if _is_same(file, target):
+        _as_it_was(target, file)
         return
     _make_folder(target.parent, file.owner)
     work = target.with_name(target.name + RESTORING)
@@ -313,20 +344,19 @@ def _write(folder: Path, step: Step, now_us: int) -> None:
     if file.name == STATE:
         with closing(sqlite3.connect(work)) as connection, connection:
             connection.execute("INSERT OR REPLACE INTO cursors (name, value) VALUES (?, ?)", (TESTED, now_us))
-    work.chmod(file.mode)
-    _give(work, file.owner)
+    _as_it_was(work, file)
     work.rename(target)
 
 
-def _dump_back(url: str, folder: Path, made: Manifest, now_us: int) -> None:
+def _dump_back(state: StateConfig, folder: Path, made: Manifest, now_us: int) -> None:
     name = next(file.name for file in made.files if file.setting == "state.url")
-    if not postgresql.held(url).rows:  # an interrupted one left all of it, or nothing
-        postgresql.restore(url, folder / name)
-        if postgresql.held(url).rows != made.state.rows:
-            raise ConfigError(
-                "state.url: after it was put back, the database holds other rows than the backup: empty it, and try again"
-            )
-    with postgresql.connected(url) as connection:
+    found = postgresql.held(state).rows
+    if not found:  # an interrupted one left all of it, or nothing
+        postgresql.restore(state, folder / name)
+        found = postgresql.held(state).rows
+    if {**found, _NOTES: 0} != {**made.state.rows, _NOTES: 0}:  # where it is noted that this was done
+        raise ConfigError("state.url: the database holds other rows than the backup: empty it, and say the same again")
+    with postgresql.connected(state) as connection:
         note = "INSERT INTO cursors (name, value) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
         connection.execute(note, (TESTED, now_us))
 
@@ -337,6 +367,16 @@ def _make_folder(path: Path, owner: str | None) -> None:
         if not one.exists():
             one.mkdir(mode=0o750)
             _give(one, owner)
+
+
+def _as_it_was(path: Path, was: File | Folder) -> None:
+    _give(path, was.owner)
+    if _mode(path) != was.mode:
+        path.chmod(was.mode)
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _give(path: Path, owner: str | None) -> None:

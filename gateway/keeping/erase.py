@@ -12,7 +12,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal, 
 from gateway.audit.chain import record
 from gateway.audit.erase import erase_where
 from gateway.contacts import people
-from gateway.keeping import places
+from gateway.keeping import pictures, places
 from gateway.keeping.held import IN_JSON, SIGNED, WRITTEN
-from gateway.keeping.ledger import Kind, Line, note
+from gateway.keeping.ledger import Kind, Line, Noted, note
 from gateway.mimamori.enrolled import WATCHED
 from gateway.nodes.expected import next_revision
 from gateway.state import State
@@ -85,7 +85,7 @@ class NotErased(Refusal):
 class Erased:
     """What was done."""
 
-    kind: Kind
+    kind: Noted
     rows: dict[str, int] = field(default_factory=dict)
     """Of each table, how many rows were deleted or lost their words."""
     remains: list[str] = field(default_factory=list)
@@ -174,6 +174,11 @@ def redo(connection: Connection, line: Line, now_us: int) -> Erased:
         return _watched(connection, line.thing, line, now_us)
     if line.kind == "contact":
         return _contact(connection, line.thing, line, now_us)
+    if line.kind == "picture":
+        with suppress(pictures.InPapers):  # it has become evidence meanwhile
+            pictures.erase(connection, line.thing)  # its file has no row any more, and is swept
+        record(connection, line.asked_by, "erase", f"erasure/{line.id}", now_us, more={"kind": line.kind})
+        return Erased("picture")
     erased = Erased("tag")
     for tag in _tags_like(connection, line.thing):
         more = _tag(connection, tag, line, now_us)

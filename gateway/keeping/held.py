@@ -80,7 +80,7 @@ HELD: Mapping[str, Held] = {
     "audit": _held("", "hashes: without the details they tell nothing"),
     "audit_details": _held("watched contact tag", "deleted where they are about them, or name them; who looked stays, as an id",
                            "audit"),
-    "erasures": _held("", "ids that mean nothing any more, and the SHA-256 of tags' names"),
+    "erasures": _held("", "ids that mean nothing any more, and SHA-256s: of tags' names, of pictures"),
     "removals": _held("", "numbers"),
     "open_days": _held("", "numbers that were published as open data", "counts"),
     "open_captures": _held("", "month, square and kind: published as open data", "captures"),

@@ -1,9 +1,11 @@
 """What was erased, in an append-only file outside of the database: one JSON object a line, on disk BEFORE anything is deleted.
 
-    {"id": "<uuid>", "kind": "watched" | "contact" | "tag", "thing": "...", "asked_us": 1780434720000000, "asked_by": "..."}
+    {"id": "<uuid>", "kind": "watched" | "contact" | "tag" | "picture", "thing": "...", "asked_us": 1780434720000000,
+     "asked_by": "..."}
 
-`thing` is an id that means nothing any more; of a tag the SHA-256 of its name. An older database that is put back lacks some of
-the lines' ids: those are erased once more when it is opened. A line without its deletion (a crash, a full disk) is done then too.
+`thing` is an id that means nothing any more; of a tag the SHA-256 of its name, of a picture that of its bytes. An older database
+that is put back lacks some of the lines' ids: those are erased once more when it is opened. A line without its deletion (a crash,
+a full disk) is done then too.
 """
 
 import errno
@@ -18,14 +20,16 @@ from gateway.errors import ConfigError
 from gateway.state.tables import erasures
 
 Kind = Literal["watched", "contact", "tag"]
-KINDS: tuple[Kind, ...] = ("watched", "contact", "tag")
+"""What a person asks for by its id."""
+Noted = Kind | Literal["picture"]
+NOTED: tuple[Noted, ...] = ("watched", "contact", "tag", "picture")
 
 
 class Line(NamedTuple):
     """One erasure, as it was asked for."""
 
     id: str
-    kind: Kind
+    kind: Noted
     thing: str
     asked_us: int
     asked_by: str
@@ -93,7 +97,7 @@ def _read(path: Path) -> list[Line]:
         try:
             said = json.loads(one)
             line = Line(*(said[name] for name in Line._fields))
-            if line.kind not in KINDS or not isinstance(line.asked_us, int):
+            if line.kind not in NOTED or not isinstance(line.asked_us, int):
                 raise ValueError(line.kind)
         except (ValueError, KeyError, TypeError):
             if not _is_torn(one):

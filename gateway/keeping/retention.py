@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from gateway.clock import may_forget
 from gateway.keeping import late, ledger, pictures
 from gateway.keeping.config import KeepConfig
 from gateway.keeping.erase import redo
@@ -46,7 +47,9 @@ class Retention:
         self._missing = 0
 
     def run(self, now_us: int) -> dict[str, int]:
-        """Forgets what is too old; how much of each kind."""
+        """Forgets what is too old; how much of each kind. Nothing while the clock may have leapt (gateway.clock)."""
+        if not may_forget(self._state, now_us):
+            return {}
         removed = {}
         for kind in KINDS:
             if kind.setting is not None and (number := self._kind(kind, now_us)):
@@ -134,7 +137,9 @@ class Readings:
         self._store, self._state, self._telemetry = store, state, telemetry
 
     def run(self, now_us: int) -> None:
-        """See `SqliteStore.tend`."""
+        """See `SqliteStore.tend`. Not while the clock may have leapt."""
+        if not may_forget(self._state, now_us):
+            return
         for kind, number in self._store.tend(now_us).items():
             with self._state.write() as connection:
                 late.count(connection, kind, number, now_us)

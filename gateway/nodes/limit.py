@@ -6,6 +6,8 @@ import math
 class Limit:
     """A bucket of `burst` failures that wins one back every `every_us`."""
 
+    __slots__ = ("_at_us", "_burst", "_every_us", "_left")
+
     def __init__(self, burst: int, every_us: int) -> None:
         self._burst, self._every_us = burst, every_us
         self._left, self._at_us = float(burst), 0

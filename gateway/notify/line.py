@@ -211,7 +211,7 @@ def postback(answer: str, id_: str) -> str:
 def read_postback(data: str) -> tuple[str, str] | None:
     """The answer and the notification's id; None for what is none of our buttons."""
     fields = dict(parse_qsl(data[:POSTBACK], max_num_fields=10) if data.count("&") < 10 else ())
-    return (fields["a"], fields["n"]) if fields.keys() >= {"a", "n"} else None
+    return (fields["a"], fields["n"]) if fields.keys() >= {"a", "n"} and "\0" not in fields["n"] else None
 
 
 def cut(text: str, units: int) -> str:

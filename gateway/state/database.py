@@ -133,7 +133,8 @@ class State:
         from psycopg.sql import SQL, Identifier
 
         url = self._engine.url
-        more = {"application_name": process_name(), **{name: str(value) for name, value in url.query.items()}}
+        named = {"application_name": process_name(), "client_encoding": "utf8"}
+        more = {**named, **{name: str(value) for name, value in url.query.items()}}
         where = make_conninfo(host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database,
                               **more)  # fmt: skip
         connection = psycopg.connect(where, autocommit=True)

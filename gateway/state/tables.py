@@ -776,8 +776,8 @@ erasures = Table(
     "erasures",
     metadata,
     Column("id", Text, primary_key=True),  # UUID
-    Column("kind", Text, nullable=False),  # watched, contact, tag
-    Column("thing", Text, nullable=False),  # its id; of a tag the SHA-256 of its name
+    Column("kind", Text, nullable=False),  # watched, contact, tag, picture
+    Column("thing", Text, nullable=False),  # its id; of a tag the SHA-256 of its name, of a picture of its bytes
     Column("asked_us", BigInteger, nullable=False),
     Column("asked_by", Text, nullable=False),
     Column("done_us", BigInteger),

@@ -131,13 +131,15 @@ class InfluxdbStore:
 def answered(server: Server, question: str, database: str = "", policy: str | None = None) -> list[dict[str, Any]]:
     """InfluxQL's answer to one statement: a list of {name, tags, columns, values}, times in ms. StoreDown, StoreRefused."""
     fields = {"q": question, "epoch": "ms"} | ({"db": database} if database else {}) | ({"rp": policy} if policy else {})
-    (result,) = parsed(server, server.ask("POST", "/query", fields).body)["results"]
+    result: dict[str, Any] = parsed(server, server.ask("POST", "/query", fields).body, "results", 0)
     if error := result.get("error"):
         if "not found" in error:
             how = "Run `satomori-gateway store init`, or correct store.database or store.retention_policy."
             raise server.refused(f"can't be read: {error}. {how}")
         raise server.down(f"can't be read: {error}.")
     found: list[dict[str, Any]] = result.get("series", [])
+    if any(one.get("partial") for one in found):
+        raise server.refused(f"gives a part of an answer only: let its max-row-limit be 0, or {PAGE} at least.")
     return found
 
 

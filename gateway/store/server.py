@@ -166,7 +166,7 @@ class Server:
 
     def _verdict(self, status: int, said: object, retry_after: object = None) -> StoreDown | StoreRefused:
         """What a refused request means for who asked: later, or never."""
-        what = f"({status}: {_one_line(said)})"
+        what = f"({status}: {one_line(said)})"
         if status in (401, 403):
             return self.refused(
                 f"refuses the {'token' if self._login.scheme == 'Token' else 'login'} {what}. {self._login.refused}"
@@ -175,7 +175,7 @@ class Server:
             return self.refused(f"{self._place.lacking.format(said=what)}")
         if status == 0 or status in (408, 425, 429) or status >= 500:
             again = f" It asks to wait {retry_after} s." if retry_after else ""
-            return self.down(f"can't do this now ({status or 'TLS'}: {_one_line(said)}).{again}")
+            return self.down(f"can't do this now ({status or 'TLS'}: {one_line(said)}).{again}")
         return self.refused(f"will not take this {what}.")
 
     @contextmanager
@@ -191,7 +191,7 @@ class Server:
             said = error.message if error.status else error.reason
             raise self._verdict(error.status or 0, said, error.retry_after) from error
         except (urllib3.exceptions.HTTPError, OSError, UnicodeDecodeError) as error:
-            raise self.down(f"gives no answer: {_one_line(error)}. Does it run, is the url right?") from error
+            raise self.down(f"gives no answer: {one_line(error)}. Does it run, is the url right?") from error
 
 
 def why_no_line(key: Key) -> str | None:
@@ -227,12 +227,16 @@ def read_login(path: Path, setting: str, what: str) -> str:
     return secret
 
 
-def parsed(server: Server, body: bytes) -> Any:
-    """An answer in JSON. StoreDown where it is none: then something else answers, or a proxy."""
+def parsed(server: Server, body: bytes, *names: str | int) -> Any:
+    """What stands under these names in an answer in JSON. StoreDown where nothing does: then something else answers."""
     try:
-        return json.loads(body)
-    except ValueError as error:
-        raise server.down(f"answered no JSON: {_one_line(body)}. Is something else answering at this url?") from error
+        found = json.loads(body)
+        for name in names:
+            found = found[name]
+    except (ValueError, LookupError, TypeError) as error:
+        what = "no JSON" if isinstance(error, ValueError) else "other JSON than it should"
+        raise server.down(f"answered {what}: {one_line(body)}. Is something else answering at this url?") from error
+    return found
 
 
 def bucket_of(time_ms: int, points: float, low: float, mean: float, high: float, last: float) -> Bucket:
@@ -245,7 +249,7 @@ def _error_in(body: bytes) -> str:
     try:
         said = json.loads(body)
     except ValueError:
-        return _one_line(body) if body else ""
+        return one_line(body) if body else ""
     return (
         str(next((said[name] for name in ("error", "message", "msg") if name in said), said))
         if isinstance(said, dict)
@@ -253,7 +257,7 @@ def _error_in(body: bytes) -> str:
     )
 
 
-def _one_line(said: object) -> str:
+def one_line(said: object) -> str:
     """A server's or library's words, fit for one line of a log."""
     if isinstance(said, bytes):
         said = said.decode(errors="replace")

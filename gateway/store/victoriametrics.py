@@ -3,7 +3,8 @@
 VictoriaMetrics answers 204 while points are in memory, and forgets them where it is killed within the next seconds;
 /internal/force_flush makes them visible and no safer. What does write them to disk, and waits until that is done, is a
 snapshot: so each write makes one and removes it again. A server that began anew in between has forgotten what it took before,
-and would make its snapshot without it: when it began is therefore asked before and after.
+and would make its snapshot without it: when it began is therefore asked before and after. What it moves to disk by itself at that
+moment is in no snapshot, and on disk within seconds: a window that nothing it says would show, and that is left open.
 
 It says nothing either where it drops points that lie too far away, and takes the time 0 for "now": such are refused here.
 Two values of one series and ms are one point to it only when it is told so by -dedup.minScrapeInterval=1ms. Source:
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.store.series import Bucket, Key, Point, SeriesKey
-from gateway.store.server import PAGE, Login, Place, Server, Url, bucket_of, parsed, read_login, why_no_line
+from gateway.store.server import PAGE, Login, Place, Server, Url, bucket_of, one_line, parsed, read_login, why_no_line
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class VictoriaMetricsStore:
         """See `SeriesReader`. The server's -search.maxSeries bounds it, and its refusal says so."""
         end_ms = self._look(self._config.timeout_s).now_ms + 2 * _DAY_MS
         fields = {"match[]": _OURS, "start": _text(_FIRST_MS), "end": _text(end_ms)}
-        found = parsed(self._server, self._server.ask("GET", "/api/v1/series", fields).body)["data"]
+        found = parsed(self._server, self._server.ask("GET", "/api/v1/series", fields).body, "data")
         return sorted(SeriesKey(one["node"], one["device"], one["__name__"].removesuffix(_ENDING)) for one in found)
 
     def count(self) -> int:
@@ -206,8 +207,8 @@ class VictoriaMetricsStore:
         """MetricsQL's answer at each step from start to end: a list of {metric, values}."""
         fields = {"query": question, "start": _text(start_ms), "end": _text(end_ms), "step": f"{step_ms}ms"}
         # Without nocache it moves the times to multiples of the step.
-        answer = parsed(self._server, self._server.ask("POST", "/api/v1/query_range", {**fields, "nocache": "1"}).body)
-        found: list[dict[str, Any]] = answer["data"]["result"]
+        body = self._server.ask("POST", "/api/v1/query_range", {**fields, "nocache": "1"}).body
+        found: list[dict[str, Any]] = parsed(self._server, body, "data", "result")
         return found
 
     def _look(self, wait_s: float) -> _Look:
@@ -252,10 +253,16 @@ class VictoriaMetricsStore:
 
     def _snapshot(self) -> str:
         """Has it write what it took to its disk; returns when that is done, with the name of the snapshot."""
-        answer = parsed(self._server, self._server.ask("GET", "/snapshot/create", {}, self._config.timeout_s).body)
-        if answer.get("status") != "ok":
-            raise self._server.down(f"made no snapshot, by which points become durable: {str(answer.get('msg'))[:200]}.")
-        return str(answer["snapshot"])
+        try:
+            body = self._server.ask("GET", "/snapshot/create", {}, self._config.timeout_s).body
+        except StoreDown as error:
+            raise StoreDown(
+                f"{error} It was to make the snapshot by which points become durable: where that takes longer than "
+                f"store.timeout_s ({self._config.timeout_s:g} s), raise that, or have it keep fewer months."
+            ) from error
+        if parsed(self._server, body, "status") != "ok":
+            raise self._server.down(f"made no snapshot, by which points become durable: {one_line(body)}.")
+        return str(parsed(self._server, body, "snapshot"))
 
     def _forget(self, snapshot: str) -> None:
         """Removes a snapshot. Its points are durable; where it stays, the server removes it itself after a day."""

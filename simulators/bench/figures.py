@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -91,11 +92,35 @@ def print_table(figures: Sequence[Figure], caption: str, console: Console) -> No
     console.print(table)
 
 
+def write_page(figures: Sequence[Figure], path: Path, where: str, on: date) -> None:
+    """Renews the rows of a page's table that are about these figures, and adds what it has not; only those with a target.
+
+    Columns: work, target, last measured, machine, date. ValueError where the page has no such table.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        first = lines.index("|---|---|---|---|---|") + 1
+    except ValueError:
+        raise ValueError(f"{path} has no table of five columns to write figures into") from None
+    end = next((at for at in range(first, len(lines)) if not lines[at].startswith("|")), len(lines))
+    rows = {line.split("|")[1].strip(): line for line in lines[first:end]}
+    for figure in figures:
+        if figure.target is not None and figure.lacking is None:
+            rows[figure.name] = _page_row(figure, where, on)
+    path.write_text("\n".join([*lines[:first], *rows.values(), *lines[end:]]) + "\n", encoding="utf-8")
+
+
+def _page_row(figure: Figure, where: str, on: date) -> str:
+    ours, peer = (f"{_short(median(values))} {figure.unit}" for values in (figure.values, figure.peer_values))
+    said = f"{figure.ratio:.2f}{', missed' if figure.missed else ''}: {ours}; {figure.peer}: {peer}"
+    return f"| {figure.name} | {figure.target:.3g} | {said} | {where} | {on} |"
+
+
 def _target(figure: Figure) -> str:
     """The least ratio that is good enough, and whether it was reached."""
     if figure.target is None:
         return ""
-    return f">= {figure.target:g}" + ("" if figure.lacking else "\nmissed" if figure.missed else "\nmet")
+    return f">= {figure.target:.3g}" + ("" if figure.lacking else "\nmissed" if figure.missed else "\nmet")
 
 
 def machine(programs: Sequence[tuple[str, Sequence[str]]]) -> str:

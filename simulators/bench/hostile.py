@@ -56,10 +56,10 @@ def measure(make: Callable[[Path], Broker], folder: Path, for_s: float, rounds: 
                     took[flooded].append(honest.talk(for_s))
                 batches += flooder[0]
                 time.sleep(2)  # what the broker still holds of the flood is not the next turn's
-        about = f"beside {batches / rounds / (for_s + 1):.0f} full batches/s of one node, {broker.name}"
+        without = f"without {batches / rounds / (for_s + 1):.0f} full batches/s of one node"
     return [
-        Figure(f"others' batch to ack {label} {about}", "ms", [share(one, part) for one in took[True]],
-               "without it", [share(one, part) for one in took[False]], target=target, less_is_better=True)
+        Figure(f"others' batch to ack {label} beside a flood, {broker.name}", "ms", [share(one, part) for one in took[True]],
+               without, [share(one, part) for one in took[False]], target=target, less_is_better=True)
         for label, part, target in (("p50", 0.5, None), ("p99", 0.99, WORST))
     ]  # fmt: skip
 

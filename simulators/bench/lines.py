@@ -1,7 +1,7 @@
 """Readings a second into VictoriaMetrics: through the whole pipeline, beside influxdb-client with the same readings as lines.
 
-Each of ours is parsed, checked, judged by rules, known by its number from then on, acknowledged, and on VictoriaMetrics' disk: a
-snapshot says so. The bare client makes lines of what it has in memory, and is done when VictoriaMetrics says 204.
+Each of ours is parsed, checked, known by its number from then on, acknowledged, and on VictoriaMetrics' disk: a snapshot says so.
+There are no rules. The bare client makes lines of what it has in memory, and is done when VictoriaMetrics says 204.
 """
 
 import time
@@ -38,14 +38,15 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
         return [Figure(name, "readings/s", [], peer, target=LEAST, lacking=str(error))]
     calm_collector()
     speeds: tuple[list[float], list[float]] = ([], [])
-    with servers.victoria_metrics(folder / "store") as url, closing(Parts(folder, url)) as ours, _Bare(url) as bare:
+    with servers.victoria_metrics(folder / "store") as url, closing(Parts(folder, url, {})) as ours, _Bare(url) as bare:
         nodes = make_nodes(NODES, 1)
         for number in range(rounds + 1):
             ours_s = bare_s = 0.0
             for group in range(GROUPS):
                 now_us = time.time_ns() // 1000
                 said = [message(nodes[n % NODES], now_us + n * 1000) for n in range(GROUP)]
-                same = [point for n in range(GROUP) for point in points(f"bare-{n % NODES}", number * GROUPS * GROUP + group * GROUP + n)]
+                first = (number * GROUPS + group) * GROUP
+                same = [point for n in range(GROUP) for point in points(f"bare-{n % NODES}", first + n)]
                 begun = time.perf_counter()
                 ours.process(said)
                 between = time.perf_counter()

@@ -1,7 +1,8 @@
 """The gateway's work in other programs: a Node-RED flow that does the same, and thingsboard-gateway, which only forwards.
 
 The same messages wait in the same broker's sessions; each side in turn takes them all, and is timed from its first message.
-Ours is what `drain` measures, with VictoriaMetrics as its store, and without rules. Where the peers do less, it is to their advantage:
+Ours is what `drain` measures, with VictoriaMetrics as its store, and without rules. Where the peers do less, it is to their
+advantage:
 
 Node-RED parses, drops what it knows, writes 1,000 messages in one request, and acknowledges to the nodes after that. It forgets
 what it knows when it ends; its mqtt-in acknowledges to the broker on receipt, whatever becomes of the message then; and it takes
@@ -41,14 +42,11 @@ _PATIENCE_S = 120.0
 _TELEMETRY = "v1/gateway/telemetry"
 
 
-def measure(folder: Path, count: int, rounds: int, say: Callable[[str], object]) -> list[Figure]:
+def measure(folder: Path, count: int, rounds: int) -> list[Figure]:
     """Messages a second and memory. RuntimeError where something was lost. A peer that can't be had is named, not measured."""
     count = max(count // BATCH, 1) * BATCH
-    ours: list[dict[str, Any]] = []
+    ours = [_ours(folder / f"ours-{number}", count, number) for number in range(rounds)]
     figures: list[Figure] = []
-    for number in range(rounds):
-        ours.append(_ours(folder / f"ours-{number}", count, number))
-        say(f"peers: {_speed(ours[-1]):.0f} messages/s, {ours[-1]['most_mib']:.0f} MiB")
     speed, memory = [_speed(one) for one in ours], [one["most_mib"] for one in ours]
     try:
         argv, version = servers.node_red()

@@ -5,9 +5,9 @@ Warm: each day is read once before, as one that people look at is.
 """
 
 import random
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -47,10 +47,10 @@ def measure(folder: Path, rows: int) -> list[Figure]:
         points = _took_ms(lambda key, at: store.read(*key, at, at + _DAY_MS, 10_000), days)
         steps = _took_ms(lambda key, at: store.read_bucketed(*key, at, at + _DAY_MS, 5 * _MINUTE_MS), days)
         alone = _written_ms(store, _END_MS)
-        tending = threading.Thread(target=_tend, args=(store,))
-        tending.start()
-        tended = _written_ms(store, _END_MS + _HOUR_MS)
-        tending.join()
+        with ThreadPoolExecutor(1) as beside:
+            tending = beside.submit(_tend, store)
+            tended = _written_ms(store, _END_MS + _HOUR_MS)
+        tending.result()
         whole = [(key, start_ms - start_ms % _HOUR_MS) for key, _ in days]
         hours = _took_ms(lambda key, at: store.read_bucketed(*key, at, _END_MS, _HOUR_MS), whole)
     of = f"of {minutes * SERIES / 1e6:g} M readings"

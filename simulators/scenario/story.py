@@ -43,7 +43,7 @@ from simulators.scenario.wire import HOLDS_EVENT, CrashError, Skewed, Wire, Wire
 STEP_S = 0.5
 AFTER_A_STEP_S = 5.0
 """So long after each step, time goes on in small pieces also where a story has its own `pace`."""
-ASLEEP_S = 3600.0
+ASLEEP_S = 86_400.0
 IMAGE = "2026-01-01T00:00:00+00:00"
 """When the nodes' images were made: no clock that is `kept` begins before."""
 GROUP = 500

@@ -1,43 +1,62 @@
 """What is copied to the gateway's machine beside the brokers: units by systemd, the time service by chrony and a question."""
 
+import argparse
 import os
 import re
+import shlex
+import shutil
 import socket
+import sqlite3
 import struct
 import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import gateway.cli
 from edge.contract.broker import parse_url
-from gateway.config import load
+from gateway.config import GatewayConfig, StateConfig, load
+from gateway.roles import ROLES
+from gateway.store.victoriametrics import VictoriaMetricsStore, VictoriaMetricsStoreConfig
+from gateway.terminal import Told
 from simulators.ports import free_port
 from tests.firmware.test_pi import machine_with, verified
-from tests.services import require_binary, running
+from tests.gateway.backup.saved import furnished
+from tests.postgresql import running as postgresql
+from tests.services import listening, require_binary, running
 
 FOLDER = Path(__file__).parents[2] / "firmware_configs" / "gateway"
-UNITS = sorted([*FOLDER.glob("*.service"), *FOLDER.glob("*.path")])
+UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".service", ".path", ".timer"))
 PROGRAMS = ["/opt/satomori/bin/satomori-gateway", "/usr/local/bin/nats-server"]
-PROGRAMS += [f"/usr/bin/{name}" for name in ("install", "systemctl", "kill")]
+PROGRAMS += [f"/usr/bin/{name}" for name in ("install", "systemctl", "kill", "sh", "find", "victoria-metrics")]
 WAIT_S = 20
 
 
 @pytest.mark.services
-@pytest.mark.parametrize("broker", ["mosquitto", "nats"])
-def test_systemd_has_nothing_against_the_gateways_units(broker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("broker", "role"), [("mosquitto", "ingest"), ("nats", "api")])
+def test_systemd_has_nothing_against_the_gateways_units(broker: str, role: str, tmp_path: Path) -> None:
     root = machine_with([unit for unit in UNITS if "@" not in unit.name], PROGRAMS, tmp_path / "root")
     for unit in UNITS:
         if "@" in unit.name:
             text = unit.read_text(encoding="utf-8")
-            (root / "etc/systemd/system" / unit.name.replace("@.", f"@{broker}.")).write_text(text, encoding="utf-8")
-    made = sorted((root / "etc/systemd/system").glob("*.*"))
-    assert {unit.suffix for unit in made} == {".path", ".service"}
+            name = unit.name.replace("@.", f"@{role if 'gateway' in unit.name else broker}.")
+            (root / "etc/systemd/system" / name).write_text(text, encoding="utf-8")
+    debians = root / "etc/systemd/system/victoria-metrics.service"
+    debians.write_text("[Service]\nExecStart=/usr/bin/victoria-metrics $ARGS\n", encoding="utf-8")
+    debians.with_name(f"{debians.name}.d").mkdir()
+    shutil.copy(FOLDER / "victoria-metrics.conf", debians.with_name(f"{debians.name}.d") / "satomori.conf")
+    made = sorted(path for path in (root / "etc/systemd/system").glob("*.*") if path.is_file())
+    assert {unit.suffix for unit in made} == {".path", ".service", ".timer"}
     assert verified(root, made) == ""
 
 
 @pytest.mark.services
-@pytest.mark.parametrize(("unit", "most"), [("satomori-gateway", 2.0), ("nats", 2.5)])
+@pytest.mark.parametrize(
+    ("unit", "most"), [("satomori-gateway", 2.0), ("satomori-gateway@", 2.0), ("satomori-gateway-backup", 2.0), ("nats", 2.5)]
+)
 def test_a_unit_is_shut_in_as_far_as_systemd_can_see(unit: str, most: float) -> None:
     file = FOLDER / f"{unit}.service"
     argv: list[str | Path] = [require_binary("systemd-analyze"), "security", "--offline=true", "--no-pager", file]
@@ -45,6 +64,97 @@ def test_a_unit_is_shut_in_as_far_as_systemd_can_see(unit: str, most: float) -> 
     found = re.search(r"exposure level for \S+: ([\d.]+)", said)
     assert found, said
     assert float(found[1]) <= most
+
+
+def test_one_of_several_processes_is_shut_in_as_the_only_one_is() -> None:
+    one, several = ((FOLDER / f"satomori-gateway{at}.service").read_text(encoding="utf-8").splitlines() for at in ("", "@"))
+    own = ("# The gateway:", "Description=", "After=", "ExecStart=")
+    assert set(one) - set(several) == {line for line in one if line.startswith(own)}
+
+
+def commands(unit: str) -> list[list[str]]:
+    """What a service runs, as systemd splits it."""
+    text = (FOLDER / unit).read_text(encoding="utf-8").replace("\\\n", " ").replace("$$", "$")
+    return [shlex.split(line) for line in re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_has_a_unit_that_the_program_understands(role: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (argv,) = commands("satomori-gateway@.service")
+    assert argv[0] == PROGRAMS[0]
+    asked: list[argparse.Namespace] = []
+
+    def run(_: GatewayConfig, arguments: argparse.Namespace) -> Told:
+        asked.append(arguments)
+        return Told(0, {}, [])
+
+    monkeypatch.setattr("gateway.cli.load", lambda _: load(furnished(tmp_path)))
+    monkeypatch.setattr("gateway.cli._run", run)
+    given = " ".join(argv[1:]).replace("%i", role).replace("$SATOMORI_RUN", "--metrics 9101")
+    assert gateway.cli.main(given.split()) == 0
+    assert (asked[0].role, asked[0].metrics) == ([role], "9101")
+
+
+def test_each_night_a_backup_is_made_and_tried_and_old_ones_go(tmp_path: Path) -> None:
+    """The unit's own commands, one after the other, as systemd runs them; with our program and folders."""
+    config, shelf, program = furnished(tmp_path / "gateway"), tmp_path / "backups", tmp_path / "satomori-gateway"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from gateway.cli import main; raise SystemExit(main())" "$@"\n')
+    program.chmod(0o755)
+    shelf.mkdir()
+    for name, days in (("satomori-20260101-030000", 31), ("satomori-20260102-030000", 29), ("of-somebody-else", 99)):
+        (shelf / name).mkdir()
+        os.utime(shelf / name, (time.time() - days * 86_400 - 60,) * 2)
+    for argv in commands("satomori-gateway-backup.service"):
+        ours = [
+            word.replace(PROGRAMS[0], str(program)).replace("/var/backups/satomori", str(shelf))
+            .replace("/etc/satomori/gateway.toml", str(config))
+            for word in argv
+        ]  # fmt: skip
+        done = subprocess.run(ours, capture_output=True, text=True, check=False, cwd=FOLDER.parents[1], timeout=60,
+                              env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])})  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    kept = sorted(path.name for path in shelf.iterdir())
+    assert kept[:2] == ["of-somebody-else", "satomori-20260102-030000"]
+    assert len(kept) == 3, "and the new one"
+    with closing(sqlite3.connect(tmp_path / "gateway" / "state.db")) as state:
+        noted = {name for (name,) in state.execute("SELECT name FROM cursors")}
+    assert {"backup_us", "restore_tested_us"} <= noted
+
+
+@pytest.mark.services
+def test_the_gateway_takes_a_victoriametrics_that_is_started_so(tmp_path: Path) -> None:
+    require_binary("victoria-metrics")
+    port = free_port()
+    (argv,) = commands("victoria-metrics.conf")
+    ours = [
+        word.replace("127.0.0.1:8428", f"127.0.0.1:{port}").replace("/var/lib/victoria-metrics", str(tmp_path))
+        for word in argv if word != "$ARGS"
+    ]  # fmt: skip
+    with running(ours, lambda: listening(port)):
+        store = VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=f"http://127.0.0.1:{port}"))
+        try:
+            store.check()
+        finally:
+            store.close()
+
+
+@pytest.mark.services
+def test_postgresql_understands_who_may_come() -> None:
+    rules = (FOLDER / "pg_hba.conf").read_text(encoding="utf-8")
+    for url in re.findall(r'url = "(.*)"', rules):
+        assert StateConfig(url=url).is_shared
+    with postgresql() as server:
+        ((file,),) = server.run("SHOW hba_file")
+        Path(str(file)).write_text(rules + Path(str(file)).read_text(encoding="utf-8"), encoding="utf-8")
+        found = server.run(
+            "SELECT type || ' ' || array_to_string(user_name, ',') || ' ' || auth_method FROM pg_hba_file_rules "
+            "WHERE 'satomori' = ANY (database) ORDER BY line_number"
+        )
+        wrong = server.run("SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL")
+    assert wrong in ([], [("hostssl record cannot match because SSL is disabled",)]), "a test's server has no certificate"
+    assert [rule for (rule,) in found] == [
+        "local satomori,postgres peer", "hostssl satomori scram-sha-256", "local all reject", "host all reject",
+    ]  # fmt: skip
 
 
 def test_the_configuration_that_the_readme_writes_is_one(tmp_path: Path) -> None:
@@ -65,7 +175,9 @@ def test_the_configuration_that_the_readme_writes_is_one(tmp_path: Path) -> None
 def test_every_file_that_the_readme_copies_is_here() -> None:
     text = (FOLDER.parent / "README.md").read_text(encoding="utf-8").split("## 2. ")[0]
     copied = [word for line in re.findall(r"^sudo cp (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
-    assert {FOLDER / name for name in copied} | {FOLDER / "nats.conf"} == set(FOLDER.iterdir())
+    installed = {"nats.conf", "nats-cluster.conf", "pg_hba.conf"}  # otherwise than by cp
+    assert {FOLDER / name for name in {*copied, *installed}} == set(FOLDER.iterdir())
+    assert all(name in text for name in installed)
 
 
 # --- The time ---------------------------------------------------------------------------------------

@@ -317,7 +317,7 @@ def test_a_press_that_comes_again_is_worked_on_once(town: Town) -> None:
     assert town.taken == [("n-1", "going")]
 
 
-@pytest.mark.parametrize("data", ["", "a=going", "a=rob&n=n-1", "n=x&a=going", "&&&&&", "\ud800"])
+@pytest.mark.parametrize("data", ["", "a=going", "a=rob&n=n-1", "n=x&a=going", "n=%00&a=going", "&&&&&", "\ud800"])
 def test_a_button_that_is_none_of_ours_is_harmless(town: Town, data: str) -> None:
     town.joins("田中")
     town.now_us += SECOND_US

@@ -51,6 +51,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
     with monkeypatch.context() as patch:
         patch.setattr(database, "_migrate", lambda _: None)
         opened = open_state(f"sqlite:///{tmp_path / 'state.db'}")
+    if opened.is_shared:  # a copy of what the migrations made
+        with opened.rebuilding() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
     yield opened
     opened.close()
 

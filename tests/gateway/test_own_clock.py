@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from gateway.alerting.escalation import Memory, Told
-from gateway.clock import SAID_US, OwnClock, behind_us
+from gateway.clock import HOLD_US, LEAP_US, SAID_US, OwnClock, behind_us, may_forget
 from gateway.state import State, open_state
 from gateway.state.tables import notifications, pages
 from tests.gateway.town import HOUR_US, MINUTE_US, NOW_US, SECOND_US
@@ -114,3 +114,32 @@ def test_a_time_server_s_small_corrections_are_nobody_s_business(state: State) -
         clock.run(at_us)
     assert said.levels == []
     assert due(state)["critical"][0] == NOW_US
+
+
+def test_a_clock_that_leaps_far_ahead_is_said_and_nothing_is_forgotten_for_a_day(state: State) -> None:
+    said = Said()
+    clock = OwnClock(state, said)
+    clock.run(NOW_US)
+    assert may_forget(state, NOW_US)
+    leapt_us = NOW_US + LEAP_US + SECOND_US
+    clock.run(leapt_us)
+    assert said.levels == [("firing", str(leapt_us))]
+    assert not may_forget(state, leapt_us + HOLD_US - 1)
+    clock.run(leapt_us + HOLD_US)
+    assert said.levels[-1] == ("ok", str(leapt_us))
+    assert may_forget(state, leapt_us + HOLD_US), "it stayed there: it is right"
+
+
+def test_a_leap_that_is_put_right_holds_nothing_up(state: State) -> None:
+    clock = OwnClock(state, Said())
+    clock.run(NOW_US)
+    clock.run(NOW_US + 3650 * 24 * HOUR_US)
+    clock.run(NOW_US + MINUTE_US)
+    assert may_forget(state, NOW_US + MINUTE_US)
+
+
+def test_a_night_without_power_is_no_leap(state: State) -> None:
+    said = Said()
+    OwnClock(state, said).run(NOW_US)
+    OwnClock(state, said).run(NOW_US + 12 * HOUR_US)
+    assert (said.levels, may_forget(state, NOW_US + 12 * HOUR_US)) == ([], True)

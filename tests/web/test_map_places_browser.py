@@ -432,15 +432,18 @@ def taken(town: Town, seq: int, content: str, *, keep: bool = True) -> str:
     return sha256
 
 
-def test_an_alert_shows_its_pictures_and_opens_them_large(town: Town, window: Window) -> None:
-    taken(town, 1, "animal")
+def test_an_alert_shows_its_pictures_small_and_opens_them_whole(town: Town, window: Window) -> None:
+    sha256 = taken(town, 1, "animal")
     page = window.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("/media/")[2]))
     page.add_init_script(f"sessionStorage.setItem('token', '{OPERATOR}')")
     page.goto(f"{town.url}map#/alerts/a-1")
     picture = page.get_by_role("img", name="6月3日 午前6時9分 の写真")
     expect(picture).to_be_visible()
-    seen = picture.locator("canvas").evaluate("one => [...one.getContext('2d').getImageData(5, 5, 1, 1).data]")
-    assert seen == [90, 130, 20, 255], "the picture itself, not an empty frame"
+    pixel = "one => [...one.getContext('2d').getImageData(5, 5, 1, 1).data]"
+    assert picture.locator("canvas").evaluate(pixel) == pytest.approx([90, 130, 20, 255], abs=3), "no empty frame"
+    assert set(asked) - {""} == {f"{sha256}/thumbnail"}, "a phone on a thin link does not pay for what nobody opens"
     heads = page.get_by_role("article").get_by_role("heading", level=3)
     expect(heads).to_have_text(["知らせた人と返事", "写真", "これまでの経過"])
     page.get_by_role("button", name="大きく見る").click()
@@ -449,7 +452,10 @@ def test_an_alert_shows_its_pictures_and_opens_them_large(town: Town, window: Wi
     assert box
     assert size
     assert (box["width"], box["height"]) == (size["width"], size["height"])
-    expect(large.get_by_role("img", name="6月3日 午前6時9分 の写真")).to_be_visible()
+    whole = large.get_by_role("img", name="6月3日 午前6時9分 の写真")
+    expect(whole).to_be_visible()
+    assert whole.locator("canvas").evaluate(pixel) == [90, 130, 20, 255]
+    assert set(asked) - {""} == {sha256, f"{sha256}/thumbnail"}
     window.shoot("map-picture")
     assert violations(page) == []
     page.keyboard.press("Escape")
@@ -476,6 +482,32 @@ def test_a_phone_of_six_years_ago_shows_them_too(town: Town, window: Window) -> 
     large.get_by_role("button", name="閉じる").click()
     expect(large).to_have_count(0)
     expect(button).to_be_focused()
+
+
+@pytest.mark.parametrize("window", ["phone"], indirect=True)
+def test_one_that_can_not_be_made_small_is_shown_whole(town: Town, window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.thumbnails.small", lambda *_: None)
+    taken(town, 1, "animal")
+    page = window.page
+    page.add_init_script(f"sessionStorage.setItem('token', '{OPERATOR}')")
+    page.goto(f"{town.url}map#/alerts/a-1")
+    expect(page.get_by_role("img", name="6月3日 午前6時9分 の写真")).to_be_visible()
+
+
+@pytest.mark.parametrize("window", ["phone"], indirect=True)
+def test_one_that_went_while_it_was_small_says_so_when_it_is_opened(town: Town, window: Window) -> None:
+    sha256 = taken(town, 1, "animal")
+    page = window.page
+    page.add_init_script(f"sessionStorage.setItem('token', '{OPERATOR}')")
+    page.goto(f"{town.url}map#/alerts/a-1")
+    expect(page.get_by_role("img", name=re.compile("の写真"))).to_be_visible()
+    town.gateway.client().delete(f"/api/v1/media/{sha256}", params={"why": "本人の希望"})
+    page.get_by_role("button", name="大きく見る").click()
+    large = page.get_by_role("dialog", name="写真")
+    expect(large).to_contain_text("この写真は今ありません。")
+    assert violations(page) == []
+    large.get_by_role("button", name="閉じる").click()
+    expect(large).to_have_count(0)
 
 
 def test_a_picture_that_is_gone_says_so(town: Town, window: Window) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from httpx import Response
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import OperationalError
@@ -347,6 +347,7 @@ def quiet_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     body=st.binary(max_size=60),
     kind=st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "a/b"]),
 )
+@settings(deadline=None)
 def test_no_body_of_a_form_breaks_it_or_is_taken_for_an_answer(quiet_town: Answering, body: bytes, kind: str) -> None:
     page = quiet_town.client.post(quiet_town.link("tanaka"), content=body, headers={"Content-Type": kind})
     assert 400 <= page.status_code < 500

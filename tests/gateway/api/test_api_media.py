@@ -12,10 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, insert, select
 
 from gateway.errors import ConfigError
-from gateway.media import MediaShelf, WrongOffset
+from gateway.keeping.retention import replay
+from gateway.media import MediaShelf, WrongContent, WrongOffset
 from gateway.state import tables
 from tests.gateway.api.conftest import NOW_US, Gateway
 
@@ -153,6 +154,54 @@ def test_a_crash_between_disk_and_record_is_mended_by_asking_to_finish_again(gat
     assert send(node, len(PICTURE), b"").status_code == 200
     assert how_far(node)[0] == 200
     assert files(gateway) == {SHA: len(PICTURE)}
+
+
+def test_what_was_deleted_at_somebodys_request_is_deleted_again_in_an_older_database_that_is_put_back(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    gateway.state.erasures_file = tmp_path / "erased"
+    send(gateway.client("node"), 0, PICTURE)
+    with gateway.state.read() as connection:
+        before = connection.execute(select(tables.media)).one()._asdict()
+    assert gateway.client().delete(PATH, params={"why": "who is in it asked for it"}).status_code == 204
+    with gateway.state.write() as connection:  # as it was
+        connection.execute(delete(tables.erasures))
+        connection.execute(insert(tables.media), before)
+    assert replay(gateway.state, NOW_US) == 1
+    with gateway.state.read() as connection:
+        assert connection.execute(select(tables.media)).all() == []
+    assert replay(gateway.state, NOW_US) == 0, "once"
+
+
+def test_a_picture_whose_deletion_cannot_be_noted_stays(gateway: Gateway, tmp_path: Path) -> None:
+    """Else it would come back some day, and nobody would know."""
+    gateway.state.erasures_file = tmp_path / "no folder" / "erased"
+    send(gateway.client("node"), 0, PICTURE)
+    assert gateway.client().delete(PATH, params={"why": "who is in it asked for it"}).status_code == 503
+    assert how_far(gateway.client("node"))[0] == 200
+
+
+def test_a_form_that_was_sent_twice_at_once_keeps_its_photo_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever taps twice sees the second answer."""
+    shelf, check = gateway.deps.media, MediaShelf.check
+    first = MediaShelf(shelf._folder, gateway.state, lambda: NOW_US)
+
+    def meanwhile(self: MediaShelf, *of: Any) -> None:
+        check(self, *of)
+        if self is shelf:
+            first.keep(SHA, PICTURE, "image/jpeg")
+
+    monkeypatch.setattr(MediaShelf, "check", meanwhile)
+    assert shelf.keep(SHA, PICTURE, "image/jpeg").size == len(PICTURE)
+    assert files(gateway) == {SHA: len(PICTURE)}
+
+
+@pytest.mark.parametrize("damaged", [PICTURE[:9], PICTURE + b"more"])
+def test_a_damaged_file_off_the_record_is_an_error_and_no_endless_loop(gateway: Gateway, damaged: bytes) -> None:
+    shelf = gateway.deps.media
+    (shelf._folder / SHA).write_bytes(damaged)
+    with pytest.raises(WrongContent):
+        shelf.keep(SHA, PICTURE, "image/jpeg")
 
 
 def test_a_record_without_its_file_is_not_called_whole(gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,19 @@ def event(id_: str = "01FZ74A0TDDPYRVKNK77XKC3ZR", **changed: Any) -> dict[str, 
 
 def webhook(*events: Any) -> bytes:
     return json.dumps({"destination": "U", "events": list(events)}).encode()
+
+
+@given(st.text(st.sampled_from("a\0\ud800あ"), max_size=8))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_signs_that_no_database_keeps_keep_back_neither_their_event_nor_the_next(hook: Hook, said: str) -> None:
+    """LINE sends again what is refused, with all that came along: so they are mended."""
+    hook.done.clear()
+    ids = [uuid.uuid4().hex for _ in range(2)]
+    first = event(ids[0], message={"type": "text", "id": "1", "text": said}, **{said: said})
+    assert hook.post(webhook(first, event(ids[1]))) == 200
+    assert hook.inbox.step(NOW_US) == 2
+    heard = {came.id.removeprefix("line:"): came.body["message"]["text"] for came in hook.done}
+    assert heard == {ids[0]: said.replace("\0", "\ufffd").replace("\ud800", "\ufffd"), ids[1]: "ヘルプ"}
 
 
 def test_a_signed_event_is_durable_before_the_answer_and_worked_on_after(hook: Hook) -> None:

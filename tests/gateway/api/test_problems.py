@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from tests.gateway.api.conftest import Gateway
 
 SILENCE = "/api/v1/silences"
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
 
 
 def problem(gateway: Gateway, path: str, status: int, **asked: Any) -> dict[str, Any]:
@@ -167,9 +169,36 @@ def test_what_says_to_be_something_else_is_not_read(gateway: Gateway, kind: str)
 
 
 def test_nul_is_in_no_name(gateway: Gateway) -> None:
-    gateway.insert(tables.alerts, id="a\0b")  # SQLite keeps it; PostgreSQL would refuse the question
     problem(gateway, "/api/v1/alerts/a%00b", 404)
     problem(gateway, "/api/v1/events?node=a%00b", 422)
+
+
+@pytest.mark.sqlite_only("PostgreSQL keeps no such name")
+def test_what_nul_names_is_not_found_though_it_were_there(gateway: Gateway) -> None:
+    gateway.insert(tables.alerts, id="a\0b")
+    problem(gateway, "/api/v1/alerts/a%00b", 404)
+
+
+PAGES = ["/login", "/f", "/f/ABCD-EFGHJ", "/a/x", "/m/x", "/c/x", "/join/ABCD-EFGH", "/v/kitayama-03/trap-11/x"]
+"""Where forms come in that need nobody to have come in before."""
+
+
+@given(st.sampled_from(PAGES), st.text(max_size=20), st.text(max_size=20), st.booleans())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nul_in_a_form_is_refused_wherever_it_stands(gateway: Gateway, page: str, before: str, after: str, bare: bool) -> None:
+    body = f"mail=x&note={quote_plus(before, errors='replace')}NUL{quote_plus(after, errors='replace')}"
+    found = problem(gateway, f"{page}?lang=en", 422, method="POST", headers=FORM,
+                    content=body.replace("NUL", "\0" if bare else "%00"))  # fmt: skip
+    assert found["errors"] == [{"where": "body", "why": text("en", "fault.sign")}]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_form_in_parts_is_taken_only_where_a_photo_comes_along(gateway: Gateway, page: str) -> None:
+    """Each part may say an encoding of its own, in which a NUL is no zero byte: in UTF-7 it is `+AAA-`."""
+    headers = {**FORM, "Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
+    part = b'--x\r\nContent-Disposition: form-data; name="mail"\r\n\r\n+AAA-\r\n--x--\r\n'
+    found = problem(gateway, f"{page}?lang=en", 415, method="POST", headers=headers, content=part)
+    assert found["detail"] == "header.Content-Type: Content-Type must be application/x-www-form-urlencoded"
 
 
 @given(st.dictionaries(st.sampled_from(["node", "limit", "lang", "before", "type", "class"]), st.text(max_size=20), max_size=3),

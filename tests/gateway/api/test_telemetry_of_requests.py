@@ -2,10 +2,14 @@
 
 import json
 
+import anyio
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from gateway.api.measured import Measured
 from gateway.api.operations import version
 from gateway.state import tables
+from gateway.telemetry import Telemetry
 from tests.gateway.api.conftest import Gateway
 from tests.gateway.scraped import Shown
 
@@ -47,3 +51,21 @@ def test_a_scrape_needs_its_right_and_shows_which_version_it_is_of(gateway: Gate
     gateway.deps.telemetry.build.labels(version(), "0006").set(1)
     assert gateway.client(None).get("/metrics").status_code == 401
     assert f'satomori_build_info{{schema="0006",version="{version()}"}} 1.0' in gateway.client("operator").get("/metrics").text
+
+
+def test_an_answer_that_breaks_off_is_counted_once() -> None:
+    """Its status was said before: another 500 beside it would be of a request that nobody made."""
+    telemetry = Telemetry()
+
+    async def breaks_off(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise OSError("the disk went")
+
+    async def nowhere(_: Message) -> None: ...
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(OSError, match="the disk went"):
+        anyio.run(Measured(breaks_off, telemetry), {"type": "http", "method": "GET"}, nothing, nowhere)
+    assert sum(Shown(telemetry).samples["requests_total"].values()) == 1

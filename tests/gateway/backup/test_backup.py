@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import insert
 
 from edge.contract.ranges import Ranges
-from gateway.backup import backup, places
+from gateway.backup import backup, manifest, places
 from gateway.backup.backup import newest
 from gateway.config import GatewayConfig, load
 from gateway.state import open_state
@@ -149,6 +149,36 @@ def test_pictures_are_shared_with_the_backup_before_and_one_that_is_gone_is_name
     assert (first / "media" / kept).samefile(second / "media" / kept)
     assert said("restore", config, first, "--dry-run")["faults"] == []
     assert said("restore", config, second, "--dry-run")["faults"] == []
+
+
+def test_what_the_backups_disk_lost_of_a_picture_is_not_handed_on_to_the_next_backup(tmp_path: Path) -> None:
+    config = furnished(tmp_path)
+    [name] = pictures(tmp_path, 1)
+    (tmp_path / "disk").mkdir()
+    first = backup.make(load(config), config, tmp_path / "disk", 1_780_434_720_000_000).folder / "media" / name
+    first.write_bytes(bytes(first.stat().st_size))
+    second = backup.make(load(config), config, tmp_path / "disk", 1_780_434_721_000_000).folder
+    assert (second / "media" / name).read_bytes() == (tmp_path / "media" / name).read_bytes()
+    assert said("restore", config, second, "--dry-run")["faults"] == []
+
+
+def test_a_key_that_is_renamed_while_its_folder_is_read_disturbs_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway writes each beside its place, and renames it."""
+    config, copy = furnished(tmp_path), manifest.copy
+    (tmp_path / "people/b-key.new").write_text("half a key")
+    (tmp_path / "disk").mkdir()
+
+    def meanwhile(source: Path, target: Path) -> tuple[str, int]:
+        if source.name == "b-key.new":
+            source.unlink()
+        return copy(source, target)
+
+    monkeypatch.setattr(manifest, "copy", meanwhile)
+    folder = Path(said("backup", config, tmp_path / "disk")["folder"])
+    assert [path.name for path in (folder / "settings/people.folder").iterdir()] == ["a-key"]
+    assert said("restore", config, folder, "--dry-run")["faults"] == []
 
 
 def test_killed_in_the_middle_it_is_no_backup_and_the_next_one_clears_up(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.exc import IntegrityError
 
 from gateway.cli import main
+from gateway.clock import OwnClock
 from gateway.installations import Installed, enter
 from gateway.keeping import pictures
 from gateway.keeping.config import KeepConfig
@@ -87,6 +88,15 @@ def test_pictures_go_with_their_files_those_of_people_first_and_a_captures_proof
         with state.read() as connection:
             assert set(connection.scalars(select(tables.media.c.sha256))) == left
         assert {path.name for path in shelf.iterdir()} == left
+
+
+def test_a_clock_that_leapt_makes_nothing_too_old_for_a_day(state: State, shelf: Path) -> None:
+    clock = OwnClock(state, lambda *_: None)
+    clock.run(NOW_US)
+    clock.run(NOW_US + 3650 * DAY_US)
+    assert run(state, shelf, 3650) == {}
+    assert {path.name for path in shelf.iterdir()} == {BOAR, WALKER, NOBODY_LOOKED, PROOF}
+    assert run(state, shelf, 3651) != {}
 
 
 def test_an_installation_s_photo_is_kept_as_it_is_unless_a_camera_took_it(state: State, shelf: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
@@ -27,6 +28,7 @@ from gateway.notify.message import Answer, Message
 from gateway.paging import Answered, NotTaken, Paging
 from gateway.policy import Actor
 from gateway.state import open_state, tables
+from gateway.store import SqliteStore
 from gateway.telemetry import Telemetry
 from gateway.telling import Teller
 from tests.gateway.paged import ZONE, Paged
@@ -180,7 +182,7 @@ class Searching(Paged):
             self.state, LINKS, ZONE, lambda: self.now_us, self.book.name_of, taking(self.paging.answer_to), self.search.withheld
         )
         self.deps = deps = Deps(
-            state=self.state, store=None, feed=Feed(),
+            state=self.state, store=MagicMock(SqliteStore), feed=Feed(),
             media=MediaShelf(self.folder / "media", self.state, lambda: self.now_us, 1),
             tokens=Tokens(TOKENS), telemetry=Telemetry(), now_us=lambda: self.now_us, health=dict,
             deployments=self.deployments, paging=self.paging, answer_page=answers, search=self.search, **changed,

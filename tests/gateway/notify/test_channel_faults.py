@@ -336,7 +336,8 @@ class Door:
         media = MediaShelf(folder / "media", self.state, self.now, limit_bytes=1_000_000)
         deps = Deps(
             state=self.state, store=MagicMock(SqliteStore), feed=Feed(), media=media, tokens=Tokens({}),
-            telemetry=self.telemetry, now_us=self.now, health=dict, deployments=deployments, moved=self.reach.paging.moved, paging=self.reach.paging,
+            telemetry=self.telemetry, now_us=self.now, health=dict,
+            deployments=deployments, moved=self.reach.paging.moved, paging=self.reach.paging,
             answer_page=self.reach.answer_page, desk=self.reach.desk, inbox=self.reach.inbox, line_secret=self.reach.line_secret,
             push=self.reach.push, twilio=self.reach.twilio,
         )  # fmt: skip

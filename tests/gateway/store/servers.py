@@ -2,6 +2,7 @@
 
 import base64
 import re
+import signal
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,7 +19,7 @@ USER, PASSWORD, TOKEN = "town", "invented-password", "invented-token"
 
 
 class Served:
-    """One server. `kill` is -9; `start` brings it back at the same port and files."""
+    """One server. `kill` is -9; `start` brings it back at the same port and files; `hang` leaves it there, saying nothing."""
 
     def __init__(self, argv: list[str | Path], port: int, path: str, ready: Callable[[HTTPResponse], bool] | None = None) -> None:
         """It is there when it answers at `path`, and `ready` says so of the answer."""
@@ -31,6 +32,12 @@ class Served:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def hang(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> "Served":
         self.start()

@@ -330,6 +330,13 @@ def test_a_server_that_wants_points_has_let_us_in(influxdb_config: MakeInfluxdbC
     ("reply", "kind", "said"),
     [
         (http("200 OK", "<html>please log in</html>"), StoreDown, "answered no JSON: <html>please log in</html>"),
+        (http("200 OK", '{"status":"ok"}'), StoreDown, "answered other JSON than it should: .*something else answering"),
+        (http("200 OK", '{"results":[]}'), StoreDown, "answered other JSON than it should"),
+        (
+            http("200 OK", '{"results":[{"series":[{"name":"trap_closed","values":[[1,2.0]],"partial":true}]}]}'),
+            StoreRefused,
+            "a part of an answer only: let its max-row-limit be 0",
+        ),
         (http("200 OK", '{"results":[{"error":"query interrupted"}]}'), StoreDown, "can't be read: query interrupted"),
         (http("401 Unauthorized", '{"error":"no such token"}'), StoreRefused, "refuses the token .401: no such token"),
         (http("503 Service Unavailable"), StoreDown, "503: Service Unavailable"),

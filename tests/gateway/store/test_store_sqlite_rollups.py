@@ -209,6 +209,23 @@ class TestWhatComesLate:
         assert said(store, TRAP, 10, 11, 1) == [Bucket(hour(10), 2, 6.0, 6.0, 6.0, 6.0)]
 
 
+class TestAClockThatWasSetBack:
+    def test_an_hour_that_is_not_over_again_is_answered_from_its_readings_until_it_is(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write([(TRAP, hour(10), 1.0)])
+        tended(store, 20)
+        monkeypatch.setattr(sqlite, "STEPS_A_LOOK", 1)
+        for number in range(1, 4):
+            store.write([(TRAP, hour(10, number), 4.0)])
+            store.tend(hour(10.5) * 1000)
+            assert not store.behind, "it is not summed up at each look"
+            assert said(store, TRAP, 10, 11, 1)[0].points == 1 + number
+        tended(store, 11.5)
+
+        assert said(store, TRAP, 0, 24, 24) == [Bucket(hour(0), 4, 1.0, 3.25, 4.0, 4.0)]
+
+
 class TestWhatAnswers:
     def test_whole_hours_are_answered_without_their_readings(self, store: SqliteStore, keeping_a_day: SqliteStoreConfig) -> None:
         store.write([(TRAP, hour(n / 4), float(n)) for n in range(4 * 30)])

@@ -3,9 +3,11 @@
 A store is opened anew for reading, so that nothing is answered out of what the writer remembers.
 """
 
+import gc
 import math
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -58,6 +60,17 @@ def test_series_that_differ_in_one_name_only_stay_apart(store: SeriesStore, open
     store.write([(key, NOON_MS, float(number)) for number, key in enumerate(keys)])
 
     assert [held(open_one, key) for key in keys] == [[(NOON_MS, float(number))] for number in range(4)]
+
+
+def test_a_point_is_found_at_its_very_ms_and_not_beside_it(store: SeriesStore, node: str) -> None:
+    key = (node, "door", "count_in")
+    # As a number of seconds many of these are a hair less than what they mean: who cuts to ms is one ms short.
+    times = [1_073_945_600_018 + number * 777_600_006 for number in range(6)]
+    store.write([(key, time_ms, 1.0) for time_ms in times])
+    for time_ms in times:
+        assert store.read(*key, time_ms, time_ms + 1, 9) == [(time_ms, 1.0)]
+        assert store.read(*key, time_ms - 1, time_ms, 9) == store.read(*key, time_ms + 1, time_ms + 2, 9) == []
+        assert [one.time_ms for one in store.read_bucketed(*key, time_ms - 1, time_ms + 2, 1)] == [time_ms]
 
 
 def test_points_written_again_are_there_once(store: SeriesStore, open_one: Open, node: str) -> None:
@@ -236,6 +249,18 @@ def test_a_gap_stays_a_gap_and_is_neither_zero_nor_filled(store: SeriesStore, no
         store.read_bucketed(*key, NOON_MS, NOON_MS + 1, 0)
 
 
+def test_a_day_begins_where_one_asks_and_not_where_utc_has_its_own(store: SeriesStore, node: str) -> None:
+    key = (node, "door", "count_in")
+    midnight_ms = NOON_MS - NOON_MS % DAY_MS - 9 * 3_600_000  # in Japan
+    store.write(
+        [(key, midnight_ms + day * DAY_MS + offset, float(day)) for day in range(3) for offset in (-1, 0, 1, DAY_MS // 2)]
+    )
+
+    found = store.read_bucketed(*key, midnight_ms, midnight_ms + 3 * DAY_MS, DAY_MS)
+    assert [(one.time_ms - midnight_ms) // DAY_MS for one in found] == [0, 1, 2]
+    assert [(one.points, one.low, one.high) for one in found] == [(4, 0.0, 1.0), (4, 1.0, 2.0), (3, 2.0, 2.0)]
+
+
 def model(points: Points, start_ms: int, end_ms: int, bucket_ms: int) -> list[Bucket]:
     """What buckets are, in the plainest words."""
     steps: dict[int, list[float]] = {}
@@ -315,12 +340,14 @@ def test_every_point_it_said_was_written_outlives_a_kill_in_the_middle_of_writin
                 written.set()
 
     for _ in range(4):
-        written = threading.Event()
-        writer = threading.Thread(target=write_until_it_is_killed, args=(written,))
-        writer.start()
-        assert written.wait(20)
+        several = [threading.Event() for _ in range(3)]  # as ingest workers are, each with a store of its own
+        writers = [threading.Thread(target=write_until_it_is_killed, args=(written,)) for written in several]
+        for writer in writers:
+            writer.start()
+        assert all(written.wait(20) for written in several)
         place.server.kill()
-        writer.join(30)
+        for writer in writers:
+            writer.join(30)
         place.server.start()
 
     with closing(place.open()) as store:
@@ -355,6 +382,20 @@ def test_while_it_is_away_traps_ring_and_readings_wait_and_nothing_is_lost(place
         assert town.pipeline.store_down
         assert len(town.seqs()) == 39, "each trap was heard at once"
         assert len(town.alerts()) == 39
+
+        def bring(number: int) -> None:
+            town.later(10 * SECOND_US)
+            many = [reading(10_000 + number * 500 + i, i * 1000) for i in range(500)]
+            town.process(batch(many, t0=town.now_us, mono0=UPTIME_US + town.now_us - NOON_MS * 1000))
+
+        bring(0)
+        tracemalloc.start()
+        for number in range(1, 21):
+            bring(number)
+        gc.collect()  # errors and their traces
+        held_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held_bytes < 200_000, "10,000 readings would be a megabyte at least"
 
         place.server.start()
         town.later(STORE_PAUSE_S * SECOND_US)

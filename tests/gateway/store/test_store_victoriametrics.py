@@ -1,8 +1,11 @@
 """VictoriaMetrics: how it must have been started, who it lets in, and that no write is called durable before it is."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,60 @@ def test_no_snapshot_stays(victoria_metrics: str) -> None:
         store.write([(KEY, NOON_MS, 1.0)])
     with servers.get(f"{victoria_metrics}/snapshot/list") as answer:
         assert b'"snapshots":[]' in b"".join(answer.read().split())
+
+
+def test_of_several_that_write_at_once_none_removes_what_is_another_s(
+    victoria_metrics: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(worker: int) -> None:
+        with closing(open_store(config_of(victoria_metrics))) as store:
+            for number in range(10):
+                store.write([((f"kita-{worker}", "trap-11", "heartbeat"), NOON_MS + number, 1.0)])
+
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(write, range(4)))
+
+    assert not caplog.records, "no write failed, and no snapshot was missed when it was to be removed"
+    with servers.get(f"{victoria_metrics}/snapshot/list") as answer:
+        assert b'"snapshots":[]' in b"".join(answer.read().split())
+
+
+def test_a_snapshot_that_can_not_be_removed_is_said_and_its_points_count(
+    victoria_metrics: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(VictoriaMetricsStore(config_of(victoria_metrics))) as store:
+        store._snapshot = lambda: "no-snapshot"  # type: ignore[method-assign]
+        store.write([(KEY, NOON_MS, 1.0)])
+    assert "snapshot no-snapshot stays until VictoriaMetrics removes it itself: " in caplog.text
+
+
+def test_who_is_in_a_hurry_does_not_wait_for_a_server_that_hangs(server: servers.Served) -> None:
+    with closing(open_store(config_of(server.url))) as store:
+        server.hang()
+        began = time.monotonic()
+        with pytest.raises(StoreDown, match=r"gives no answer: .*timed out"):
+            store.write([(KEY, NOON_MS, 1.0)], patience_s=0.2)
+        assert time.monotonic() - began < 2
+        server.go_on()
+        store.write([(KEY, NOON_MS, 1.0)])
+        assert store.read(*KEY, 0, 2**62, 9) == [(NOON_MS, 1.0)]
+
+
+def test_a_disk_too_slow_for_a_snapshot_is_an_outage_that_says_so(
+    server: servers.Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(VictoriaMetricsStore(config_of(server.url).model_copy(update={"timeout_s": 0.5}))) as store:
+        store.write([(KEY, NOON_MS, 1.0)])
+        honest = store._server.write
+
+        def then_hang(*given: Any) -> None:
+            honest(*given)
+            server.hang()
+
+        monkeypatch.setattr(store._server, "write", then_hang)
+        with pytest.raises(StoreDown, match=r"timed out.*the snapshot by which points become durable: .*timeout_s .0.5 s."):
+            store.write([(KEY, NOON_MS + 1, 2.0)])
+        server.go_on()
 
 
 @pytest.mark.parametrize("lacking", AS_DOCUMENTED)
