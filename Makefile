@@ -152,10 +152,16 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 # Three on two cores: a third of what a worker does is waiting, for a broker, a browser, a second to pass.
 PYTEST = $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
-# What state is asked and told in SQL, once more with all of it in PostgreSQL. Not here: what has no SQL of its own, and what is long.
-STATE_TESTS = $(addprefix tests/gateway/,accounts audit contacts flow keeping traps mimamori/test_retention.py \
-	mimamori/test_search.py notify/test_deliver.py notify/test_group_commit.py notify/test_queue.py test_hostile_node.py \
-	test_inbox.py test_installations.py test_own.py test_state.py test_watch.py test_watch_levels.py test_watch_together.py)
+# The heart once more with its state in PostgreSQL: of a record, pipeline, watch, pages and delivery; of people, contacts,
+# consent, search, erasure, accounts and the trail; of nodes, claims and orders; and of the API what writes most. Not here, for the same SQL is
+# above: what only reads, what is about a channel's own protocol, and what is long for another reason (files, other processes, servers).
+STATE_TESTS = $(addprefix tests/gateway/,accounts audit contacts flow keeping traps \
+	$(addprefix api/test_,api_alerts.py api_contacts.py api_erasures.py api_search.py api_silences.py api_traps.py) \
+	$(addprefix mimamori/test_,consent.py retention.py search.py) \
+	$(addprefix nodes/test_,claims.py commands.py desired.py expected.py renewals.py) \
+	$(addprefix notify/test_,deliver.py deliver_people.py deliver_stuck.py group_commit.py queue.py) \
+	$(addprefix test_,hostile_node.py inbox.py installations.py migrations_with_rows.py own.py paging.py paging_gaps.py pipeline.py \
+	state.py state_copy.py watch.py watch_levels.py watch_together.py))
 
 check: ## lint, types, import rules, catalogues, known weaknesses
 	$(call setup,dev)

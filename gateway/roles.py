@@ -310,7 +310,12 @@ def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, Any, Conduct]:
     conduct = Conduct(core.state, reach.own.condition)
     fellows = _Fellows(core)
     chores = Chores(
-        [Chore("conduct", 5, conduct.run), Chore("dead", 5, lambda _: reach.deliverer.count()), _learning(core)],
+        [
+            Chore("conduct", 5, conduct.run),
+            Chore("dead", 5, lambda _: reach.deliverer.count()),
+            *_asked_here(reach),
+            _learning(core),
+        ],
         core.telemetry,
         now_us,
     )
@@ -321,6 +326,11 @@ def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, Any, Conduct]:
     deps = core.deps(reach, health, lambda: news.say(f"ring:{DELIVER}"), lambda: news.say(f"ring:{SPEAK}"))
     part = _Part([("api chores", chores.run)], [chores.stop], reach.own.standing, closes=[reach.close])
     return part, deps, conduct
+
+
+def _asked_here(reach: Reach) -> list[Chore]:
+    """What people ask of a process that answers them, and that only its memory knows: links to come in by."""
+    return [] if reach.accounts is None else [Chore("accounts", 1, reach.accounts.step)]
 
 
 def _reach(core: Core, state: State, worker: Worker, news: News) -> Reach:
@@ -364,13 +374,16 @@ class _Fellows:
         return self._faults.get(part)
 
     def well(self) -> dict[str, bool]:
-        """Each part without which something stands still, and whether it works."""
-        said = faults_of(self._state)
+        """Each part without which something stands still, and whether it works: none that nobody can ask after."""
+        try:
+            said, is_heard = faults_of(self._state), listening_since_us(self._state) is not None
+        except OperationalError:
+            return dict.fromkeys(("broker", "store", "ingest", "rules", "deliver"), False)
         faulty = {part for role in said.values() for faults in role for part in faults}
         return {
             "broker": bool(said.get("ingest")) and "broker" not in faulty,
             "store": "store" not in faulty,
-            "ingest": listening_since_us(self._state) is not None,
+            "ingest": is_heard,
             "rules": bool(said.get("rules")),
             "deliver": bool(said.get("deliver")),
         }

@@ -116,11 +116,17 @@ def newest(connection: Connection) -> int | None:
     return connection.scalar(select(cursors.c.value).where(cursors.c.name == REVISION))
 
 
-def make(state: State, now_us: int) -> Coming:
-    """The coming hours of all tags, under a new revision: as many as fit a message, at most a day."""
+def make(state: State, now_us: int, known: int | None = None) -> Coming:
+    """The coming hours of all tags: as many as fit a message, at most a day.
+
+    Under a new revision, but for who has `known`, and a higher one stands: of who has changed the tags, or of another process
+    that speaks to other nodes. To give out one more would have those go by it in turn, for ever.
+    """
     with state.write() as connection:
         tags = _enrolled(connection)
-        revision = next_revision(connection, now_us)
+        stands = newest(connection)
+        is_newer = known is not None and stands is not None and stands > known
+        revision = stands if is_newer and stands is not None else next_revision(connection, now_us)
     hours = next((span for span in SPANS_H if _may_fit(tags, now_us, span)), SPANS_H[-1])
     found = expected_identifiers(tags, now_us, hours)
     fitting = _fitting(found, now_us + _HOUR_US // 2)

@@ -149,7 +149,8 @@ class Outgoing:
         if revision is None:
             return  # no tag was ever enrolled
         if self._coming is None or self._coming.revision != revision or now_us >= self._coming.remake_us:
-            self._coming = expected.make(self._state, now_us)
+            known = None if self._coming is None else self._coming.revision
+            self._coming = expected.make(self._state, now_us, known)
             self._told.clear()
             self._to_tell = self._listeners()
         elif self._born:

@@ -21,7 +21,7 @@ from simulators.bench.figures import Figure
 from simulators.broker import Broker, mosquitto
 from simulators.town import beside_python, write_toml
 
-RATE, FOR_S = 600.0, 8.0
+RATE, FOR_S = 400.0, 8.0
 """The load, in batches a second: what this takes of a machine leaves room for all that is not measured."""
 NODES = 200
 MOST = 1.15
@@ -50,7 +50,7 @@ def measure(folder: Path, rounds: int, rate: float = RATE, for_s: float = FOR_S)
         for number in range(rounds):
             for workers in (1, 2) if number % 2 == 0 else (2, 1):
                 with _working(config, folder, workers) as spent:
-                    _load(broker, rate, 2)  # warm: every node is known, every partition heard
+                    _load(broker, min(rate, 100), 3)  # warm: every node is known, every partition heard
                     before = spent()
                     records, _ = _load(broker, rate, for_s)
                     parts = [(now - then) / records * 1e6 for now, then in zip(spent(), before, strict=True)]

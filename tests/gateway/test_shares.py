@@ -91,7 +91,7 @@ def test_a_flood_holds_no_more_than_its_queue_in_memory() -> None:
     shares = Shares(ShareConfig(burst=10_000, readings_per_s=1))
     for _ in range(50):
         shares.take([said(NODE, bytes(60_000)) for _ in range(100)], NOW_US)
-    held = sum(len(m.payload) for share in shares._waiting.values() for m in (*share.live, *share.backlog))
+    held = sum(len(m.payload) for share in shares._waiting.values() for m in (*(share.live or ()), *(share.backlog or ())))
     assert 0 < held <= QUEUE_BYTES
 
 

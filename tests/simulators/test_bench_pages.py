@@ -17,6 +17,9 @@ def test_a_page_says_something_on_a_slow_phone_also_without_its_script(tmp_path:
     require_binary("chromium")
     monkeypatch.setattr(pages, "PAGES", ("/install",))
     first, own, bare = pages.measure(tmp_path / "bench", 1)
+    assert first.value is not None
+    assert own.value is not None
+    assert bare.value is not None
     assert first.value > pages.SLOW_4G["latency"], "no page comes faster than one way there and back"
     assert own.value > first.value, "the HTML speaks before the script does"
     assert bare.value > pages.SLOW_4G["latency"]

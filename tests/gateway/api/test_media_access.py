@@ -125,7 +125,7 @@ def captured(seq: int, content: str, *, withheld: bool = False, **more: Any) -> 
 
 
 def pictures(town: Town) -> list[tuple[Any, ...]]:
-    return [(row["node"], row["device"], row["content"], row["withheld"]) for row in town.rows(tables.pictures)]
+    return sorted((row["node"], row["device"], row["content"], row["withheld"]) for row in town.rows(tables.pictures))
 
 
 def test_an_event_writes_down_what_its_picture_shows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rotating tags: nodes hear what to expect in the coming hours, never a key; what is forgotten is gone from the files."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edge.signature import believed
 from gateway.nodes.desired import ask
 from gateway.nodes.eid import eid
 from gateway.nodes.expected import NotEnrolled, add_tag, make, remove_tag
-from gateway.nodes.outgoing import AT_ONCE, Down
+from gateway.nodes.outgoing import AT_ONCE, Down, Outgoing
 from gateway.state import tables
 from gateway.state.upsert import upsert
 from tests.gateway.town import HOUR_US, MINUTE_US, NODE, SIGNER, Town, birth
@@ -101,6 +102,32 @@ def test_it_is_told_anew_each_hour_when_tags_change_and_on_each_connection(town:
     revisions.append(heard.revision)
     town.restart()
     revisions.append(told(town.goes_down(anew=True))[NODE].revision)
+    assert revisions == sorted(set(revisions))
+
+
+def test_several_processes_that_each_speak_to_their_own_nodes_tell_each_node_once(town: Town) -> None:
+    theirs = ["kitayama-03", "minamisawa-01"]
+    born(town, *theirs)
+    enrol(town)
+    processes = [Outgoing(town.state, SIGNER) for _ in theirs]
+    for process, node in zip(processes, theirs, strict=True):
+        process.speaks_to = partial(str.__eq__, node)
+
+    def told_at_once() -> list[tuple[str, int]]:
+        rounds = [process.messages(town.now_us, anew=False) for _ in range(5) for process in processes]
+        return [(node, heard.revision) for downs in rounds for node, heard in told(downs).items()]
+
+    told_at_once()  # whoever has just begun can't know what was told before, so the first may tell twice
+    revisions: list[int] = []
+    for changed in (False, True, False):
+        if changed:
+            enrol(town, "tag-2", key=bytes(16))
+        else:
+            town.later(HOUR_US)
+        heard = told_at_once()
+        assert [node for node, _ in heard] == theirs
+        [revision] = {revision for _, revision in heard}
+        revisions.append(revision)
     assert revisions == sorted(set(revisions))
 
 

@@ -56,16 +56,17 @@ class Ear:
 
     @contextmanager
     def listening(self) -> Iterator["Ear"]:
-        threads = [threading.Thread(target=run) for run in (self.news.run_saying, self.news.run_hearing)]
-        for thread in threads:
-            thread.start()
+        hearing, saying = threads = [threading.Thread(target=run) for run in (self.news.run_hearing, self.news.run_saying)]
+        hearing.start()
         try:
             until(lambda: self.again, "it listens")
+            saying.start()  # only now: what is said before somebody listens is heard by nobody
             yield self
         finally:
             self.news.stop()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
 
 
 def test_everybody_hears_what_is_said_and_only_who_watches_hears_the_feed(state: State) -> None:

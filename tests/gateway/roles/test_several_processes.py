@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -100,6 +101,9 @@ def test_kill_9_of_the_database_under_load(town: Several, server: postgresql.Ser
     with Load(broker, seed=3).running() as load:
         until(lambda: any(node.springs for node in load.nodes), "something happens")
         server.kill()
+        with pytest.raises(urllib.error.HTTPError) as told:
+            town.get("health")
+        assert (told.value.code, json.load(told.value)["parts"]["state"]) == (503, "down")
         threading.Event().wait(LEASE_S + 1)  # longer than a lease: everybody is past the time, and nobody is to blame
         server.start()
         town.shared()
