@@ -188,6 +188,12 @@ def listening_since_us(state: State) -> int | None:
     return max(heard) if len(heard) == len(HEARD) else None
 
 
+def all_held(state: State) -> bool:
+    """Whether every partition is some live process's, whether it hears anything or not."""
+    with state.read() as connection:
+        return len(connection.execute(_LISTENING, {"names": list(HEARD)}).all()) == len(HEARD)
+
+
 def faults_of(state: State) -> dict[str, list[dict[str, Any]]]:
     """By role, of each live process: which of its parts are not well, each with what gateway.own.Own.condition takes."""
     found: dict[str, list[dict[str, Any]]] = {}

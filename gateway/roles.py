@@ -30,7 +30,7 @@ from gateway.feed import RESYNC, Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
 from gateway.judging import Handing, Judging
-from gateway.leases import RULES, Beating, Worker, faults_of, listening_since_us
+from gateway.leases import RULES, Beating, Worker, all_held, faults_of, listening_since_us
 from gateway.news import CHANNEL, FEED, News
 from gateway.nodes.conduct import Conduct
 from gateway.nodes.outgoing import Outgoing
@@ -376,14 +376,14 @@ class _Fellows:
     def well(self) -> dict[str, bool]:
         """Each part without which something stands still, and whether it works: none that nobody can ask after."""
         try:
-            said, is_heard = faults_of(self._state), listening_since_us(self._state) is not None
+            said, are_held = faults_of(self._state), all_held(self._state)
         except OperationalError:
             return dict.fromkeys(("broker", "store", "ingest", "rules", "deliver"), False)
         faulty = {part for role in said.values() for faults in role for part in faults}
         return {
             "broker": bool(said.get("ingest")) and "broker" not in faulty,
             "store": "store" not in faulty,
-            "ingest": is_heard,
+            "ingest": are_held,
             "rules": bool(said.get("rules")),
             "deliver": bool(said.get("deliver")),
         }

@@ -198,10 +198,10 @@ def backup(connection: Connection, now_us: int, zone: ZoneInfo) -> Vital:
     made_us, tested_us = backup_cli.last(connection)
     made = "none was ever made here" if made_us is None else f"made {day(made_us, zone)}"
     if tested_us is None:
-        return Vital("!!", f"{made}; a restore was never tested. Run: satomori-gateway restore --dry-run")
+        return Vital("!!", f"{made}; a restore was never tested: satomori-gateway restore gateway.toml BACKUP --dry-run")
     said = f"{made}; a restore was tested {day(tested_us, zone)}"
     if now_us - tested_us > TESTED_DAYS * _DAY_US:
-        return Vital("!!", f"{said}, more than {TESTED_DAYS} days ago. Run: satomori-gateway restore --dry-run")
+        return Vital("!!", f"{said}, more than {TESTED_DAYS} days ago: satomori-gateway restore gateway.toml BACKUP --dry-run")
     return Vital("!!" if made_us is None else "OK", said)
 
 

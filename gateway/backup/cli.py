@@ -51,7 +51,7 @@ def _backup(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     ]
     if saved.absent:
         lines.append(f"!!  {len(saved.absent)} pictures on record had no file, or a damaged one; the manifest names them")
-    lines.append("Try it now and then: satomori-gateway restore --dry-run")
+    lines.append("Try it now and then: satomori-gateway restore gateway.toml BACKUP --dry-run")
     body = {"folder": str(made.folder), "bytes": size, "pictures": pictures, "absent": saved.absent, "left_out": saved.left_out,
             "rows": saved.state.rows, "noted": noted}  # fmt: skip
     return Told(0, body, all_wrapped(lines))

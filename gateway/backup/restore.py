@@ -151,6 +151,8 @@ def _series_are_right(config: GatewayConfig, folder: Path, looked: Looked) -> No
     if looked.manifest.store.type != config.store.type:
         looked.faults.append(f"store.type is {config.store.type} here, and was {looked.manifest.store.type} in the backup")
         return
+    if not isinstance(config.store, SqliteStoreConfig):
+        return  # a server's is its own tool's to bring back: the notes say so
     name = _name_of(looked, "store.path")
     if rows is None or name is None or any(name in fault for fault in looked.faults):
         return

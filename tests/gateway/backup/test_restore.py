@@ -48,6 +48,22 @@ def test_a_trial_says_what_would_be_written_where_and_writes_nothing(saved: Path
     assert list(files_of(tmp_path / "new")) == ["gateway.toml"]
 
 
+def test_where_series_are_on_a_server_all_else_comes_back_and_that_is_said(tmp_path: Path) -> None:
+    config = furnished(tmp_path / "old")
+    token = tmp_path / "old/etc/hook"
+    server = f'store = {{ type = "influxdb", url = "http://127.0.0.1:9", org = "town", bucket = "town", token_file = "{token}" }}'
+    config.write_text("\n".join([server, *(line for line in config.read_text().splitlines() if not line.startswith("store"))]))
+    (tmp_path / "disk").mkdir()
+    folder = backup.make(load(config), config, tmp_path / "disk", 1_780_434_720_000_000).folder
+    there = tmp_path / "new/gateway.toml"
+    there.parent.mkdir()
+    there.write_text(config.read_text().replace(str(tmp_path / "old"), str(tmp_path / "new")))
+    tried = said("restore", there, folder, "--dry-run")
+    assert any("store" in note for note in tried["notes"])
+    said("restore", there, folder)
+    assert tables_of(tmp_path / "new/state.db").keys() == tables_of(tmp_path / "old/state.db").keys()
+
+
 def test_on_the_gateways_own_machine_a_trial_is_noted_and_nothing_else_is_touched(saved: Path, tmp_path: Path) -> None:
     config = tmp_path / "old/gateway.toml"
     tried = said("restore", config, saved, "--dry-run")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.ingest import Held
-from gateway.leases import HEARD, RULES, Beating, Fenced, Worker, listening_since_us
+from gateway.leases import HEARD, RULES, Beating, Fenced, Worker, all_held, listening_since_us
 from gateway.partitions import Partitions
 from gateway.state import State, open_state
 from tests import postgresql
@@ -209,3 +209,13 @@ def test_while_nodes_were_asked_to_hold_readings_back_nothing_counts_as_heard(st
     now_us[0] += 1_000_000
     partitions.look(dict.fromkeys(range(64), NOW_US - 3_600_000_000))
     assert listening_since_us(state) == NOW_US
+
+
+def test_a_partition_that_is_held_and_deaf_is_the_brokers_or_the_stores_fault_and_not_its_holders(state: State) -> None:
+    worker = Worker(state, "ingest")
+    worker.take(HEARD, 63)
+    assert not all_held(state)
+    worker.take(HEARD, 1)
+    worker.listens(dict.fromkeys(HEARD, None))
+    assert listening_since_us(state) is None
+    assert all_held(state)
