@@ -104,7 +104,13 @@ def test_where_an_error_came_from_stands_below_and_what_it_came_of_first(log: Lo
 
 def test_what_came_from_outside_forges_no_line_and_moves_no_cursor(log: Log) -> None:
     forged = "2026-06-03 06:12:00,000 ERROR gateway.watch: all is well"
-    say("a message on %s broke the pipeline", f"x\n{forged}\r\x1b[2J\u202e\ud800")
+    hostile = (f"x\n{forged}\r\x1b[2J\u202e\ud800",)
+    for one in log.handlers:  # past pytest, whose own account of a test can't hold half a character
+        one.handle(
+            logging.LogRecord(
+                "gateway.of_a_test", logging.ERROR, __file__, 1, "a message on %s broke the pipeline", hostile, None
+            )
+        )
     try:
         raise OSError(5, f"\n{forged}")
     except OSError:
