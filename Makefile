@@ -130,7 +130,7 @@ api: ## describe the API anew for the pages, after a change of a route
 	$(BIN)/python -m gateway.api.openapi >dashboards/web/openapi.json.new
 	mv dashboards/web/openapi.json.new dashboards/web/openapi.json
 
-grafana: ## write Grafana's dashboards anew, after a change in dashboards/grafana
+grafana: ## write Grafana's dashboards anew, after a change of them
 	$(call setup,dev)
 	$(BIN)/python -m dashboards.grafana
 
