@@ -51,7 +51,10 @@ def backup_of(state: State, now_us: int = NOW_US) -> Vital:
 def test_a_backup_that_nobody_ever_tried_to_put_back_is_a_warning(state: State) -> None:
     assert backup_of(state).level == "!!"
     noted(state, backup_us=NOW_US)
-    assert backup_of(state) == ("!!", "made 2026-06-03; a restore was never tested: satomori-gateway restore gateway.toml BACKUP --dry-run")
+    assert backup_of(state) == (
+        "!!",
+        "made 2026-06-03; a restore was never tested: satomori-gateway restore gateway.toml BACKUP --dry-run",
+    )
     noted(state, restore_tested_us=NOW_US)
     assert backup_of(state) == ("OK", "made 2026-06-03; a restore was tested 2026-06-03")
     assert backup_of(state, NOW_US + 89 * DAY_US).level == "OK"

@@ -93,6 +93,8 @@ def test_a_secret_that_is_there_already_and_the_same_is_no_hindrance(saved: Path
     (tmp_path / "new/etc").mkdir()
     (tmp_path / "new/etc/hook").write_text(SECRET)
     said("restore", config, saved)
+    assert tables_of(tmp_path / "new/state.db")["media"] == tables_of(tmp_path / "old/state.db")["media"] != []
+    assert (tmp_path / "new/etc/hook").read_text() == SECRET
 
 
 def flipped(path: Path) -> None:

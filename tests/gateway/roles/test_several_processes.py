@@ -206,10 +206,19 @@ def test_what_one_process_commits_is_on_the_stream_of_another(town: Several, bro
 
 
 def test_an_answer_at_one_process_is_known_to_the_one_that_judges(town: Several) -> None:
-    [(alert,)] = town.ask("SELECT id FROM alerts WHERE rule = 'sprung' AND state = 'firing' ORDER BY since_us LIMIT 1")
+    town.ask(
+        """
+        INSERT INTO events (node, epoch, seq, device, type, class, time_us, node_time_us, received_us, late, clock_trusted, body)
+        VALUES ('answered', 'e', 1, 'trap-1', 'trap_sprung', 'alarm', %(now_us)s, %(now_us)s, %(now_us)s, false, true, '{}')
+        """,
+        now_us=time.time_ns() // 1000,
+    )
+    until(lambda: town.count("alerts WHERE node = 'answered' AND state = 'firing'") == 1, "it fires")
+    [(alert,)] = town.ask("SELECT id FROM alerts WHERE node = 'answered'")
     town.get(f"alerts/{alert}/acknowledge", {})
     page = "pages WHERE state = 'answered' AND id IN (SELECT page FROM page_alerts WHERE alert = %(alert)s)"
-    until(lambda: town.count(page, alert=alert), "nobody is asked any more")
+    until(lambda: town.count(page, alert=alert) == 1, "nobody is asked any more")
+    assert town.ask("SELECT state FROM alerts WHERE id = %(alert)s", alert=alert) == [("acknowledged",)]
 
 
 def _answers(town: Several) -> bool:

@@ -278,7 +278,12 @@ class TestAtTheStart:
     """Against the real server: open_store asks once, and try_store is what `satomori-gateway check` asks."""
 
     def test_who_may_write_and_read_is_let_in(self, influxdb: str, influxdb_config: MakeInfluxdbConfig) -> None:
-        open_store(influxdb_config(influxdb)).close()
+        store = open_store(influxdb_config(influxdb))
+        try:
+            store.write([(("kitayama-03", "node", "let_in"), 1_780_434_720_000, 1.5)])
+            assert store.latest("kitayama-03", "node", "let_in") == (1_780_434_720_000, 1.5)
+        finally:
+            store.close()
         try_store(influxdb_config(influxdb))
 
     def test_a_wrong_token_is_said_at_once_and_not_shown(

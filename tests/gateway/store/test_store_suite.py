@@ -129,7 +129,9 @@ def test_whole_tiny_and_huge_values_come_back_unchanged(store: SeriesStore, open
 
 
 def test_writing_nothing_is_nothing(store: SeriesStore) -> None:
+    before = store.count()
     store.write([])
+    assert store.count() == before
 
 
 # ---- What no store can hold is refused ------------------------------------------------------------------
