@@ -20,6 +20,7 @@ from gateway.state.database import MIGRATIONS
 from gateway.state.sql import greatest, json_value, least, position
 from gateway.state.upsert import upsert
 from tests import postgresql
+from tests.gateway.test_state import put, values
 
 pytestmark = pytest.mark.services
 
@@ -41,16 +42,6 @@ def state(url: str) -> Iterator[State]:
     opened = open_state(url)
     yield opened
     opened.close()
-
-
-def put(state: State, name: str, value: int) -> None:
-    with state.write() as connection:
-        connection.execute(upsert(tables.cursors, "value"), {"name": name, "value": value})
-
-
-def values(state: State) -> dict[str, int]:
-    with state.read() as connection:
-        return {row.name: row.value for row in connection.execute(select(tables.cursors))}
 
 
 def test_the_migrations_make_exactly_the_schema_of_the_code(state: State) -> None:
