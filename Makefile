@@ -20,6 +20,8 @@ MAKEFLAGS += --no-print-directory
 
 # A stray one of these would put other packages, or another place, in front of .venv.
 unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_HASHES PIP_NO_DEPS
+# Each of the many processes of a demo or a test would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 

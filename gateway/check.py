@@ -3,7 +3,9 @@
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
@@ -14,13 +16,13 @@ from edge.contract.broker import parse_url
 from gateway import vitals
 from gateway.alerting.route import FAMILY, Match, route_for
 from gateway.alerting.route import Channel as AlertChannel
-from gateway.api import web
+from gateway.api import built
 from gateway.api.tokens import read_tokens
 from gateway.clock import behind_us
 from gateway.config import GatewayConfig, NodesConfig
 from gateway.contacts import people
 from gateway.contacts.book import Book
-from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.errors import ConfigError, NotMade, StoreDown, StoreRefused
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import WATCHED
 from gateway.mimamori.enrolment import Entry, Town, doubts
@@ -38,11 +40,16 @@ from gateway.rules.trial import TEST
 from gateway.session import certificate_ends_us, credentials
 from gateway.state import State, open_state
 from gateway.state.tables import labels, watched
-from gateway.terminal import Told, all_wrapped, clock_us
+from gateway.terminal import Commands, Told, all_wrapped, clock_us, leaf
 from gateway.vitals import Vital
 
 TIMEOUT_S = 10
 WARN_DAYS = 30
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds `check` to the program."""
+    leaf(commands, "check", "Open everything the configuration names, say what is wrong.", tell)
 
 
 def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
@@ -51,7 +58,7 @@ def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     Those are warnings, and no failure: people join a gateway that runs.
     """
     results = check(config)
-    unheard = [] if results["state"].level == "NG" else warnings(config)
+    unheard = [] if "queues" not in results else warnings(config)
     lines = [f"{one.level}  {part}" + (f": {one.text}" if one.text else "") for part, one in results.items()]
     lines += [f"!!  {warning}" for warning in unheard]
     faults = {part: one.text for part, one in results.items() if one.level == "NG"}
@@ -64,19 +71,31 @@ def warnings(config: GatewayConfig) -> list[str]:
 
     ConfigError where the state database, which knows who can be reached, doesn't open.
     """
-    state = open_state(config.state.url, config.state.password_file)
     now_us = clock_us()
-    try:
-        with state.read() as connection:
-            return [
-                *_unheard(config, connection, now_us),
-                *_entered_twice(connection),
-                *_watched(config, connection, now_us),
-                *_clock(state, now_us),
-                *_pages(),
-            ]
-    finally:
-        state.close()
+    with _looked_at(config) as state, state.read() as connection:
+        return [
+            *_unheard(config, connection, now_us),
+            *_entered_twice(connection),
+            *_watched(config, connection, now_us),
+            *_clock(state, now_us),
+            *_pages(),
+        ]
+
+
+@contextmanager
+def _looked_at(config: GatewayConfig) -> Iterator[State]:
+    """The state database, in which who looks makes no tables and begins no upgrade. Before the first start an empty one, made
+    elsewhere: it knows as much. NotMade for one of an older version.
+    """
+    with ExitStack() as stack:
+        try:
+            state = open_state(config.state.url, config.state.password_file, as_it_is=True)
+        except NotMade as error:
+            if not error.is_empty:
+                raise
+            folder = stack.enter_context(TemporaryDirectory(prefix="satomori-"))
+            state = open_state(f"sqlite:///{folder}/state.db")
+        yield stack.enter_context(closing(state))
 
 
 def _unheard(config: GatewayConfig, connection: Connection, now_us: int) -> list[str]:
@@ -200,7 +219,7 @@ def _could_take(match: Match, name: str, rule: RuleConfig) -> bool:
 
 
 def _pages() -> list[str]:
-    lacking = web.lacking()
+    lacking = built.lacking()
     how = "Install a wheel that has them (make wheel), or run make web in the checkout"
     return [f"pages: this gateway was installed without {', '.join(lacking)}. {how}"] if lacking else []
 
@@ -218,7 +237,7 @@ def check(config: GatewayConfig) -> dict[str, Vital]:
     parts: dict[str, Callable[[], Vital | None]] = {
         "clock": vitals.clock,
         "disk": lambda: vitals.disk(config),
-        "state": lambda: open_state(config.state.url, config.state.password_file).close(),
+        "state": lambda: _state(config),
         "store": lambda: vitals.store(config, now_us),
         "media": lambda: _media(config),
         "api.tokens_file": lambda: _tokens(config),
@@ -230,44 +249,52 @@ def check(config: GatewayConfig) -> dict[str, Vital]:
         nodes = config.nodes
         parts["nodes"] = lambda: _nodes(nodes)
     found = {name: _tried(name, part) for name, part in parts.items()}
-    return found if found["state"].level == "NG" else found | _from_state(config, now_us, zone)
+    if found["state"].level != "NG":
+        with suppress(NotMade):
+            found |= _from_state(config, now_us, zone)
+    return found
 
 
 def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
     """How a part is. Who shows it names the part, so that the text need not begin with it too."""
     try:
         return part() or Vital("OK")
+    except NotMade:
+        return Vital("??", "can't be tried until the state database is upgraded")
     except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
         return Vital("NG", str(error).removeprefix(f"{name}: "))
 
 
-def _from_state(config: GatewayConfig, now_us: int, zone: ZoneInfo) -> dict[str, Vital]:
-    state = open_state(config.state.url, config.state.password_file)
+def _state(config: GatewayConfig) -> Vital | None:
     try:
-        with state.read() as connection:
-            found = {"queues": vitals.queues(connection, now_us), "backup": vitals.backup(connection, now_us, zone)}
-            if config.channel.line is not None:
-                found["line"] = vitals.quota(connection, now_us, zone)
-    finally:
-        state.close()
+        open_state(config.state.url, config.state.password_file, as_it_is=True).close()
+    except NotMade as error:
+        return Vital("!!", str(error).removeprefix("state.url: "))
+    return None
+
+
+def _from_state(config: GatewayConfig, now_us: int, zone: ZoneInfo) -> dict[str, Vital]:
+    with _looked_at(config) as state, state.read() as connection:
+        found = {"queues": vitals.queues(connection, now_us), "backup": vitals.backup(connection, now_us, zone)}
+        if config.channel.line is not None:
+            found["line"] = vitals.quota(connection, now_us, zone)
     return found
 
 
 def _media(config: GatewayConfig) -> None:
-    try:
-        state = open_state(config.state.url, config.state.password_file)
-    except ConfigError:
-        raise ConfigError("can't be tried until the state database opens, which lists what is there") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            state = stack.enter_context(_looked_at(config))
+        except NotMade:
+            raise
+        except ConfigError:
+            raise ConfigError("can't be tried until the state database opens, which lists what is there") from None
         MediaShelf(config.media.folder, state, lambda: 0)
-    finally:
-        state.close()
 
 
 def _channels(config: GatewayConfig) -> None:
     """Keys, passwords and secrets; nothing is sent. Whether people can be reached is what tests and the canary show."""
-    state = open_state(config.state.url, config.state.password_file)
-    try:
+    with _looked_at(config) as state:
         zone = ZoneInfo(config.time_zone)
 
         def quota(line: LineConfig) -> Quota:
@@ -278,8 +305,6 @@ def _channels(config: GatewayConfig) -> None:
             channel.close()
         if config.channel.line is not None:
             read_word(config.channel.line.channel_secret_file, "channel_secret_file")
-    finally:
-        state.close()
 
 
 def _tokens(config: GatewayConfig) -> None:

@@ -30,7 +30,9 @@ from gateway.reach import Reach
 from gateway.relations import Relations
 from gateway.rules import Surroundings, build_rule
 from gateway.state import State, open_state
-from gateway.store import SeriesStore, SqliteStore, open_store
+from gateway.store import SeriesStore, SqliteStore, VictoriaMetricsStore, open_store
+from gateway.store.sqlite import FOLD_S
+from gateway.store.victoriametrics import SETTLE_S
 from gateway.telemetry import Telemetry
 from gateway.tiles import Tiles, open_tiles
 from gateway.watch import WatchedRule
@@ -81,7 +83,9 @@ class Core:
 
     def shortage(self) -> str | None:
         """Which disk is too full, and what to do; None where none is."""
-        disks = [self.media.disk, *([self.store.disk] if isinstance(self.store, SqliteStore) else [])]
+        disks = [self.media.disk]
+        if isinstance(self.store, SqliteStore | VictoriaMetricsStore):
+            disks.append(self.store.disk)
         return next(filter(None, (disk.shortage() for disk in disks)), None)
 
     def learn(self) -> None:
@@ -202,6 +206,13 @@ def open_core(config: GatewayConfig, feed: Feed) -> Core:
     return Core(
         config, random.SystemRandom(), zone, telemetry, feed, state, care, store, media, tiles, deployments, enrolled, rules
     )
+
+
+def settling(store: SeriesStore) -> list[Chore]:
+    """Of each process that writes readings: what a store took as it came is put where it stays."""
+    if isinstance(store, VictoriaMetricsStore):
+        return [Chore("settle", SETTLE_S, lambda _: store.settle())]
+    return [Chore("settle", FOLD_S, lambda _: store.fold())] if isinstance(store, SqliteStore) else []
 
 
 def broker_of(config: GatewayBrokerConfig, care: Care | None) -> GatewayBrokerConfig:

@@ -30,17 +30,6 @@ class Message(NamedTuple):
     """The broker had kept it: it says nothing of whether its sender is there now."""
 
 
-@dataclass(slots=True, eq=False)
-class Latest:
-    """The newest reading of a series. One object a series, changed in place: the hot loop makes none."""
-
-    key: SeriesKey
-    time_us: int
-    received_us: int
-    seq: int
-    value: float
-
-
 @dataclass(slots=True)
 class Settled:
     """What is known of an epoch's numbers, as committed; never changed, only replaced."""
@@ -71,6 +60,12 @@ class Work:
         """Whether this record is durable, or about to be."""
         settled = self.settled
         return seq in self.staged or (seq in settled.durable and seq not in settled.declared)
+
+    def take(self, seqs: Sequence[int]) -> None:
+        """Takes these readings in, none of which it knew."""
+        self.staged.update(seqs)
+        self.readings += seqs
+        self.seqs += seqs
 
     def reuse(self, seq: int) -> None:
         """Says that a known number came with other content."""
@@ -114,7 +109,7 @@ class Flush:
     events: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[tuple[str, str, int], Content] = field(default_factory=dict)  # of the events, by identity
     points: list[tuple[SeriesKey, int, float]] = field(default_factory=list)
-    origins: list[tuple[int, EpochKey, list[int]]] = field(default_factory=list)  # first point, epoch, numbers: once a batch
+    origins: list[tuple[int, EpochKey, Sequence[int]]] = field(default_factory=list)  # first point, epoch, numbers: once a batch
     facts: list[Fact] = field(default_factory=list)
     lost: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)

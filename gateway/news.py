@@ -7,6 +7,7 @@ must not be lost stands in the state database, where everybody also looks by him
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -26,6 +27,11 @@ MOST_BYTES = 7900
 WAITING = 5000
 LOOK_S = 0.5
 RESYNC = "resync"
+ALIVE = "alive"
+ALIVE_S = 10.0
+"""So often each process says so, and hears itself."""
+SILENT_S = 30.0
+"""A connection over which nothing came for so long is not one, whatever the network says of it."""
 
 _TELL = text(
     "SELECT pg_notify(channel, said) FROM unnest(CAST(:channels AS text[]), CAST(:said AS text[])) AS one (channel, said)"
@@ -60,11 +66,14 @@ class News:
 
     def run_saying(self) -> None:
         """Tells what waits, all of it at once."""
-        complained = False
+        complained, next_s = False, time.monotonic() + ALIVE_S
         while not self._stop.is_set():
-            self._bell.wait()
+            self._bell.wait(max(next_s - time.monotonic(), 0))
             self._bell.clear()
             said = []
+            if time.monotonic() >= next_s:
+                next_s = time.monotonic() + ALIVE_S
+                said.append((CHANNEL, json.dumps([ALIVE, None])))
             while self._waiting:
                 said.append(self._waiting.popleft())
             if self._spilt:
@@ -97,11 +106,15 @@ class News:
                         complained = False
                         log.warning("what other processes say is heard again")
                     self._again()
+                    heard_s = time.monotonic()
                     while not self._stop.is_set():
                         for said in connection.notifies(timeout=LOOK_S):
+                            heard_s = time.monotonic()
                             self._heard(said.payload)
                             if self._stop.is_set():
                                 return
+                        if time.monotonic() - heard_s > SILENT_S:
+                            raise psycopg.OperationalError(f"nothing was heard for {SILENT_S:g} s")
             except (psycopg.OperationalError, OperationalError) as error:  # the second of who looks for himself
                 if not complained:
                     complained = True
@@ -112,7 +125,7 @@ class News:
         kind, body = json.loads(payload)
         if kind == RESYNC:
             self._again()
-        else:
+        elif kind != ALIVE:
             self._hear(kind, body)
 
 

@@ -176,19 +176,22 @@ class Pipeline:
         self._watch.tick(now_us, listening_since_us)
         if self._paging is not None:
             self._paging.tick(now_us, listening_since_us)
-        unsaved = self._intake.unsaved
+        unsaved = self._intake.unsaved()
         if unsaved or self._seen:
-            rows = [(*one.key, one.time_us, one.received_us, one.seq, one.value) for one in unsaved]
+            rows = [(node, *name, *newest) for node, series in unsaved.items() for name, newest in series.items()]
             with self._database.write(own=True) as connection:
                 if rows:
                     upsert_rows(connection, latest, _LATEST, rows)
                 self._commit_seen(connection)
-            unsaved.clear()
+            self._intake.saved()
             self._seen.clear()
             if rows:
-                self._say(
-                    "latest", {"rows": [dict(zip(("node", "device", "metric", *_LATEST), row, strict=True)) for row in rows]}
-                )
+                said = [
+                    {"node": node, "device": device, "metric": metric, "time_us": time_us, "received_us": received_us,
+                     "seq": seq, "value": value}
+                    for node, device, metric, time_us, received_us, seq, value in rows
+                ]  # fmt: skip
+                self._say("latest", {"rows": said})
 
     def anew(self) -> None:
         """Others may have written what is remembered here: it is read anew before it is used."""
@@ -381,7 +384,8 @@ def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pi
     """Writes the ranges with what was added, durable and declared; returns them, for memory, once that is through."""
     after = {}
     for key, (work, durable, declared) in added.items():
-        settled = after[key] = Settled(work.settled.durable.copy(), work.settled.declared.copy())
+        before = work.settled
+        settled = after[key] = Settled(before.durable.copy(), before.declared.copy() if declared else before.declared)
         for low, high in durable:
             settled.durable.add(low, high)
         for low, high in declared:

@@ -21,15 +21,16 @@ from typing import Any, Literal, get_args
 from sqlalchemy.exc import OperationalError
 
 from edge.contract.topics import parse
+from gateway import vitals
 from gateway.alerting.mute import muting_of
 from gateway.chores import Chore, Chores
 from gateway.config import GatewayConfig
-from gateway.core import Core, broker_of, now_us, open_core
+from gateway.core import Core, broker_of, now_us, open_core, settling
 from gateway.errors import ConfigError
 from gateway.feed import RESYNC, Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
-from gateway.judging import Handing, Judging
+from gateway.judging import FORGETS_S, Handing, Judging
 from gateway.leases import RULES, Beating, Worker, all_held, faults_of, listening_since_us
 from gateway.news import CHANNEL, FEED, News
 from gateway.nodes.conduct import Conduct
@@ -180,10 +181,11 @@ def _ingest(core: Core, worker: Worker, news: News) -> _Part:
     conduct = Conduct(state, own.condition)
     shares = Shares(config.share, conduct.note, core.telemetry.left_unread.inc)
     outgoing = Outgoing(state, core.care.signer if core.care else None)
+    handing = Handing(state, _wanted(core), lambda: news.say(f"ring:{JUDGE}"), core.telemetry.handed_dropped.inc)
     pipeline = Pipeline(
         state,
         core.store,
-        Handing(state, _wanted(core), lambda: news.say(f"ring:{JUDGE}")),
+        handing,
         core.telemetry,
         core.feed.say,
         outgoing=outgoing,
@@ -194,7 +196,17 @@ def _ingest(core: Core, worker: Worker, news: News) -> _Part:
     broker = broker_of(config.broker, core.care)
     ingest = Ingest(broker, pipeline, core.telemetry, core.rng, now_us, None, outgoing, shares, partitions=partitions)
     outgoing.speaks_to = ingest.hears
-    chores = Chores([Chore("conduct", 5, conduct.run), _learning(core)], core.telemetry, now_us)
+    chores = Chores(
+        [
+            Chore("conduct", 5, conduct.run),
+            Chore("waiting", 15, lambda at_us: vitals.waiting(state, core.telemetry, at_us)),
+            Chore("handed", FORGETS_S, handing.forget),
+            *settling(core.store),
+            _learning(core),
+        ],
+        core.telemetry,
+        now_us,
+    )
 
     def faults() -> Mapping[str, Any]:
         found = own.standing()

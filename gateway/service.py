@@ -22,7 +22,7 @@ from gateway.api.deps import Deps
 from gateway.api.server import serve
 from gateway.chores import Chore
 from gateway.config import GatewayConfig
-from gateway.core import Core, broker_of, now_us, open_core
+from gateway.core import Core, broker_of, now_us, open_core, settling
 from gateway.feed import Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
@@ -85,7 +85,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                       "deliveries": now_us() - (reach.deliverer.looked_us or 0) < 30_000_000},
         say=say,
         learn=core.learn,
-        chores=[*core.chores(state, lambda: installations),
+        chores=[*core.chores(state, lambda: installations), *settling(core.store),
                 Chore("conduct", 5, lambda at_us: conduct.run(at_us))],  # noqa: PLW0108 - likewise
     )  # fmt: skip
     reach = open_reach(config, state, core.deployments, telemetry, now_us, core.rng, outside)

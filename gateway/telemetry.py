@@ -151,12 +151,13 @@ class Telemetry:
         self.unjudged_oldest = Gauge(
             "satomori_unjudged_oldest_seconds", "How long the oldest event has waited to be judged.", registry=registry
         )
+        self._of_several_processes()
         self.backup_made = Gauge("satomori_backup_timestamp_seconds", "When a backup was made last; 0: never.", registry=registry)
         self.restore_tested = Gauge(
             "satomori_restore_tested_timestamp_seconds", "When a restore was tested last; 0: never.", registry=registry
         )
         self._begin_at_zero()
-        for gauge in (self.broker_up, self.unjudged_oldest, self.backup_made, self.restore_tested):
+        for gauge in (self.broker_up, self.unjudged_oldest, self.handed_oldest, self.backup_made, self.restore_tested):
             gauge.set(math.nan)  # of a process that does not do this work nobody is to think that it fails at it
 
     @contextmanager
@@ -165,6 +166,16 @@ class Telemetry:
         with self.tick_seconds.labels(stage).time():
             yield
         self.turned.labels(stage).set(now_us / 1e6)
+
+    def _of_several_processes(self) -> None:
+        self.handed_oldest = Gauge(
+            "satomori_handed_oldest_seconds",
+            "How long the oldest reading that rules want has waited for the process that judges.",
+            registry=self.registry,
+        )
+        self.handed_dropped = Counter(
+            "satomori_handed_dropped", "Readings that no process judged in time, and none will.", registry=self.registry
+        )
 
     def _begin_at_zero(self) -> None:
         """A count that begins to exist with its first fault has no increase that anybody could be told of."""

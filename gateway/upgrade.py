@@ -11,11 +11,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import Script, ScriptDirectory
 from sqlalchemy import create_engine, event
 
 from gateway.backup import postgresql
@@ -26,6 +23,9 @@ from gateway.state.database import MIGRATIONS
 from gateway.store import SqliteStoreConfig
 from gateway.store import sqlite as series
 from gateway.terminal import Commands, Told, all_wrapped, leaf
+
+if TYPE_CHECKING:
+    from alembic.script import Script
 
 OLDEST_SQLITE = (3, 37, 0)
 """It knows STRICT tables, which the series store is made of."""
@@ -82,6 +82,9 @@ def revision_of(state: StateConfig) -> str | None:
 
 def pending(found: str | None) -> list[Migration]:
     """What would run on a SQLite database with this schema, as seen on an empty one. ConfigError for one of a newer version."""
+    from alembic import command
+    from alembic.config import Config
+
     scripts = _scripts()
     known = [script.revision for script in scripts]
     if found is not None and found not in known:
@@ -110,7 +113,7 @@ def pending(found: str | None) -> list[Migration]:
     return migrations
 
 
-def _migration(script: Script, statements: Sequence[str]) -> Migration:
+def _migration(script: "Script", statements: Sequence[str]) -> Migration:
     found: dict[str, list[str]] = {}
     for what, pattern in _DOES.items():
         names = dict.fromkeys(hit["table"] for statement in statements if (hit := pattern.match(statement.strip())))
@@ -120,7 +123,10 @@ def _migration(script: Script, statements: Sequence[str]) -> Migration:
     return Migration(script.revision, script.doc or "", rewrites, **kept)
 
 
-def _scripts() -> list[Script]:
+def _scripts() -> "list[Script]":
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return list(reversed(list(ScriptDirectory.from_config(config).walk_revisions())))

@@ -20,6 +20,7 @@ from gateway.backup import places
 from gateway.backup.backup import sqlite_path
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
+from gateway.judging import oldest_us
 from gateway.nodes.authority import LISTENER, ends_us
 from gateway.state import State
 from gateway.state.tables import cursors, events, inbox, notifications, quotas
@@ -37,7 +38,8 @@ ENDS_DAYS = 30
 SCARCE_MIB = 4 * RESERVE_MIB
 WAITS_US = 5 * 60 * 1_000_000
 """Longer than anything waits in a gateway that works."""
-NOT_JUDGED = "event not judged"
+UNJUDGED_EVENT = "event not judged"
+UNJUDGED_READING = "reading not judged"
 PROBE = ("gateway", "check", "written_s")
 """The series that `check` writes to and reads: one point a day, in UTC, whose value is when in that day it was written last."""
 
@@ -89,6 +91,8 @@ def written(config: GatewayConfig) -> dict[str, Path]:
         found["state"] = state.parent
     if config.store.type == "sqlite":
         found["store"] = config.store.path.parent
+    elif config.store.type == "victoriametrics":
+        found["store"] = config.store.journal
     return found
 
 
@@ -124,11 +128,19 @@ def _known(asked: Callable[[Path], float], path: Path) -> Callable[[], float]:
 
 def note(state: State, telemetry: Telemetry, now_us: int) -> None:
     """Has `/metrics` tell what the state database knows: what waits to be judged, and the last backups."""
+    waiting(state, telemetry, now_us)
     with state.read() as connection:
-        telemetry.unjudged_oldest.set(_waits(connection, now_us).get(NOT_JUDGED, 0) / 1e6)
         made_us, tested_us = backup_cli.last(connection)
     telemetry.backup_made.set((made_us or 0) / 1e6)
     telemetry.restore_tested.set((tested_us or 0) / 1e6)
+
+
+def waiting(state: State, telemetry: Telemetry, now_us: int) -> None:
+    """Has `/metrics` tell what waits to be judged: also where no process is there that judges."""
+    with state.read() as connection:
+        waits = _waits(connection, now_us)
+    telemetry.unjudged_oldest.set(waits.get(UNJUDGED_EVENT, 0) / 1e6)
+    telemetry.handed_oldest.set(waits.get(UNJUDGED_READING, 0) / 1e6)
 
 
 def store(config: GatewayConfig, now_us: int) -> Vital:
@@ -183,11 +195,11 @@ def _waits(connection: Connection, now_us: int) -> dict[str, int]:
     asked = {
         "message to send": select(func.min(notifications.c.due_us)).where(notifications.c.state == "queued"),
         "answer": select(func.min(inbox.c.received_us)).where(inbox.c.done_us.is_(None)),
-        NOT_JUDGED: select(func.min(events.c.received_us)).where(events.c.id > func.coalesce(judged, 0)),
+        UNJUDGED_EVENT: select(func.min(events.c.received_us)).where(events.c.id > func.coalesce(judged, 0)),
     }
+    since = {what: connection.scalar(query) for what, query in asked.items()} | {UNJUDGED_READING: oldest_us(connection)}
     waits = {}
-    for what, query in asked.items():
-        since_us = connection.scalar(query)
+    for what, since_us in since.items():
         if since_us is not None and since_us <= now_us:
             waits[what] = now_us - since_us
     return waits

@@ -240,15 +240,17 @@ class Watch:
             self._load(now_us)
         self._ahead = True
         verdicts: list[_Said] = []
+        on, dirty, judge = self._on.get, self._dirty, self._judge
         for fact in readings:
-            for watched in self._on.get(fact.name, ()):
+            node, device, name = fact[:3]
+            for watched in on(name, ()):
                 if watched.by_subject:
-                    verdicts += self._judge_subjects(watched, fact, now_us, self._dirty)
+                    verdicts += self._judge_subjects(watched, fact, now_us, dirty)
                     continue
-                key = (watched.name, fact.node, fact.device)
-                verdict = self._judge(watched, key, fact, now_us, self._dirty)
+                key = (watched.name, node, device)
+                verdict = judge(watched, key, fact, now_us, dirty)
                 # That one more reading is well is the common case and no news, as long as nothing here waits to be committed.
-                if verdict is not None and (verdicts or verdict.level != "ok" or key in self._standing or key in self._open):
+                if verdict is not None and (verdicts or verdict[0] != "ok" or key in self._standing or key in self._open):
                     verdicts.append((watched, key, verdict))
         self._judge_new(verdicts, now_us)
         self._ahead = False

@@ -64,12 +64,11 @@ def audit(town: Town, began_us: int = 0) -> Audit:
                     values[device, metric, float(value)] += 1
             duplicated += rows - sum(1 for seq in there if seq in said)
             found: Counter[tuple[str, str, float]] = Counter()
-            for device, metric, value in series.execute(
-                "SELECT device, metric, value FROM samples JOIN series ON series.id = samples.series"
-                " WHERE node = ? AND time_ms >= ?",
-                (name, began_us // 1000),
-            ):
-                found[device, metric, value] += 1
+            for number, device, metric in series.execute(
+                "SELECT id, device, metric FROM series WHERE node = ?", (name,)
+            ).fetchall():
+                those = series.execute("SELECT value FROM readings WHERE series = ? AND time_ms >= ?", (number, began_us // 1000))
+                found.update((device, metric, value) for (value,) in those)
             stored += found.total()
             absent = (values - found).total()
             readings_held = sum(1 for seq, body in ledger if seq in held and not body.startswith("{") and seq not in refused)

@@ -2,13 +2,18 @@
 
 import argparse
 import difflib
+import fcntl
 import json
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from simulators import demo, fleet
 from simulators.broker import BrokerError, BrokerMissingError
+
+LOCK = "demo.lock"
+"""In a folder that is kept: whoever runs there holds it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,14 +62,29 @@ def _seconds(text: str) -> float:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    if arguments.keep is not None and arguments.keep.exists() and any(arguments.keep.iterdir()):
-        print(f"satomori-sim: {arguments.keep} is not empty; name a new folder", file=sys.stderr)
-        return 2
-    keep = arguments.keep.resolve() if arguments.keep else None
-    return demo.run(
-        arguments.for_s, as_json=arguments.json, broker_name=arguments.broker, seed=arguments.seed, folder=keep,
-        quiet_people=arguments.quiet_people, opens_browser=not (arguments.no_browser or arguments.json),
-    )  # fmt: skip
+    with ExitStack() as stack:
+        if arguments.keep is not None and (refused := _taken(arguments.keep, stack)) is not None:
+            print(f"satomori-sim: {refused}", file=sys.stderr)
+            return 2
+        keep = arguments.keep.resolve() if arguments.keep else None
+        return demo.run(
+            arguments.for_s, as_json=arguments.json, broker_name=arguments.broker, seed=arguments.seed, folder=keep,
+            quiet_people=arguments.quiet_people, opens_browser=not (arguments.no_browser or arguments.json),
+        )  # fmt: skip
+
+
+def _taken(folder: Path, stack: ExitStack) -> str | None:
+    """Takes a new folder for this demo alone, as long as `stack` is open. Why it can't be had, else None."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK).exists() or not any(folder.iterdir()):  # else it is no demo's, and stays as it is
+        lock = stack.enter_context((folder / LOCK).open("a", encoding="ascii"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"another demo runs in {folder}; stop that first, or name a new folder"
+    if any(path.name != LOCK for path in folder.iterdir()):
+        return f"{folder} is not empty; name a new folder"
+    return None
 
 
 def _scenario(folder: Path, *, as_json: bool) -> int:

@@ -13,7 +13,7 @@ import select
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -198,24 +198,27 @@ class Fleet:
         self,
         url: str,
         *,
-        nodes: int = 200,
+        nodes: int | Sequence[FleetNode] = 200,
         rate: float = 500,
         connections: int = 4,
         events: float = 0.05,
         seed: int | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        """`events` is the share of batches that hold an event. Without a seed it is another fleet each time."""
-        if nodes < 1 or rate <= 0 or connections < 1 or not 0 <= events <= 1:
+        """`nodes`: how many, or which. `events` is the share of batches that hold an event. Without a seed it is another fleet
+        each time.
+        """
+        count = nodes if isinstance(nodes, int) else len(nodes)
+        if count < 1 or rate <= 0 or connections < 1 or not 0 <= events <= 1:
             raise ValueError("a fleet needs a node, a rate above 0, a connection, and a share of events from 0 to 1")
         self._now_us = now_us
         self._seed = random.SystemRandom().randrange(10**6) if seed is None else seed
         self._rng = random.Random(self._seed)
         self._rate, self._events = rate, events
-        self._nodes = [_Waiting(node) for node in make_nodes(nodes, self._seed)]
-        used = min(connections, nodes)
+        self._nodes = [_Waiting(node) for node in (make_nodes(nodes, self._seed) if isinstance(nodes, int) else nodes)]
+        used = min(connections, count)
         self._lines = [_Line(url, f"fleet-{self._seed}-{n}", self._nodes[n::used], self._on_ack) for n in range(used)]
-        self._line_of = [self._lines[number % used] for number in range(nodes)]
+        self._line_of = [self._lines[number % used] for number in range(count)]
         self._report = FleetReport()
         self._took_s: list[float] = []
 

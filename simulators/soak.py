@@ -1,6 +1,6 @@
 """The soak: real processes killed with -9 again and again while the town lives, and everything counted at the end.
 
-`make soak` runs hundreds of kills; `make test` runs ten, with the same code. What is killed, and when, comes from the seed.
+`make soak` runs hundreds of kills; `make test` runs a few, with the same code. What is killed, and when, comes from the seed.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import NamedTuple
 from edge.drivers.paced import BURST
 from edge.outbox import Outbox
 from simulators.audit import Audit, audit
+from simulators.bench import servers
 from simulators.broker import Broker, mosquitto, nats
 from simulators.escalation_storm import escalation_storm
 from simulators.fuzz import everything, fuzz
@@ -34,6 +35,8 @@ RULES = {
     "trap-sprung": {"type": "occurrence", "event": "trap_sprung", "until": "trap_reset", "severity": "critical"},
 }
 HOLD_S = 0.8  # a trap is left as it is for longer than its debounce time
+ROUND = ("gateway", "gateway", "broker", "broker-empty", "edge")
+"""What is killed in as many kills, in an order that differs from round to round."""
 
 
 class Outcome(NamedTuple):
@@ -66,6 +69,7 @@ def storm(home: Path, broker: Broker, *, kills: int, seed: int, say: Callable[[s
     rng = random.Random(seed)
     killed: Counter[str] = Counter()
     springs = 0
+    targets: list[str] = []
     with Phone(free_port()) as phone, Town(home, broker, phone, World(seed), nodes=4, rules=RULES) as town:
         traps = [(edge, device) for edge in town.edges for device in edge.pin_of]
         sprung = {(edge.node.name, device): False for edge, device in traps}
@@ -75,7 +79,8 @@ def storm(home: Path, broker: Broker, *, kills: int, seed: int, say: Callable[[s
         before_us = OPENED_US
         for number in range(kills):
             dead: Edge | None = None
-            target = rng.choice(("gateway", "gateway", "broker", "broker-empty", "edge"))
+            targets = targets or rng.sample(ROUND, len(ROUND))
+            target = targets.pop()
             # Something happens just before the kill and just after it: that is where records get lost.
             # Two traps: one moved twice within its debounce time has, rightly, not moved.
             # And none more often than a trap is believed (edge.drivers.reed_trap folds what is beyond).
@@ -187,6 +192,53 @@ def outbox_storm(path: Path, *, kills: int, seed: int) -> OutboxOutcome:
     return OutboxOutcome(kills, len(reported), missing, twice, holes)
 
 
+class RolesOutcome(NamedTuple):
+    """What became of a gateway in several processes."""
+
+    killed: dict[str, int]
+    """By role."""
+    springs: int
+    readings: int
+    pages: int
+    faults: list[str]
+
+
+ROLES = ("ingest", "ingest", "rules", "rules", "deliver", "deliver", "api")
+
+
+def roles_storm(home: Path, database: str, *, kills: int, seed: int, say: Callable[[str], None] = lambda _: None) -> RolesOutcome:
+    """Kills the processes of a gateway over PostgreSQL, one after the other, under load. ImportError without psycopg."""
+    from simulators.several import Load, Several, paged_twice, until  # psycopg is an extra, and only this needs it
+
+    rng, killed = random.Random(seed), Counter[str]()
+    with (
+        nats(home / "broker", ack_wait_s=2) as broker,
+        Phone(free_port()) as phone,
+        Several(home / "town", database, broker.url, phone) as town,
+    ):
+        names = [town.start(role)[0] for role in ROLES]
+        until(lambda: town.ask("SELECT 1 FROM pg_tables WHERE tablename = 'leases'"), "the schema is there")
+        town.shared()
+        with Load(broker.url, seed=seed).running() as load:
+            until(lambda: any(node.springs for node in load.nodes), "something happens")
+            for number in range(kills):
+                name, before = rng.choice(names), len(town.ended)
+                town.kill(name)
+                killed[name.partition("-")[0]] += 1
+                say(f"kill {number + 1}/{kills}: {name}")
+                until(lambda before=before: len(town.ended) > before, "it was started anew")  # type: ignore[misc]
+                time.sleep(rng.uniform(0, 6))  # sometimes before the others took over, sometimes after
+            town.shared()
+            until(town.leader, "somebody judges")
+        until(lambda: not town.count("notifications WHERE state = 'queued'"), "everything is sent")
+        # Who is killed while it sends has two on their way: to who is asked first, and to who is asked then.
+        faults = load.faults(town, 0) + paged_twice(town, phone, repeats=2 * killed["deliver"])
+        by_itself = [(name, code) for name, code in town.ended if code != -signal.SIGKILL]
+        faults += [f"{name} ended by itself with {code}; its log: {town.log(name)[-2000:]}" for name, code in by_itself]
+        springs = sum(kind == "trap_sprung" for node in load.nodes for _, kind in node.springs)
+        return RolesOutcome(dict(killed), springs, sum(node.read for node in load.nodes), len(phone.times()), faults)
+
+
 def _play_counters(town: Town, dead: Edge | None, before_us: int, now_us: int) -> None:
     for edge in town.edges:
         if edge is not dead and not edge.pin_of:
@@ -268,6 +320,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--fuzz", type=int, default=0, help="Only questions to a whole gateway, so many of each kind an operation (default: 0)."
     )
+    parser.add_argument(
+        "--roles", type=int, default=0, help="Only kills of a gateway's several processes over PostgreSQL, so many (default: 0)."
+    )
     parser.add_argument("--seed", type=int, default=1, help="Decides what is killed and when (default: 1).")
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
     parser.add_argument("--json", action="store_true", help="One JSON object a broker on stdout.")
@@ -276,6 +331,8 @@ def main(argv: list[str] | None = None) -> int:
         return _escalations(arguments.escalations, arguments.seed, as_json=arguments.json)
     if arguments.fuzz:
         return _fuzzed(arguments.fuzz, arguments.seed, as_json=arguments.json)
+    if arguments.roles:
+        return _roles(arguments.roles, arguments.seed, as_json=arguments.json)
     bad = False
     if arguments.outbox:
         with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
@@ -324,6 +381,29 @@ def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
         print(_folded(f"  messages: {_words(outcome.messages)}; pages ended: {_words(outcome.ended)}"))
         print(_folded(f"  possibly twice: {outcome.possibly_twice}; got more than once: {_words(outcome.twice)}"))
         print("  " + ("\n  ".join(outcome.faults) or "nobody left untold, nobody woken twice, no step skipped or repeated"))
+    return 1 if outcome.faults else 0
+
+
+def _roles(kills: int, seed: int, *, as_json: bool) -> int:
+    """The storm of several processes alone: 1 when something was lost or doubled."""
+    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
+        try:
+            with servers.postgresql() as database:
+                outcome = roles_storm(
+                    Path(folder), database, kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr)
+                )
+        except ImportError as error:
+            print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
+            return 1
+        except servers.Lacking as error:
+            print(error, file=sys.stderr)
+            return 1
+    if as_json:
+        print(json.dumps(outcome._asdict(), ensure_ascii=False))
+    else:
+        print(_folded(f"several processes: killed: {_words(outcome.killed)}"))
+        print(f"  {outcome.readings} readings, {outcome.springs} springs, {outcome.pages} messages")
+        print("  " + ("\n  ".join(outcome.faults) or "nothing lost, nothing doubled, everybody told once"))
     return 1 if outcome.faults else 0
 
 

@@ -74,8 +74,9 @@ BEGIN INSERT INTO sim_ledger VALUES (new.seq, new.utc_us, new.mono_us, new.body)
 class Program:
     """A child process of ours, with its log: started, stopped as a service would be, or killed."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
-        self.argv, self.log, self._env = list(argv), log, {**os.environ, **(env or {})}
+    def __init__(self, argv: Sequence[str], log: Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+        """`cwd`: where it works, if not where we do."""
+        self.argv, self.log, self._env, self._cwd = list(argv), log, {**os.environ, **(env or {})}, cwd
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -92,6 +93,7 @@ class Program:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
+                cwd=self._cwd,
                 start_new_session=True,  # Ctrl-C is for who runs the town: it ends this one in its turn
             )
 

@@ -7,7 +7,8 @@ input that both give the same verdict. It differs in one thing only: it tells a 
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from operator import itemgetter, le, lt
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -163,6 +164,29 @@ SEQ_REUSED = "seq reused with other content"
 """Reason of a rejection that asks the edge for a new epoch: its outbox is an old copy."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Names:
+    """Whose readings stand in the rows of a batch, where each row is of another series. One object for all such batches."""
+
+    devices: tuple[str, ...]
+    metrics: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    known: frozenset[tuple[str, str]]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+
+
+class Columns(NamedTuple):
+    """The readings of a batch column by column: all of them good, in order, and each of another series."""
+
+    names: Names
+    seqs: tuple[int, ...]  # in order
+    dts: tuple[int, ...]
+    values: tuple[float, ...]
+    first: int  # of the dts
+    last: int
+
+
 @dataclass(slots=True)
 class CheckedBatch:
     """A batch whose header is right, with its good records apart from the refused ones."""
@@ -178,6 +202,7 @@ class CheckedBatch:
     events: list[AnyEvent]
     lost: list[tuple[int, int, str]]
     rejected: list[tuple[int, str, Any]] = field(default_factory=list)  # seq, reason, the record as it came
+    columns: Columns | None = field(default=None, compare=False)  # of the readings, where they are as most are
 
 
 def reading_fault(dt: object, device: object, metric: object, value: object) -> str | None:
@@ -197,8 +222,10 @@ def reading_fault(dt: object, device: object, metric: object, value: object) -> 
 
 
 _FIELDS = frozenset(Batch.model_fields)
+_fields_of = itemgetter(*Batch.model_fields)
 _CLOCKS = frozenset(("sync", "holdover", "unsync"))
-
+_INT, _NUMBERS = frozenset((int,)), frozenset((int, float))
+_ROWS_TOGETHER = range(2, 33)  # so many are looked at column by column; what is remembered of their names stays small
 
 _is_id = lru_cache(maxsize=10_000)(is_hex16)
 
@@ -208,6 +235,37 @@ def _span(device: str, metric: str) -> tuple[float, float] | None:
     """What is possible of a metric; None where the device is no name or the metric not in the table."""
     row = METRICS.get(metric)
     return (row.low, row.high) if row is not None and is_name(device) else None
+
+
+@lru_cache(maxsize=2_000)
+def _names(devices: tuple[str, ...], metrics: tuple[str, ...]) -> Names | None:
+    """None where one is no name or not in the table, or where a series stands twice."""
+    pairs = tuple(zip(devices, metrics, strict=True))
+    spans = [span for pair in pairs if (span := _span(*pair)) is not None]
+    known = frozenset(pairs)
+    if not len(spans) == len(known) == len(pairs):
+        return None
+    return Names(devices, metrics, pairs, known, tuple(low for low, _ in spans), tuple(high for _, high in spans))
+
+
+def _columns(rows: list[Any]) -> Columns | None:
+    """The rows column by column, where all are good, in order, and each of another series; None says nothing of what is odd.
+
+    What `check_batch` asks of each row, asked of each column: half the time.
+    """
+    try:
+        seqs, dts, devices, metrics, values = zip(*rows, strict=True)
+        names = _names(devices, metrics)
+    except (TypeError, ValueError):  # a row that is none, or not of five; a name that is a list
+        return None
+    if names is None or not (_INT.issuperset(map(type, seqs + dts)) and _NUMBERS.issuperset(map(type, values))):
+        return None
+    first, last = min(dts), max(dts)
+    if not (1 <= seqs[0] <= seqs[-1] <= MAX_SEQ and all(map(lt, seqs, seqs[1:])) and -MAX_DT_US <= first <= last <= MAX_DT_US):
+        return None
+    if not (all(map(le, names.lows, values)) and all(map(le, values, names.highs))):
+        return None
+    return Columns(names, seqs, dts, values, first, last)
 
 
 def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the hot path: one flat loop
@@ -221,22 +279,23 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     if message.keys() != _FIELDS:
         odd = sorted(map(str, message.keys() - _FIELDS))
         raise ValueError(f"unknown fields {_short(odd)}" if odd else f"fields missing: {sorted(_FIELDS - message.keys())}")
-    if type(message["v"]) is not int or message["v"] != VERSION:
-        raise ValueError(f"message version {_short(message['v'])}, this gateway speaks {VERSION}")
-    for name in ("epoch", "boot"):
-        if type(message[name]) is not str or not _is_id(message[name]):
-            raise ValueError(f"{name} is not 16 hex digits: {_short(message[name])}")
-    clock = message["clock"]
+    version, epoch, boot, clock, t0, mono0, sent, sent_mono, readings, events, lost = _fields_of(message)
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"message version {_short(version)}, this gateway speaks {VERSION}")
+    if type(epoch) is not str or not _is_id(epoch):
+        raise ValueError(f"epoch is not 16 hex digits: {_short(epoch)}")
+    if type(boot) is not str or not _is_id(boot):
+        raise ValueError(f"boot is not 16 hex digits: {_short(boot)}")
     if type(clock) is not str or clock not in _CLOCKS:
         raise ValueError(f"clock is not sync, holdover or unsync: {_short(clock)}")
-    for name in ("t0", "mono0", "sent"):
-        time = message[name]
-        if type(time) is not int or not 0 <= time <= MAX_TIME_US:
-            raise ValueError(f"{name} is no time in µs: {_short(time)}")
-    sent_mono = message["sent_mono"]
+    if type(t0) is not int or not 0 <= t0 <= MAX_TIME_US:
+        raise ValueError(f"t0 is no time in µs: {_short(t0)}")
+    if type(mono0) is not int or not 0 <= mono0 <= MAX_TIME_US:
+        raise ValueError(f"mono0 is no time in µs: {_short(mono0)}")
+    if type(sent) is not int or not 0 <= sent <= MAX_TIME_US:
+        raise ValueError(f"sent is no time in µs: {_short(sent)}")
     if sent_mono is not None and (type(sent_mono) is not int or not 0 <= sent_mono <= MAX_TIME_US):
         raise ValueError(f"sent_mono is no time in µs: {_short(sent_mono)}")
-    readings, events, lost = message["readings"], message["events"], message["lost"]
     if type(readings) is not list or type(events) is not list or type(lost) is not list:
         raise ValueError("readings, events and lost must be lists")
     count = len(readings) + len(events)
@@ -246,7 +305,12 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     rejected: list[tuple[int, str, Any]] = []
     good: list[list[Any]] = []
     seqs: set[int] = set()
-    for row in readings:
+    columns = _columns(readings) if len(readings) in _ROWS_TOGETHER else None
+    if columns is not None:
+        good = readings
+        if events:
+            seqs.update(columns.seqs)
+    for row in readings if columns is None else ():
         if type(row) is not list or len(row) != 5:
             raise ValueError(f"a reading is not [seq, dt, device, metric, value]: {_short(row)}")
         seq, dt, device, metric, value = row
@@ -275,21 +339,10 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
             checked_events.append(parse_event(raw))
         except ValueError as error:
             rejected.append((seq, str(error)[:MAX_REASON], raw))
-    if len(seqs) != count:
+    if (columns is None or events) and len(seqs) != count:
         raise ValueError("a seq stands twice in the message")
-    return CheckedBatch(
-        message["epoch"],
-        message["boot"],
-        clock,
-        message["t0"],
-        message["mono0"],
-        message["sent"],
-        sent_mono,
-        good,
-        checked_events,
-        [_check_lost(row) for row in lost],
-        rejected,
-    )
+    gone = [_check_lost(row) for row in lost]
+    return CheckedBatch(epoch, boot, clock, t0, mono0, sent, sent_mono, good, checked_events, gone, rejected, columns)
 
 
 def parse_event(raw: object) -> AnyEvent:

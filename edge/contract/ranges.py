@@ -74,6 +74,11 @@ class Ranges:
         return self._high[0] if self._low and self._low[0] == 1 else 0
 
     @property
+    def top(self) -> int:
+        """The highest number in the set; 0 when it is empty."""
+        return self._high[-1] if self._high else 0
+
+    @property
     def size(self) -> int:
         """How many numbers are in the set."""
         return sum(self._high) - sum(self._low) + len(self._low)

@@ -4,10 +4,3 @@
 group of routes. Routes read the state database; only alerts (acknowledge), media (upload, clear)
 and nodes (what they are asked and told) write.
 """
-
-from gateway.api.app import create_app
-from gateway.api.deps import Deps
-from gateway.api.server import serve
-from gateway.api.tokens import Tokens, read_tokens
-
-__all__ = ["Deps", "Tokens", "create_app", "read_tokens", "serve"]

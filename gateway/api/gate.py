@@ -21,6 +21,7 @@ from gateway.accounts.desk import Accounts
 from gateway.accounts.limits import Limits, asker
 from gateway.accounts.sessions import Entered
 from gateway.api import web
+from gateway.api.built import PAGES
 from gateway.api.cookie import cookie_name
 from gateway.api.problems import HSTS, SECURITY_HEADERS, problem
 from gateway.api.tokens import Tokens
@@ -42,7 +43,7 @@ OPEN = frozenset({"/", "/f", "/open", "/page.js", "/page.css", "/icon.svg", "/ap
     "/api/v1/push/key",
     "/api/v1/push/subscriptions",
     "/api/v1/push/unsubscribe",
-    *(path for page in web.PAGES for path in (page, f"{page}/")),
+    *(path for page in PAGES for path in (page, f"{page}/")),
     web.WORKER,
     web.LICENCES,
 }

@@ -7,7 +7,6 @@ says so on each of them.
 import gzip
 import hashlib
 import html
-import importlib.resources
 import json
 import mimetypes
 import re
@@ -20,17 +19,16 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Header, Response
 from fastapi import Path as InPath
 
+from gateway.api.built import BUILT, PAGES
 from gateway.api.problems import SECURITY_HEADERS, Problem
 from gateway.pages import language_of, render
 from gateway.words import LANGUAGES, office_in, text
 
-PAGES = {"/install": "install.html", "/mimamori": "mimamori.html", "/map": "map.html"}
 WORKER = "/install-worker.js"
 """At the root, because a worker serves only what is below its own path."""
 LICENCES = "/licences"
 """Of the packages that are in the pages' scripts: they ask that their words travel with them."""
 ASSETS = "/web/assets/"
-BUILT = Path(str(importlib.resources.files("dashboards"))) / "web" / "dist"
 
 OWN_HEADERS = {
     "/install": {
@@ -81,11 +79,6 @@ def routes(zone: ZoneInfo, built: Path = BUILT) -> APIRouter:
         return _answer(file, accepts, _FOR_EVER)
 
     return router
-
-
-def lacking(built: Path = BUILT) -> list[str]:
-    """Pages that this gateway was installed without."""
-    return [path for path, name in PAGES.items() if not (built / name).is_file()]
 
 
 @cache

@@ -16,6 +16,7 @@ OF_ITS_OWN = ("media.folder", "store.path")
 LEFT_OUT: Mapping[str, str] = {
     "keep.erasures_file": "it must outlive every restore, so that who was erased stays erased: keep a copy of it elsewhere",
     "audit.heads_file": "it is what the trail is compared with, and belongs on another disk",
+    "store.journal": "VictoriaMetrics has what it holds: back that up by its own tool, after this",
     "nodes.broker_pid_file": "it is the broker's, and made at its start",
     "map.folder": "tiles are asked for again",
     "channel.mail.bounces": "it is the mail server's",

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Delete, Select, Update, func, literal, select, true
 
 from gateway.clock import may_forget
 from gateway.keeping import late, ledger, pictures
@@ -108,6 +109,8 @@ class Retention:
         return done
 
     def _once(self, kind: str, now_us: int, piece: Callable[[Connection], int | list[str]]) -> int:
+        if not _has_work(self._state, piece):
+            return 0
         with self._state.write() as connection:
             found = piece(connection)
             number = len(found) if isinstance(found, list) else found
@@ -118,6 +121,39 @@ class Retention:
         if self._telemetry is not None and number:
             self._telemetry.removed.labels(kind).inc(number)
         return number
+
+
+class _WouldWriteError(Exception):
+    """A piece has something to do."""
+
+
+class _Looking:
+    """In the place of a piece's connection: answers what it asks, and does nothing of what it wants done."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.scalar, self.scalars = connection.scalar, connection.scalars  # pieces ask by these, and write by `execute` only
+
+    def execute(self, statement: Any, *more: Any) -> Any:
+        """A question's answer; of a change that it would change no row. _WouldWriteError where it would, or who knows."""
+        if isinstance(statement, Select):
+            return self._connection.execute(statement, *more)
+        if not isinstance(statement, Delete | Update) or more:
+            raise _WouldWriteError
+        concerned = true() if statement.whereclause is None else statement.whereclause
+        if self._connection.scalar(select(literal(1)).select_from(statement.table).where(concerned).limit(1)) is not None:
+            raise _WouldWriteError
+        return SimpleNamespace(rowcount=0)
+
+
+def _has_work(state: State, piece: Callable[[Connection], object]) -> bool:
+    """Looked at by reading: mostly there is nothing to forget, and who waits to write does not wait for that."""
+    with state.read() as connection:
+        try:
+            piece(cast(Connection, _Looking(connection)))
+        except _WouldWriteError:
+            return True
+    return False
 
 
 def _done(piece: Piece, before_us: int, now_us: int, connection: Connection) -> int:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, insert, literal, or_, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from gateway.notify import Channel, Delivered, Finder, Gone, NoQuota, Outcome, Refused, Retry, Unknown
@@ -107,9 +107,13 @@ _claimed = (
     .where(_others.c.state == "queued", workers.c.id != bindparam("me"))
 )
 _NEXT_OF_SEVERAL = _next(_address.not_in(_claimed))
+# One claims at a time, any number that no other program in this database uses: of two that claim different messages of one
+# address neither would see the other's claim.
+_CLAIMING = text("SELECT pg_advisory_xact_lock(5462532)")
 _claimable = (
     select(notifications.c.id)
     .where(notifications.c.id.in_(bindparam("ids", expanding=True)), notifications.c.state == "queued")
+    .where(notifications.c.due_us <= bindparam("now_us"), _address.not_in(_claimed))
     .where(
         or_(
             notifications.c.claimed_by.is_(None),
@@ -268,11 +272,13 @@ class Deliverer:
         return found
 
     def _claimed(self, rows: list[Any], worker: int) -> list[Any]:
-        """Those of them that are ours to attempt: what another process takes at this moment is its, and what it has attempted
-        since we looked is looked at again.
+        """Those of them that are ours to attempt: an address to which another process sends by now is its, and what it has
+        attempted since we looked is looked at again.
         """
+        asked = {"ids": [row.id for row in rows], "me": worker, "now_us": self._now_us()}
         with self._state.write(own=True) as connection:
-            ours = {row.id: row.attempts for row in connection.execute(_CLAIM, {"ids": [row.id for row in rows], "me": worker})}
+            connection.execute(_CLAIMING)
+            ours = {row.id: row.attempts for row in connection.execute(_CLAIM, asked)}
         return [row for row in rows if ours.get(row.id) == row.attempts]
 
     def count(self) -> None:

@@ -34,38 +34,40 @@ class Rate:
     ends: frozenset[str] = frozenset()
 
     def __init__(self, config: RateConfig) -> None:
-        self._config = config
         self.metrics = frozenset((config.metric,))
+        self._window_us = config.window * 1_000_000
+        self._grain_us = self._window_us / _SAMPLES
+        self._per, self._above = config.per, config.above
         self._total = METRICS[config.metric].kind is Kind.TOTAL
 
     def on_fact(self, memory: Memory, fact: Fact, now_us: int) -> Verdict | None:
         """Adds a sample; samples that are older than the newest are not needed."""
+        _, _, name, value, time_us, *_ = fact
         samples: list[list[float]] = memory.setdefault("samples", [])
         if samples and samples[-1][0] > now_us:
             samples.clear()  # our own clock was ahead then
-        if samples and fact.time_us <= samples[-1][0]:
+        if samples and time_us <= samples[-1][0]:
             return None
-        if self._total and samples and fact.value < samples[-1][1]:
+        if self._total and samples and value < samples[-1][1]:
             samples.clear()
-        window_us = self._config.window * 1_000_000
-        while samples and fact.time_us - samples[0][0] > window_us:
+        while samples and time_us - samples[0][0] > self._window_us:
             samples.pop(0)
         # Keep at most _SAMPLES: the newest replaces its neighbour when they are closer than the window's grain.
-        if len(samples) >= 2 and fact.time_us - samples[-2][0] < window_us / _SAMPLES:
+        if len(samples) >= 2 and time_us - samples[-2][0] < self._grain_us:
             samples.pop()
-        samples.append([fact.time_us, fact.value])
-        span_s = (samples[-1][0] - samples[0][0]) / 1e6
-        change = samples[-1][1] - samples[0][1]
-        if span_s > 0 and change / span_s * self._config.per > self._config.above:
-            since_us = memory.setdefault("since_us", fact.time_us)
-            return Verdict("firing", since_us, str(since_us), fact.late, f"{fact.name} +{change:g} / {span_s:.0f} s")
+        samples.append([time_us, value])
+        began_us, at_first = samples[0]
+        span_s, change = (time_us - began_us) / 1e6, value - at_first
+        if span_s > 0 and change / span_s * self._per > self._above:
+            since_us = memory.setdefault("since_us", time_us)
+            return Verdict("firing", since_us, str(since_us), fact.late, f"{name} +{change:g} / {span_s:.0f} s")
         memory.pop("since_us", None)
-        return Verdict("ok", fact.time_us, reason=f"{fact.name} +{change:g}")
+        return Verdict("ok", time_us, "", False, f"{name} +{change:g}")
 
     def on_tick(self, memory: Memory, now_us: int, listening_since_us: int | None) -> Verdict | None:  # noqa: ARG002
         """A window with nothing new in it has no rate."""
         samples = memory.get("samples")
-        if "since_us" in memory and samples and now_us - samples[-1][0] > self._config.window * 1_000_000:
+        if "since_us" in memory and samples and now_us - samples[-1][0] > self._window_us:
             del memory["since_us"]
             samples.clear()
             return Verdict("ok", now_us, reason="no change within the window")

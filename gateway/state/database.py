@@ -11,19 +11,24 @@ from threading import RLock
 from time import perf_counter
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, NotMade
 from gateway.secret_files import read_secret_text
 
 MOST_CONNECTIONS = 200
 """More than there are threads: nobody who has a transaction to make waits for another's to end, but for the write lock."""
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Of PostgreSQL's connections: what is unanswered for half a minute is gone, be it a machine or the way to it, and is said to be.
+_NOTICED = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 Guard = Callable[[Connection], None]
 """Raises where this transaction may not be made."""
@@ -133,8 +138,7 @@ class State:
         from psycopg.sql import SQL, Identifier
 
         url = self._engine.url
-        named = {"application_name": process_name(), "client_encoding": "utf8"}
-        more = {**named, **{name: str(value) for name, value in url.query.items()}}
+        more = {**_named(), **{name: str(value) for name, value in url.query.items()}}
         where = make_conninfo(host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database,
                               **more)  # fmt: skip
         connection = psycopg.connect(where, autocommit=True)
@@ -148,7 +152,7 @@ class State:
     def schema(self) -> str:
         """The last step of the migrations that it has gone through."""
         with self.read() as connection:
-            return MigrationContext.configure(connection).get_current_revision() or ""
+            return _schema(connection) or ""
 
     def size_bytes(self) -> float:
         """Of the database with its log; not a number while nobody can say."""
@@ -189,16 +193,17 @@ class State:
         self._engine.dispose()
 
 
-def open_state(url: str, password_file: Path | None = None) -> State:
+def open_state(url: str, password_file: Path | None = None, *, as_it_is: bool = False) -> State:
     """Opens the database, bringing its schema up to date. ConfigError when it can't be used, with what to do.
 
-    `password_file`: what the URL's user comes in with, on PostgreSQL.
+    `password_file`: what the URL's user comes in with, on PostgreSQL. `as_it_is`: its schema is left so; NotMade where that is
+    not this version's.
     """
     password = read_secret_text(password_file, "state.password_file").rstrip("\r\n") if password_file else None
     try:
         where = _addressed(url).set(password=password)
         is_shared = where.get_backend_name() == "postgresql"
-        named = {"application_name": process_name(), "client_encoding": "utf8"} if is_shared else {}
+        named = {name: value for name, value in _named().items() if name not in where.query} if is_shared else {}
         # An error that is logged shows the statement, never what was to be written: that is names, numbers and keys.
         # Without `preserve_rowcount` nobody knows, on PostgreSQL, whether an insert that does nothing on conflict did something.
         engine = create_engine(where, max_overflow=MOST_CONNECTIONS, hide_parameters=True, connect_args=named,
@@ -212,10 +217,13 @@ def open_state(url: str, password_file: Path | None = None) -> State:
         event.listen(engine, "handle_error", _gone_is_operational)
     state = State(engine)
     try:
+        if as_it_is:
+            _check_made(state)
         _made_private(engine)
         if state.is_shared:
             _check_order(state)
-        _migrate(state)
+        if not as_it_is:
+            _migrate(state)
     except (DBAPIError, sqlite3.Error, OSError) as error:
         state.close()
         cause = getattr(error, "orig", None) or error
@@ -227,6 +235,11 @@ def open_state(url: str, password_file: Path | None = None) -> State:
         state.close()
         raise
     return state
+
+
+def _named() -> dict[str, Any]:
+    """What each connection to PostgreSQL is opened with, where the URL does not say otherwise."""
+    return {"application_name": process_name(), "client_encoding": "utf8", **_NOTICED}
 
 
 def process_name() -> str:
@@ -266,11 +279,15 @@ def _gone_is_operational(context: ExceptionContext) -> None:
 
 def _made_private(engine: Engine) -> None:
     """A new file is its owner's alone: keys of tags are in it. SQLite gives its log the same mode."""
+    path = _file(engine)
+    if path is not None and not path.exists():
+        path.touch(0o600)
+
+
+def _file(engine: Engine) -> Path | None:
     name = engine.url.database
-    if engine.dialect.name == "sqlite" and name and name != ":memory:" and not name.startswith("file:"):
-        path = Path(name)
-        if not path.exists():
-            path.touch(0o600)
+    is_file = engine.dialect.name == "sqlite" and name and name != ":memory:" and not name.startswith("file:")
+    return Path(str(name)) if is_file else None
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -282,18 +299,58 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten, not only let go of
 
 
+def _schema(connection: Connection) -> str | None:
+    """The last step of the migrations that a database has gone through; None: it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _check_made(state: State) -> None:
+    """Writes nothing; not even a file, as whoever connects to SQLite would."""
+    file = None if state.is_shared else _file(state._engine)
+    if file is not None and (not file.is_file() or not file.stat().st_size):
+        found = None
+    else:
+        found = state.schema() or None
+    if found is None:
+        raise NotMade("state.url: the database has no tables yet: start the gateway once, which makes them", is_empty=True)
+    if found < newest_schema():
+        raise NotMade(
+            f"state.url: the database is of an older release (schema {found}, here it is {newest_schema()}). Make a backup, see "
+            "what an upgrade does (satomori-gateway upgrade gateway.toml --check), then start the gateway, which does it",
+            is_empty=False,
+        )
+    if found > newest_schema():
+        raise ConfigError(_NEWER.format(found))
+
+
+_NEWER = (
+    "state.url: the database was written by a newer satomori (schema {}). "
+    "Install that version again, or restore a backup made by this one."
+)
+
+
+def newest_schema() -> str:
+    """The last step of the migrations that this version knows: their files are named by it."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
 def _migrate(state: State) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
     with state.rebuilding() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-        if found == scripts.get_current_head():
+        found = _schema(connection)
+        if found == newest_schema():
             return
+        # Here and not above: with it and the steps themselves every command would take 200 ms longer.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        scripts = ScriptDirectory.from_config(config)
         if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-            raise ConfigError(
-                f"state.url: the database was written by a newer satomori (schema {found}). "
-                "Install that version again, or restore a backup made by this one."
-            )
+            raise ConfigError(_NEWER.format(found))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

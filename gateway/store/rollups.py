@@ -10,9 +10,13 @@ says so (`raw` = 0): what comes for it later is added to the row.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
+
+from gateway.store import fresh
+from gateway.store.series import Key, Point
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -47,9 +51,6 @@ SCHEMA = (
     f"INSERT INTO progress VALUES (0, {NEVER_MS}, {NEVER_MS}, NULL, {NEVER_MS}, NULL)",  # noqa: S608
 )
 
-Row = tuple[int, int, float]
-"""Series, time in ms, value."""
-
 
 class Piece(NamedTuple):
     """What a series said in a stretch of time; `points` is never 0, and low <= mean <= high."""
@@ -71,11 +72,11 @@ class _Progress(NamedTuple):
     forgetting_after: int | None
 
 
-def mark(connection: sqlite3.Connection, rows: list[Row]) -> None:
+def mark(connection: sqlite3.Connection, ids: Mapping[Key, int], points: Sequence[Point]) -> None:
     """Notes which hours these points, just written, have made out of date. For the transaction that writes them."""
     (rolling_ms,) = connection.execute("SELECT rolling_ms FROM progress").fetchone()
-    if min([time_ms for _, time_ms, _ in rows]) < rolling_ms:
-        touched = {(series, _hour(time_ms)) for series, time_ms, _ in rows if time_ms < rolling_ms}
+    if min([time_ms for _, time_ms, _ in points]) < rolling_ms:
+        touched = {(ids[key], _hour(time_ms)) for key, time_ms, _ in points if time_ms < rolling_ms}
         connection.executemany("INSERT OR IGNORE INTO touched VALUES (?, ?)", sorted(touched))
 
 
@@ -85,8 +86,9 @@ def bucketed(connection: sqlite3.Connection, series: int, start_ms: int, end_ms:
     Steps of whole hours that begin on the hour are answered from rollups, as far as those go.
     """
     end_of_whole_ms = min(_progress(connection).rolled_ms, _hour(end_ms))
+    new = fresh.of(connection, series, start_ms, end_ms)
     if start_ms % HOUR_MS or bucket_ms % HOUR_MS or end_of_whole_ms <= start_ms:
-        return _raw(connection, series, start_ms, end_ms, bucket_ms)
+        return _raw(connection, series, start_ms, end_ms, bucket_ms, new=new)
     touched = {
         hour_ms
         for (hour_ms,) in connection.execute(
@@ -94,9 +96,9 @@ def bucketed(connection: sqlite3.Connection, series: int, start_ms: int, end_ms:
         )
     }
     # What was just written comes first: of two points of one time it is the one that counts.
-    pieces = _raw(connection, series, end_of_whole_ms, end_ms, bucket_ms, start_ms)
+    pieces = _raw(connection, series, end_of_whole_ms, end_ms, bucket_ms, start_ms, new)
     for hour_ms in touched:
-        pieces += _raw(connection, series, hour_ms, hour_ms + HOUR_MS, HOUR_MS)
+        pieces += _raw(connection, series, hour_ms, hour_ms + HOUR_MS, HOUR_MS, new=new)
     hours_from_ms = start_ms
     if not touched and bucket_ms % DAY_MS == 0 and start_ms == _day(start_ms):
         hours_from_ms = _day(end_of_whole_ms)
@@ -116,7 +118,19 @@ def latest(connection: sqlite3.Connection, series: int) -> tuple[int, float] | N
     of = "FROM rollups WHERE series = ? AND span_ms = ? ORDER BY start_ms DESC LIMIT 1"
     held = connection.execute("SELECT time_ms, value FROM samples WHERE series = ? ORDER BY time_ms DESC LIMIT 1", (series,))
     was = connection.execute(f"SELECT last_ms, last {of}", (series, HOUR_MS))
-    return max([*held, *was], key=lambda one: one[0], default=None)
+    return max([*fresh.newest(connection, series), *held, *was], key=lambda one: one[0], default=None)
+
+
+def is_due(connection: sqlite3.Connection, now_ms: int, keep_ms: int) -> bool:
+    """Whether `step` would look for something to do."""
+    progress, until_ms = _progress(connection), _hour(now_ms - SETTLES_MS)
+    return (
+        progress.rolling_after is not None
+        or progress.forgetting_after is not None
+        or until_ms > progress.rolled_ms
+        or _before_ms(progress, now_ms, keep_ms) > progress.forgotten_ms
+        or connection.execute("SELECT 1 FROM touched WHERE hour_ms < ? LIMIT 1", (until_ms,)).fetchone() is not None
+    )
 
 
 def step(connection: sqlite3.Connection, now_ms: int, keep_ms: int) -> int | None:
@@ -124,6 +138,9 @@ def step(connection: sqlite3.Connection, now_ms: int, keep_ms: int) -> int | Non
 
     `keep_ms` 0: nothing is forgotten. Readings are removed only once their hour is summed up.
     """
+    if not is_due(connection, now_ms, keep_ms):
+        return None
+    fresh.fold(connection)  # what is summed up and removed is what is in its place
     progress = _progress(connection)
     if progress.rolling_after is not None:
         return _roll(connection, progress, progress.rolling_after)
@@ -136,13 +153,18 @@ def step(connection: sqlite3.Connection, now_ms: int, keep_ms: int) -> int | Non
     ).fetchall()
     if touched:
         return _renew(connection, progress.rolled_ms, touched)
-    before_ms = min(_hour(now_ms - keep_ms), progress.rolled_ms) if keep_ms else NEVER_MS
+    before_ms = _before_ms(progress, now_ms, keep_ms)
     if progress.forgetting_after is not None:
         return _forget(connection, min(before_ms, progress.forgotten_ms), progress.forgetting_after)
     if before_ms > progress.forgotten_ms:
         connection.execute("UPDATE progress SET forgotten_ms = ?, forgetting_after = 0", (before_ms,))
         return 0
     return None
+
+
+def _before_ms(progress: _Progress, now_ms: int, keep_ms: int) -> int:
+    """What is older may be forgotten."""
+    return min(_hour(now_ms - keep_ms), progress.rolled_ms) if keep_ms else NEVER_MS
 
 
 def _begin(connection: sqlite3.Connection, rolled_ms: int, until_ms: int) -> bool:
@@ -243,10 +265,45 @@ def _sum_up_day(connection: sqlite3.Connection, series: int, day_ms: int) -> Non
 
 
 def _raw(
-    connection: sqlite3.Connection, series: int, start_ms: int, end_ms: int, step_ms: int, from_ms: int | None = None
+    connection: sqlite3.Connection,
+    series: int,
+    start_ms: int,
+    end_ms: int,
+    step_ms: int,
+    from_ms: int | None = None,
+    new: Sequence[tuple[int, float]] = (),
 ) -> list[Piece]:
-    """Readings with start <= time < end in steps counted from `from_ms`, else from `start_ms`; oldest first."""
+    """Readings with start <= time < end in steps counted from `from_ms`, else from `start_ms`; oldest first.
+
+    `new`: what of the series is not in its place yet, oldest first, as `fresh.of` says it.
+    """
     zero_ms = start_ms if from_ms is None else from_ms
+    new = new[bisect_left(new, (start_ms,)) : bisect_left(new, (end_ms,))]
+    if not new:
+        return _placed(connection, series, start_ms, end_ms, step_ms, zero_ms)
+    first_ms = new[0][0]
+    old = connection.execute(
+        "SELECT time_ms, value FROM samples WHERE series = ? AND time_ms >= ? AND time_ms < ?", (series, first_ms, end_ms)
+    ).fetchall()
+    steps = groupby(fresh.merged(old, new), lambda row: zero_ms + (row[0] - zero_ms) // step_ms * step_ms)
+    pieces = _placed(connection, series, start_ms, first_ms, step_ms, zero_ms)
+    for at_ms, rows in steps:
+        piece = _piece(at_ms, list(rows))
+        both = [pieces.pop(), piece] if pieces and pieces[-1].start_ms == at_ms else [piece]
+        pieces.append(_together(at_ms, both))
+    return pieces
+
+
+def _piece(start_ms: int, rows: Sequence[tuple[int, float]]) -> Piece:
+    """Of readings, oldest first."""
+    values = [value for _, value in rows]
+    low, high = min(values), max(values)
+    mean = sum(value / len(values) for value in values)  # by shares: a sum may be too large for a number
+    return Piece(start_ms, len(values), low, max(low, min(high, mean)), high, values[-1], rows[-1][0])
+
+
+def _placed(connection: sqlite3.Connection, series: int, start_ms: int, end_ms: int, step_ms: int, zero_ms: int) -> list[Piece]:
+    """As `_raw`, of the readings that are in their places."""
     rows = connection.execute(
         # `last` by a join on the newest time of each step: one exact lookup in the primary key.
         # The mean is held between low and high, which the rounding of a sum may leave by a hair; a sum beyond all numbers in

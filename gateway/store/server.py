@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
+import orjson
 import urllib3
 from pydantic import StringConstraints
 from urllib3.response import BaseHTTPResponse
@@ -69,7 +70,7 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """Carries lines for one thread, and questions for any. Speaks to the server only when told to."""
+    """Makes lines for one thread, carries them and questions for any. Speaks to the server only when told to."""
 
     def __init__(self, kind: str, url: str, login: Login, place: Place) -> None:
         """`kind`: what the server is called in errors."""
@@ -77,7 +78,7 @@ class Server:
         from influxdb_client.client.influxdb_client import InfluxDBClient
         from influxdb_client.service.write_service import WriteService
 
-        self._where, self._url, self._login, self._place = f"{kind} at {url}", url.rstrip("/"), login, place
+        self.where, self._url, self._login, self._place = f"{kind} at {url}", url.rstrip("/"), login, place
         self.client = InfluxDBClient(
             url, token=login.secret, org=place.org, auth_basic=login.scheme == "Basic" and bool(login.secret)
         )
@@ -88,19 +89,27 @@ class Server:
 
     def write(self, points: Sequence[Point], wait_s: float) -> None:
         """One request; returns when the server said 204. StoreDown, StoreRefused; StoreRefused too for what is no line."""
+        self.post(self.lines(points), wait_s)
+
+    def lines(self, points: Sequence[Point]) -> bytes:
+        """Points (1 or more) as the body of a request. StoreRefused for what is no line."""
         check_finite(points)
+        keys, times, values = zip(*points, strict=True)
         heads = self._heads
-        for key in {point[0] for point in points} - heads.keys():
-            heads[key] = line_head(key)
-        # Always a float: InfluxDB fixes a field's type by its first value, and True would make it a boolean for good.
-        # repr() is the shortest text that reads back as the same value.
-        lines = [f"{heads[key]}{float(value)!r} {time_ms:d}" for key, time_ms, value in points]
-        self._post("\n".join(lines).encode(), wait_s)
+        try:
+            begun = [heads[key] for key in keys]
+        except KeyError:
+            heads.update({key: line_head(key) for key in set(keys) - heads.keys()})
+            begun = [heads[key] for key in keys]
+        # Always a float: InfluxDB fixes a field's type by its first value, and True would make it a boolean for good. As text the
+        # shortest that reads back as the same value, like repr()'s; orjson makes all of them in a third of the time.
+        said = orjson.dumps(list(map(float, values))).decode()[1:-1].split(",")
+        return "\n".join([f"{head}{value} {time_ms}" for head, value, time_ms in zip(begun, said, times, strict=True)]).encode()
 
     def try_to_write(self, wait_s: float) -> None:
         """Finds out whether it takes lines from us, with one that says nothing. StoreDown, StoreRefused."""
         try:
-            self._post(b"# satomori asks whether it may write here", wait_s)
+            self.post(b"# satomori asks whether it may write here", wait_s)
         except StoreRefused as error:
             if getattr(error.__cause__, "status", None) != 400:  # it has read the line, so it had let us in
                 raise
@@ -127,13 +136,14 @@ class Server:
 
     def down(self, what: str) -> StoreDown:
         """A StoreDown that names the server."""
-        return StoreDown(f"{self._where} {what}")
+        return StoreDown(f"{self.where} {what}")
 
     def refused(self, what: str) -> StoreRefused:
         """A StoreRefused that names the server."""
-        return StoreRefused(f"{self._where} {what}")
+        return StoreRefused(f"{self.where} {what}")
 
-    def _post(self, body: bytes, wait_s: float) -> None:
+    def post(self, body: bytes, wait_s: float) -> None:
+        """Carries lines. Returns when the server said 204. StoreDown, StoreRefused."""
         with self.explained():
             answer: tuple[Any, int, Any] = self._service.post_write_with_http_info(  # type: ignore[no-untyped-call]
                 self._place.org,

@@ -1,5 +1,6 @@
-"""Time series in a SQLite file of their own: the embedded store. How the file is opened, locked, written, read and tended; what
-is kept of readings by the hour and by the day is in rollups.py. All of the gateway's SQL on series is in these two.
+"""Time series in a SQLite file of their own: the embedded store. How the file is opened, locked, written, read and tended. What
+was written of late and waits to be put in its place is in fresh.py, what is kept of readings by the hour and by the day in
+rollups.py. All of the gateway's SQL on series is in these three.
 
 The file is in WAL mode and synced at every commit (synchronous=FULL), so a `write` that has returned survives kill -9,
 and loss of power as far as the disk keeps its word. It belongs on a local disk: WAL needs shared memory
@@ -10,29 +11,38 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from time import sleep
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from gateway.errors import StoreDown, StoreRefused
 from gateway.rules.duration import parse_duration
-from gateway.store import rollups
+from gateway.store import fresh, rollups
 from gateway.store.disk import RESERVE_MIB, Reserve
 from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
 
-VERSION = 2
-"""PRAGMA user_version of the schema below. 1 had no rollups; they are added when it is opened, empty, and filled by `tend`."""
+VERSION = 3
+"""PRAGMA user_version of the schema below. 1 had no rollups; they are added when it is opened, empty, and filled by `tend`.
+2 wrote each point in its place at once."""
 
 APPLICATION_ID = int.from_bytes(b"smts", "big")
 """PRAGMA application_id: tells a series file from any other database, our state database included."""
 
 CACHE_KIB = 16 * 1024
 CHECKPOINT_PAGES = 4000
-"""Of 4 KiB: the size to which the write-ahead log grows."""
+"""Of 4 KiB: the size to which the write-ahead log grows, while somebody folds; without, to the double."""
+
+FOLD_ROWS, FOLD_MOST = 50_000, 200_000
+"""So many points are worth putting in their places, and so many are put there together: some MiB of memory."""
+FRESH_MOST = 1_000_000
+"""Points that wait for that. Where nobody folds, who writes beyond it does: a reader has to look through them."""
+FOLD_S = 2
+"""Between two looks whether there are so many."""
+ROWS_A_STEP = 10_000
+"""Of one transaction of `fold`."""
 
 BUSY_S = 1.0
 """How long to wait for another program's lock before saying StoreDown: traps wait as long."""
@@ -42,7 +52,7 @@ LEAST_KEPT_S = 92 * 86_400
 """The report of a month, and the hours of open data, are reckoned from readings."""
 
 STEPS_A_LOOK = 100
-"""Transactions of one `tend`; each is some 10 ms."""
+"""Transactions of one `tend`; each is some 10 ms, as those of `fold` are."""
 BREATH_S = 0.005
 """Between two of them, so that who waits to write has the lock: a lock let go and taken again at once is nobody else's."""
 PAGES_A_STEP = 200
@@ -60,13 +70,13 @@ _SCHEMA = (
         PRIMARY KEY (series, time_ms)
     ) STRICT, WITHOUT ROWID""",
     *rollups.SCHEMA,
+    *fresh.SCHEMA,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-_FROM_1 = (*rollups.SCHEMA, f"PRAGMA user_version = {VERSION}")
-_PUT = "INSERT OR REPLACE INTO samples VALUES (?, ?, ?)"
+_FROM_2 = (*fresh.SCHEMA, f"PRAGMA user_version = {VERSION}")
+_FROM_1 = (*rollups.SCHEMA, *_FROM_2)
 _ID = "(SELECT id FROM series WHERE node = ? AND device = ? AND metric = ?)"
-_by_series = itemgetter(0)
 _INCREMENTAL = 2  # as PRAGMA auto_vacuum says it
 
 _ADVICE_DOWN = {
@@ -108,7 +118,7 @@ class SqliteStoreConfig(BaseModel):
 
 
 class SqliteStore:
-    """One connection writes, and `tend`s in turns with that; each read opens its own (some 0.1 ms). Any thread may do any."""
+    """One connection writes, in turns with that of `fold` and `tend`; each read opens its own. Any thread may do any."""
 
     def __init__(self, config: SqliteStoreConfig) -> None:
         """Opens the file, making it when there is none. StoreDown, StoreRefused."""
@@ -119,6 +129,7 @@ class SqliteStore:
         """Whether the last `tend` left something to do."""
         self._removed = 0  # since `tend` last said how many
         self._turn = Lock()  # SQLite's own has who waits look again up to 100 ms later
+        self._kept = Lock()  # held by who folds or tends
         self._writer: sqlite3.Connection | None = None
         self._ids: dict[Key, int] = {}
         self._inode = (0, 0)
@@ -128,7 +139,7 @@ class SqliteStore:
             self._open("rwc")
 
     def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:  # noqa: ARG002 - there is no server
-        """See `SeriesWriter`. One transaction, in key order: neighbours share pages of the tree."""
+        """See `SeriesWriter`. One transaction, which appends."""
         if not points:
             return
         check_finite(points)
@@ -141,14 +152,13 @@ class SqliteStore:
             try:
                 writer.execute("BEGIN IMMEDIATE")
                 try:
-                    rows = [(ids[key], time_ms, value) for key, time_ms, value in points]
+                    flat = [part for key, time_ms, value in points for part in (ids[key], time_ms, value)]
                 except KeyError:
                     ids.update(_name_series(writer, [key for key, _, _ in points if key not in ids]))
-                    rows = [(ids[key], time_ms, value) for key, time_ms, value in points]
-                # Stable and by series only: times mostly come in order, and of two equal ones the later must win.
-                rows.sort(key=_by_series)
-                writer.executemany(_PUT, rows)
-                rollups.mark(writer, rows)
+                    flat = [part for key, time_ms, value in points for part in (ids[key], time_ms, value)]
+                fresh.put(writer, flat)
+                rollups.mark(writer, ids, points)
+                waiting = fresh.count(writer)
                 writer.execute("COMMIT")
                 # A file removed or replaced under us takes commits that nobody will ever see again.
                 if _inode(self._path) != self._inode:
@@ -160,6 +170,34 @@ class SqliteStore:
                 # that went away and came back needs.
                 self._close()
                 raise
+        if waiting > FRESH_MOST:
+            self.fold()
+
+    def fold(self, least: int = FOLD_ROWS) -> None:
+        """Puts points in their places where at least so many wait for it. Readers find the same before, meanwhile and after.
+
+        For a chore, a second or two apart. In steps, and others write between. StoreDown, StoreRefused; what a step did stays
+        done.
+        """
+        with self._keeping() as keeper:
+            self._fold(keeper, least)
+
+    def _fold(self, keeper: sqlite3.Connection, least: int) -> None:
+        waiting = fresh.count(keeper)
+        if waiting < least:
+            return
+        for _ in range(0, waiting, FOLD_MOST):  # what comes meanwhile is the next one's
+            folds, last, rows = fresh.sort(keeper, FOLD_MOST)
+            for after in range(0, rows, ROWS_A_STEP):
+                with self._step(keeper):
+                    if not fresh.move(keeper, folds, after, after + ROWS_A_STEP):
+                        return
+                sleep(BREATH_S)
+            with self._step(keeper):
+                if not fresh.done(keeper, folds, last):
+                    return
+            # Here nobody waits for it; within a COMMIT, whoever writes would.
+            keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def tend(self, now_us: int) -> dict[str, int]:
         """Sums up hours and days that are over, forgets readings older than `keep`, gives space back: how many went, by kind.
@@ -168,29 +206,49 @@ class SqliteStore:
         StoreDown, StoreRefused; what a step did stays done.
         """
         self.behind = True
-        for number in range(STEPS_A_LOOK):
-            if number:
-                sleep(BREATH_S)
-            if not self._step(now_us // 1000):
-                self.behind = False
-                break
+        now_ms = now_us // 1000
+        with self._keeping() as keeper:
+            if rollups.is_due(keeper, now_ms, self._keep_ms):
+                self._fold(keeper, 1)
+            for number in range(STEPS_A_LOOK):
+                if number:
+                    sleep(BREATH_S)
+                with self._step(keeper):
+                    removed = rollups.step(keeper, now_ms, self._keep_ms)
+                    busy = removed is not None or _give_back(keeper)
+                self._removed += removed or 0
+                if not busy:
+                    self.behind = False
+                    break
         removed, self._removed = self._removed, 0
         return {"readings": removed} if removed else {}
 
-    def _step(self, now_ms: int) -> bool:
-        """One transaction of `tend`; False when there was nothing to do."""
-        with self._turn, _explained(self._path, "tended"):
-            writer = self._writer or self._open("rw")
+    @contextmanager
+    def _keeping(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for who tends the file; one at a time."""
+        with self._kept, _explained(self._path, "tended"):
+            keeper = sqlite3.connect(f"{self._uri}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None)
+            with closing(keeper):
+                # No transaction: what it was made as it stays, and a file put in its place was whole before.
+                if _check_ours(keeper, self._path) != VERSION:
+                    raise StoreDown(f"{self._path} was replaced by an older one while in use: restart the gateway")
+                keeper.execute("PRAGMA synchronous = FULL")
+                keeper.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                keeper.execute("PRAGMA wal_autocheckpoint = 0")
+                keeper.execute("PRAGMA temp_store = MEMORY")
+                yield keeper
+
+    @contextmanager
+    def _step(self, keeper: sqlite3.Connection) -> Iterator[None]:
+        """One transaction of who tends, in turn with who writes."""
+        with self._turn:
+            keeper.execute("BEGIN IMMEDIATE")
             try:
-                writer.execute("BEGIN IMMEDIATE")
-                removed = rollups.step(writer, now_ms, self._keep_ms)
-                busy = removed is not None or _give_back(writer)
-                writer.execute("COMMIT")
+                yield
             except BaseException:
-                self._close()
+                keeper.execute("ROLLBACK")
                 raise
-            self._removed += removed or 0
-            return busy
+            keeper.execute("COMMIT")
 
     def close(self) -> None:
         """See `SeriesWriter`. A later write would open the file again."""
@@ -206,11 +264,16 @@ class SqliteStore:
         """See `SeriesReader`."""
         if limit < 0:
             raise ValueError(f"limit is {limit}, must be 0 or more")
-        return self._read(
-            f"SELECT time_ms, value FROM samples WHERE series = {_ID} AND time_ms >= ? AND time_ms < ?"  # noqa: S608
-            " ORDER BY time_ms LIMIT ?",
-            (node, device, metric, start_ms, end_ms, limit),
-        )
+        found: list[tuple[int, float]] = []
+        with self._reading() as reader:
+            for number in _number(reader, (node, device, metric)):
+                placed = reader.execute(
+                    "SELECT time_ms, value FROM samples WHERE series = ? AND time_ms >= ? AND time_ms < ?"
+                    " ORDER BY time_ms LIMIT ?",
+                    (number, start_ms, end_ms, limit),
+                ).fetchall()
+                found = fresh.merged(placed, fresh.of(reader, number, start_ms, end_ms))
+        return found[:limit]
 
     def read_bucketed(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, bucket_ms: int) -> list[Bucket]:
         """See `SeriesReader`."""
@@ -233,15 +296,14 @@ class SqliteStore:
 
     def series(self) -> list[SeriesKey]:
         """See `SeriesReader`."""
-        return [SeriesKey(*row) for row in self._read("SELECT node, device, metric FROM series ORDER BY 1, 2, 3")]
+        with self._reading() as reader:
+            return [SeriesKey(*row) for row in reader.execute("SELECT node, device, metric FROM series ORDER BY 1, 2, 3")]
 
     def count(self) -> int:
         """See `SeriesReader`."""
-        return int(self._read("SELECT count(*) FROM samples")[0][0])
-
-    def _read(self, sql: str, values: Sequence[str | int] = ()) -> list[Any]:
         with self._reading() as reader:
-            return reader.execute(sql, values).fetchall()
+            (count,) = reader.execute("SELECT count(*) FROM readings").fetchone()
+        return int(count)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -279,20 +341,20 @@ class SqliteStore:
 
 def _prepare(writer: sqlite3.Connection, path: Path) -> None:
     """Makes the schema in an empty file, or adds what an older one has not; changes nothing in one that is not ours."""
+    writer.execute("BEGIN")  # another process may be making it: all of that or nothing
     _check_ours(writer, path)
+    writer.execute("COMMIT")
     # Of an empty file only, and before anything else. In a file made without it space is used again, not given back.
     writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreRefused(f"{path} is on a file system where SQLite can't use WAL ({mode}): put it on a local disk")
     writer.execute("PRAGMA synchronous = FULL")
-    # Each series grows at a page of its own: a thousand of them are more than the default cache of 2 MB and than the 4 MB of
-    # log after which SQLite copies every page home.
-    writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    # Who folds copies the log home as well, and for him nobody waits.
+    writer.execute(f"PRAGMA wal_autocheckpoint = {2 * CHECKPOINT_PAGES}")
     writer.execute("BEGIN IMMEDIATE")
     version = _check_ours(writer, path)  # asked again under the lock: another process may have made it meanwhile
-    for statement in {0: _SCHEMA, 1: _FROM_1}.get(version, ()):
+    for statement in {0: _SCHEMA, 1: _FROM_1, 2: _FROM_2}.get(version, ()):
         writer.execute(statement)
     writer.execute("COMMIT")
 

@@ -1,27 +1,31 @@
-"""Time series in VictoriaMetrics: written as InfluxDB's lines, made durable by a snapshot, read in MetricsQL.
+"""Time series in VictoriaMetrics: written as InfluxDB's lines, kept in a journal until they are durable there, read in MetricsQL.
 
-VictoriaMetrics answers 204 while points are in memory, and forgets them where it is killed within the next seconds;
-/internal/force_flush makes them visible and no safer. What does write them to disk, and waits until that is done, is a
-snapshot: so each write makes one and removes it again. A server that began anew in between has forgotten what it took before,
-and would make its snapshot without it: when it began is therefore asked before and after. What it moves to disk by itself at that
-moment is in no snapshot, and on disk within seconds: a window that nothing it says would show, and that is left open.
+VictoriaMetrics answers 204 while points are in memory, and forgets them where it is killed within the next seconds. So what it
+took goes into a journal of ours before it counts as written. `settle` empties that: by a snapshot VictoriaMetrics writes what it
+took to its disk, and waits until that is done. What it moves to disk by itself at that moment is in no snapshot, and on disk
+seconds later: only what it took that long before a snapshot is safe by it. A server that began anew may have forgotten what it
+took before, and is given it again: to write a point twice changes nothing. When the server began is known of each segment of the
+journal, and looked at before and after the snapshot.
 
-It says nothing either where it drops points that lie too far away, and takes the time 0 for "now": such are refused here.
-Two values of one series and ms are one point to it only when it is told so by -dedup.minScrapeInterval=1ms. Source:
-docs.victoriametrics.com (How to work with snapshots, Deduplication, MetricsQL), and tests against it.
+It says nothing where it drops points that lie too far away, and takes the time 0 for "now": such are refused here. Two values of
+one series and ms are one point to it only when it is told so by -dedup.minScrapeInterval=1ms. Source: docs.victoriametrics.com
+(How to work with snapshots, Deduplication, MetricsQL), and tests against it.
 """
 
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from threading import Lock
+from time import monotonic
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.store.journal import MIB, Journal, Segment
 from gateway.store.series import Bucket, Key, Point, SeriesKey
 from gateway.store.server import PAGE, Login, Place, Server, Url, bucket_of, one_line, parsed, read_login, why_no_line
 
@@ -33,6 +37,19 @@ _AHEAD_MS = _DAY_MS
 _OLDEST_MS = 49 * 365 * _DAY_MS
 _FIRST_MS, _NEVER_MS = 2 * 365 * _DAY_MS, 4_102_444_800_000
 """1972 and 2100. A window of its that reaches back before 1970 finds nothing at all, so we keep away from there."""
+
+SETTLE_S = 3.0
+"""How often `settle` is to be called."""
+_REST_S, _MUCH = 15.0, 16 * MIB
+"""It makes a snapshot no more often than this, unless so much waits: each costs what many thousand points do."""
+_MOVES_S = 5.0
+"""For so long what it took may be neither in its memory nor in its files, nor in a snapshot."""
+_AGAIN = 64 * MIB
+"""So much is given to it again in one go."""
+_TRUST_S = 60.0
+"""For so long what it said of itself is taken to be so still."""
+_SHOWS_S = 1.0
+"""Within this time it shows what it took without being asked to."""
 
 _MUST = {
     "dedup.minScrapeInterval": "1ms",  # points of the same ms are one point
@@ -55,6 +72,10 @@ class VictoriaMetricsStoreConfig(BaseModel):
         None, description="File with `user:password`, where the server asks for it; absent: it does not."
     )
     timeout_s: Annotated[float, Field(ge=0.1, le=5, description="How long it may take for each step of a write.")] = 5
+    journal: Path = Field(description="Folder on this machine for what VictoriaMetrics took and may still forget.")
+    journal_mib: Annotated[int, Field(ge=64, le=65_536)] = Field(
+        256, description="The largest it may become; then readings wait at the edge."
+    )
 
 
 class _Look(NamedTuple):
@@ -62,15 +83,25 @@ class _Look(NamedTuple):
 
     now_ms: int
     began_ms: int
-    """In whole seconds: a server that began within this very second could begin anew, and say the same."""
+    """In whole seconds."""
+    at_s: float
+    """Of our own clock."""
+
+    @property
+    def mark(self) -> int | None:
+        """By which it is known again. None: a server that began within this very second could begin anew, and say the same."""
+        return self.began_ms if self.now_ms > self.began_ms else None
 
 
 class VictoriaMetricsStore:
-    """Writes each call as lines and a snapshot. Speaks to the server at the first write, so that a start never waits for it."""
+    """Writes each call as one request. Speaks to the server at the first write, so that a start never waits for it.
 
-    def __init__(self, config: VictoriaMetricsStoreConfig) -> None:
-        """ConfigError when the login can't be used."""
-        self._config = config
+    `settle` is called every SETTLE_S, by any one thread, in each process that writes.
+    """
+
+    def __init__(self, config: VictoriaMetricsStoreConfig, clock_s: Callable[[], float] = monotonic) -> None:
+        """ConfigError when the login or the journal's folder can't be used."""
+        self._config, self._clock_s = config, clock_s
         secret = ""
         if config.login_file is not None:
             secret = read_login(config.login_file, "store.login_file", "user:password")
@@ -84,6 +115,12 @@ class VictoriaMetricsStore:
         )
         self._server = Server("VictoriaMetrics", config.url, login, place)
         self._known = (0, 0)  # when the server began whose flags we know, in s, and how long it keeps points, in ms
+        self._looked: _Look | None = None
+        self._journal = Journal(config.journal, "store.journal", config.journal_mib)
+        self.disk = self._journal.disk
+        """The room it leaves to others."""
+        self._settling, self._settles_s = Lock(), clock_s()
+        self._showing, self._written, self._shown = Lock(), 0, (-1, 0.0)  # how often was written until it showed all, and when
 
     def check(self) -> None:
         """Whether it takes and gives points to us now, and makes them durable. StoreDown, StoreRefused."""
@@ -96,26 +133,61 @@ class VictoriaMetricsStore:
         """See `SeriesWriter`. Another value for the same series and time takes the old one's place until they are merged: then
         either may stay.
 
-        `patience_s` is for its first two answers: a server that gave them is there, and what follows takes as long as its disk.
+        `patience_s` is for each of its answers.
         """
         if not points:
             return
         wait_s = self._config.timeout_s if patience_s is None else patience_s
-        before = self._look(wait_s)
-        if before.now_ms <= before.began_ms:
-            raise self._server.down("has begun this very second: it is asked again.")
-        self._refuse_far(points, before.now_ms)
-        lines = _newest_of_each(points)
-        self._server.write(lines, wait_s)
-        snapshot = self._snapshot()
-        after = self._look(self._config.timeout_s)
-        self._forget(snapshot)
-        if after.began_ms != before.began_ms:
-            raise self._server.down("began anew while it took points, and may have forgotten them: they are written again.")
+        look = self._looked
+        if look is None or self._clock_s() - look.at_s > _TRUST_S:
+            look = self._look(wait_s)
+        self._refuse_far(points, look.now_ms)
+        body = self._server.lines(_newest_of_each(points))
+        self._journal.check_room(len(body))
+        try:
+            self._server.post(body, wait_s)
+        except StoreDown:
+            self._looked = None  # it may come back as another
+            raise
+        self._written += 1
+        # By the look before: where it began anew since then, that shows as another mark than it has at the next look.
+        self._journal.append(body, look.mark)
+
+    def settle(self) -> None:
+        """Makes durable there what stands in the journal, that of processes that died too, and drops it here.
+
+        Little at once, so that it may be called often. StoreDown, StoreRefused: nothing is lost, and the next call goes on.
+        """
+        with self._settling:
+            if self._journal.size < _MUCH and self._clock_s() < self._settles_s:
+                return
+            pending = self._journal.seal()
+            if not pending:
+                return
+            before = self._look(min(1, self._config.timeout_s))  # others wait for this thread
+            if before.mark is None:
+                return
+            self._give_again([one for one in pending if one.mark != before.mark], before.mark)
+            now_s = self._clock_s()
+            theirs = [one for one in pending if one.mark == before.mark]
+            for segment in theirs:
+                segment.since_s = now_s if segment.since_s is None else segment.since_s
+            ripe = [one for one in theirs if one.since_s is not None and now_s - one.since_s >= _MOVES_S]
+            if not ripe:
+                return
+            snapshot = self._snapshot()
+            after = self._look(self._config.timeout_s)
+            self._forget(snapshot)
+            if after.began_ms != before.began_ms:
+                return
+            for segment in ripe:
+                self._journal.drop(segment)
+            self._settles_s = now_s + _REST_S
 
     def close(self) -> None:
-        """See `SeriesWriter`."""
+        """See `SeriesWriter`. What the journal holds is taken up by who opens it next."""
         self._server.close()
+        self._journal.close()
 
     def read(self, node: str, device: str, metric: str, start_ms: int, end_ms: int, limit: int) -> list[tuple[int, float]]:
         """See `SeriesReader`. What is beyond `limit` is not fetched."""
@@ -125,6 +197,7 @@ class VictoriaMetricsStore:
         found: list[tuple[int, float]] = []
         if not limit or start_ms >= end_ms or why_no_line((node, device, metric)):
             return found
+        self._show()
         fields = {"match[]": _select((node, device, metric)), "start": _text(start_ms), "end": _text(end_ms - 1)}
         for line in self._server.ask_lines("/api/v1/export", {**fields, "max_rows_per_line": str(min(limit, PAGE))}):
             row = parsed(self._server, line)
@@ -141,6 +214,7 @@ class VictoriaMetricsStore:
         first_ms, last_ms = _held(start_ms), end_ms - 1
         if first_ms > last_ms or why_no_line((node, device, metric)):
             return []
+        self._show()
         if (last_ms - first_ms) // bucket_ms > PAGE:  # from "ever" to "for ever" are many steps, nearly all of them empty
             said = self._sums(("tfirst_over_time", "tlast_over_time"), select, first_ms, end_ms)
             if not said:
@@ -163,6 +237,7 @@ class VictoriaMetricsStore:
         """See `SeriesReader`. Looks back further and further, as it has no index by time for one series."""
         if why_no_line((node, device, metric)):
             return None
+        self._show()
         end_ms = self._look(self._config.timeout_s).now_ms + 2 * _DAY_MS
         for days in (4, 40, 400):
             if said := self._newest(_select((node, device, metric)), end_ms - days * _DAY_MS, end_ms):
@@ -171,6 +246,7 @@ class VictoriaMetricsStore:
 
     def series(self) -> list[SeriesKey]:
         """See `SeriesReader`. The server's -search.maxSeries bounds it, and its refusal says so."""
+        self._show()
         end_ms = self._look(self._config.timeout_s).now_ms + 2 * _DAY_MS
         fields = {"match[]": _OURS, "start": _text(_FIRST_MS), "end": _text(end_ms)}
         found = parsed(self._server, self._server.ask("GET", "/api/v1/series", fields).body, "data")
@@ -178,9 +254,41 @@ class VictoriaMetricsStore:
 
     def count(self) -> int:
         """See `SeriesReader`."""
+        self._show()
         end_ms = self._look(self._config.timeout_s).now_ms + 2 * _DAY_MS
         found = self._query(f"sum(count_over_time({_OURS}[{_OLDEST_MS}ms]))", end_ms - 1, end_ms - 1, 1)
         return int(found[0]["values"][0][1]) if found else 0
+
+    def _give_again(self, segments: Sequence[Segment], mark: int) -> None:
+        """Writes what they hold once more, and marks them. A body that it refuses for what it is is put aside, for people."""
+        said = 0
+        began_anew = any(one.mark is not None for one in segments)  # else they are what ended processes left, as each does
+        for segment in segments:
+            if said >= _AGAIN:
+                break
+            for body in segment.bodies():
+                try:
+                    self._server.post(body, self._config.timeout_s)
+                except StoreRefused as error:
+                    if getattr(error.__cause__, "status", None) in (401, 403, 404):  # that is not the body's fault
+                        raise
+                    log.error(
+                        "%s It had taken it once, and may have forgotten it since: it lies in %s, as lines for its "
+                        "/api/v2/write?precision=ms, and nothing here looks at it again.", error, self._journal.set_aside(body),
+                    )  # fmt: skip
+                said += len(body)
+            segment.mark, segment.since_s = mark, None
+        if said and began_anew:
+            log.warning("%s may have forgotten %.1f MiB that it had taken; it has them again", self._server.where, said / MIB)
+
+    def _show(self) -> None:
+        """Has it show what it took: what was written here before, at once; what others wrote, after a second at most."""
+        with self._showing:
+            written, (shown, at_s) = self._written, self._shown
+            if written == shown and self._clock_s() - at_s < _SHOWS_S:
+                return
+            self._server.ask("GET", "/internal/force_flush", {})
+            self._shown = (written, self._clock_s())
 
     def _newest(self, select: str, start_ms: int, end_ms: int) -> tuple[int, float] | None:
         said = self._sums(("tlast_over_time", "last_over_time"), select, start_ms, end_ms)
@@ -213,6 +321,15 @@ class VictoriaMetricsStore:
 
     def _look(self, wait_s: float) -> _Look:
         """The server's clock, and when it began; of one that began anew its flags are looked at first."""
+        try:
+            look = self._looked = self._asked(wait_s)
+        except (StoreDown, StoreRefused):
+            self._looked = None
+            raise
+        return look
+
+    def _asked(self, wait_s: float) -> _Look:
+        at_s = self._clock_s()
         answer = self._server.ask("GET", "/metrics", {}, wait_s)
         began = re.search(rb"^vm_app_start_timestamp (\d+)", answer.body, re.MULTILINE)
         if began is None or "Date" not in answer.headers:
@@ -222,7 +339,8 @@ class VictoriaMetricsStore:
         now_s, began_s = int(parsedate_to_datetime(answer.headers["Date"]).timestamp()), int(began[1])
         if began_s != self._known[0]:
             self._known = (began_s, self._kept_ms(wait_s))
-        return _Look(now_s * 1000, began_s * 1000)
+            self._settles_s = at_s  # at once: nobody should miss for long what it has forgotten
+        return _Look(now_s * 1000, began_s * 1000, at_s)
 
     def _kept_ms(self, wait_s: float) -> int:
         """How long it keeps points. StoreRefused where it was started as it must not be."""
@@ -244,6 +362,9 @@ class VictoriaMetricsStore:
         """StoreRefused, naming the point, for what it would drop without a word."""
         # An hour is left to both clocks: it drops what has grown too old by the time it comes to it.
         oldest_ms, newest_ms = now_ms - self._known[1] + _DAY_MS // 24, now_ms + _AHEAD_MS
+        times = [point[1] for point in points]
+        if oldest_ms <= min(times) and max(times) <= newest_ms:
+            return
         for key, time_ms, _ in points:
             if not oldest_ms <= time_ms <= newest_ms:
                 raise self._server.refused(

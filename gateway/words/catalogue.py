@@ -1,4 +1,5 @@
-"""The catalogues: every sentence in every language, read once from `locale/*/messages.po`. Nothing here knows what is said.
+"""The catalogues: every sentence in every language, read from `locale/*/messages.po` when the language is first spoken. Nothing
+here knows what is said.
 
 Their ids are symbols (`alert.trap_sprung.title`), so a sentence may change in one language without the others noticing.
 `{where}` stands for a fact, `{when:clock}` for one written by `gateway.words.times`, `{late?}` for one that may be absent. The
@@ -9,6 +10,7 @@ An entry with plural forms chooses by the fact `n`.
 import importlib.resources
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from io import BytesIO
 from typing import NamedTuple, get_args
 from zoneinfo import ZoneInfo
@@ -37,7 +39,8 @@ def read_catalogue(language: Language) -> Catalog:
     return read_po(BytesIO(file.read_bytes()), abort_invalid=True)
 
 
-def _entries(language: Language) -> dict[str, Entry]:
+@cache  # and not at import: what most commands print is in none of them, and to read all takes 90 ms
+def _catalogue(language: Language) -> Mapping[str, Entry]:
     choose = _english if language == "en" else _always_first
     entries = {}
     for message in read_catalogue(language):
@@ -56,17 +59,14 @@ def _always_first(_: int) -> int:
     return 0
 
 
-_CATALOGUES: Mapping[Language, Mapping[str, Entry]] = {language: _entries(language) for language in LANGUAGES}
-
-
 def has(id_: str) -> bool:
     """Whether there is such an id. The catalogues agree in that: a test holds them to it."""
-    return id_ in _CATALOGUES["ja"]
+    return id_ in _catalogue("ja")
 
 
 def ids() -> frozenset[str]:
     """All of them."""
-    return frozenset(_CATALOGUES["ja"])
+    return frozenset(_catalogue("ja"))
 
 
 _OFFICES = ("city", "town", "village", "ward")
@@ -88,7 +88,7 @@ def office_in(language: Language) -> str:
 
 def text(language: Language, id_: str, /, zone: ZoneInfo | None = None, **facts: object) -> str:
     """The sentence with its facts. LookupError names the id and what is missing; `zone` is needed where a time is written."""
-    entry = _CATALOGUES[language].get(id_)
+    entry = _catalogue(language).get(id_)
     if entry is None:
         raise LookupError(f"there are no words for {id_!r}")
     form = entry.forms[0]

@@ -1,7 +1,8 @@
 """Readings a second into VictoriaMetrics: through the whole pipeline, beside influxdb-client with the same readings as lines.
 
-Each of ours is parsed, checked, known by its number from then on, acknowledged, and on VictoriaMetrics' disk: a snapshot says so.
-There are no rules. The bare client makes lines of what it has in memory, and is done when VictoriaMetrics says 204.
+Each of ours is parsed, checked, known by its number from then on, acknowledged, and on a disk: in our journal, until a snapshot
+by a thread beside says that it is on VictoriaMetrics'. There are no rules. The bare client makes lines of what it has in memory,
+and is done when VictoriaMetrics says 204.
 """
 
 import time

@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from gateway.alerting.route import RouteConfig
+from gateway.chores import Chores
 from gateway.contacts.book import Book
-from gateway.core import calm_collector
+from gateway.core import calm_collector, now_us, settling
 from gateway.deployments import Deployments
 from gateway.feed import Feed
 from gateway.ingest import GatewayBrokerConfig, Ingest
@@ -50,7 +51,10 @@ _rules: TypeAdapter[dict[str, RuleConfig]] = TypeAdapter(dict[str, RuleConfig])
 
 
 class Parts:
-    """Everything between the broker and the disk. `store`: the URL of a VictoriaMetrics, in place of SQLite."""
+    """Everything between the broker and the disk. `store`: the URL of a VictoriaMetrics, in place of SQLite.
+
+    Where the store has a chore of its own, a thread does it, as in a gateway.
+    """
 
     def __init__(self, folder: Path, store: str | None = None, rules: Mapping[str, Any] = RULES) -> None:
         self.telemetry = Telemetry()
@@ -58,7 +62,7 @@ class Parts:
         self.store: SeriesStore = open_store(
             SqliteStoreConfig(type="sqlite", path=folder / "series.db")
             if store is None
-            else VictoriaMetricsStoreConfig(type="victoriametrics", url=store)
+            else VictoriaMetricsStoreConfig(type="victoriametrics", url=store, journal=folder / "journal")
         )
         feed = Feed()
         watched = [
@@ -71,6 +75,10 @@ class Parts:
         paging = Paging(self.state, routes, deployments, book, Teller(deployments, zone), say=feed.say)
         watch = Watch(self.state, watched, deployments, self.telemetry, feed.say, paging)
         self.pipeline = Pipeline(self.state, self.store, watch, self.telemetry, feed.say, paging=paging)
+        self._chores = Chores(settling(self.store), self.telemetry, now_us)
+        self._thread = threading.Thread(target=self._chores.run, daemon=True)
+        if self._chores.names:
+            self._thread.start()
 
     def process(self, messages: list[Message]) -> None:
         """A group of messages through the pipeline, now."""
@@ -86,6 +94,9 @@ class Parts:
 
     def close(self) -> None:
         """Lets go of the files."""
+        self._chores.stop()
+        if self._chores.names:
+            self._thread.join()
         self.store.close()
         self.state.close()
 

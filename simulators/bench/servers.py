@@ -95,11 +95,12 @@ def running(
     ready: Callable[[], bool],
     *,
     env: dict[str, str] | None = None,
+    cwd: Path | None = None,
     patience_s: float = 60,
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[int]:
     """A process while the block runs; its pid. RuntimeError with the end of its log where it is not `ready` in time."""
-    child = Program(argv, log, env)
+    child = Program(argv, log, env, cwd)
     child.start()
     try:
         deadline = time.monotonic() + patience_s

@@ -75,7 +75,7 @@ def _configure(folder: Path, broker: Broker, state: str, store: str) -> Path:
         {
             "broker": {"url": broker.url},
             "state": {"url": state},
-            "store": {"type": "victoriametrics", "url": store},
+            "store": {"type": "victoriametrics", "url": store, "journal": str(folder / "journal")},
             "api": {"port": 0, "tokens_file": str(tokens)},
             "keep": {"erasures_file": str(folder / "erasures")},
             "media": {"folder": str(folder / "media")},

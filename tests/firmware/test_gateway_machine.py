@@ -89,7 +89,7 @@ def test_each_role_has_a_unit_that_the_program_understands(role: str, monkeypatc
         return Told(0, {}, [])
 
     monkeypatch.setattr("gateway.cli.load", lambda _: load(furnished(tmp_path)))
-    monkeypatch.setattr("gateway.cli._run", run)
+    monkeypatch.setattr("gateway.run_cli._run", run)
     given = " ".join(argv[1:]).replace("%i", role).replace("$SATOMORI_RUN", "--metrics 9101")
     assert gateway.cli.main(given.split()) == 0
     assert (asked[0].role, asked[0].metrics) == ([role], "9101")
@@ -131,7 +131,8 @@ def test_the_gateway_takes_a_victoriametrics_that_is_started_so(tmp_path: Path) 
         for word in argv if word != "$ARGS"
     ]  # fmt: skip
     with running(ours, lambda: listening(port)):
-        store = VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=f"http://127.0.0.1:{port}"))
+        url, journal = f"http://127.0.0.1:{port}", tmp_path / "journal"
+        store = VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=url, journal=journal))
         try:
             store.check()
         finally:

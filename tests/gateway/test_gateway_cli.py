@@ -18,6 +18,8 @@ from gateway.state import open_state
 from gateway.state.tables import addresses, labels, watched
 from simulators.broker import Broker, nats
 from simulators.ports import free_port
+from tests import postgresql
+from tests.gateway.backup.saved import tables_of, upgraded_to
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,11 +53,55 @@ office = {{ type = "webhook", url = "http://127.0.0.1:9/" }}
 
 
 def test_check_of_a_good_configuration(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(written(tmp_path, broker.url))]) == 0
+    path = written(tmp_path, broker.url)
+    open_state(f"sqlite:///{tmp_path}/state.db").close()
+    assert main(["check", str(path)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     parts = ["clock", "disk", "state", "store", "media", "api.tokens_file", "broker", "queues", "backup"]
     assert [line.split()[1].rstrip(":") for line in lines] == parts
     assert {line.split()[0] for line in lines[1:-1]} == {"OK"}
+
+
+@pytest.mark.sqlite_only("about the file")
+def test_check_before_the_first_start_says_so_and_makes_no_database(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, broker.url)
+    for _ in range(2):
+        assert main(["check", str(path), "--json"]) == 0
+        parts = json.loads(capsys.readouterr().out)["parts"]
+        assert parts["state"]["level"] == "!!"
+        assert "no tables yet: start the gateway once" in parts["state"]["text"]
+        assert parts["media"]["level"] == "OK"
+        assert parts["queues"]["text"] == "nothing waits"
+        assert not (tmp_path / "state.db").exists()
+
+
+@pytest.mark.sqlite_only("its file is made as an earlier version left it")
+def test_check_of_an_older_database_says_what_to_do_and_leaves_it_as_it_was(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, broker.url)
+    upgraded_to("0002", tmp_path / "state.db")
+    before = tables_of(tmp_path / "state.db")
+    assert main(["check", str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["parts"]["state"]["level"] == "!!"
+    assert "of an older release (schema 0002" in said["parts"]["state"]["text"]
+    assert said["parts"]["media"]["level"] == "??"
+    assert tables_of(tmp_path / "state.db") == before
+
+
+@pytest.mark.services
+def test_check_of_an_empty_postgresql_leaves_it_empty(broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with postgresql.running() as server:
+        path = written(
+            tmp_path, broker.url, f'keep = {{ erasures_file = "{tmp_path}/erasures" }}\nroute = [{{ to = ["office"] }}]'
+        )
+        path.write_text(path.read_text().replace(f"sqlite:///{tmp_path}/state.db", server.make("empty")))
+        assert main(["check", str(path), "--json"]) == 0
+        assert "no tables yet" in json.loads(capsys.readouterr().out)["parts"]["state"]["text"]
+        assert server.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database="empty") == [(0,)]
 
 
 def test_check_says_of_each_part_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +264,9 @@ def test_a_state_database_that_does_not_open_is_said_once(tmp_path: Path, capsys
 def test_what_the_gateway_makes_is_its_users_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = os.umask(0o022)
     try:
-        main(["check", str(written(tmp_path, "mqtt://127.0.0.1:1"))])
+        path = written(tmp_path, "mqtt://127.0.0.1:1")
+        main(["keep", "report", str(path)])
+        main(["check", str(path)])
     finally:
         os.umask(before)
     made = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*.db*")}

@@ -1,19 +1,26 @@
 """Where the hot path does by hand what the specification does slowly, both must say the same."""
 
+import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from edge.contract import messages
 from edge.contract.messages import Ack, Batch, check_batch, encode, reading_fault
 from edge.contract.metrics import METRICS
 from edge.contract.ranges import Ranges
-from gateway.flush import Settled, Work, runs
+from gateway.flush import Flush, Message, Settled, Work, runs
+from gateway.heard import Heard, Layouts, Name, Newest
+from gateway.intake import Intake
+from gateway.keeping.late import TAKES_ALL
 from gateway.pipeline import _acks
-from gateway.state import open_state
+from gateway.state import State, open_state
 from gateway.state.tables import latest, nodes, ranges
 from gateway.state.upsert import upsert_rows
 
@@ -102,3 +109,174 @@ def test_many_rows_are_inserted_and_those_that_stand_are_changed_in_the_named_co
             assert connection.execute(select(latest)).one() == ("a", "trap-1", "rssi", 1, 2, 3, -70.5)
     finally:
         state.close()
+
+
+# ---- Readings column by column ---------------------------------------------------------------------------
+
+NOW_US = 1_780_434_720_000_000
+LIVE = "satomori/v1/29/kitayama-03/up/live"
+USUAL = [[at, 0, device, "rssi", -70] for at, device in enumerate(("a", "b", "c"), start=1)]
+_NO_COLUMNS = range(0)
+
+_rows = st.lists(
+    st.tuples(
+        st.one_of(st.integers(1, 12), st.sampled_from([0, True, 2.0, "3"])),
+        st.one_of(st.integers(-3000, 3000), st.sampled_from([None, 0.0, 10**17])),
+        st.one_of(st.sampled_from(["a", "b", "c"]), st.sampled_from(["A", "", 1, ["a"]])),
+        st.one_of(st.sampled_from(["rssi", "heartbeat"]), st.sampled_from(["weight", None])),
+        st.one_of(st.integers(-250, 60), st.floats(allow_nan=False), st.sampled_from([True, "1", None])),
+    ).map(list),
+    max_size=5,
+)
+# Most batches are as most are: their numbers in order, each row of another series, nothing wrong in them.
+_good_rows = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(-3000, 3000), st.sampled_from(["rssi", "heartbeat"]), st.integers(0, 50)), max_size=4
+).map(
+    lambda rows: [
+        [1 + at + skip, dt, f"{at}", metric, value]
+        for at, (skip, (_, dt, metric, value)) in enumerate(zip(sorted(row[0] for row in rows), rows, strict=True))
+    ]
+)
+
+
+def _batch(rows: list[Any], at_us: int = NOW_US, seq: int = 0) -> dict[str, Any]:
+    moved = [[row[0] + seq, *row[1:]] if seq else row for row in rows]
+    return {
+        "v": 1, "epoch": EPOCH, "boot": EPOCH, "clock": "sync", "t0": at_us, "mono0": 1, "sent": NOW_US, "sent_mono": None,
+        "readings": moved, "events": [], "lost": [],
+    }  # fmt: skip
+
+
+def _said(batch: dict[str, Any]) -> object:
+    try:
+        checked = check_batch(batch)
+    except ValueError as error:
+        return str(error)
+    return checked.readings, checked.rejected
+
+
+# One thing is odd in what is otherwise as most are.
+_odd_rows = st.tuples(
+    st.integers(0, 2), st.integers(0, 4),
+    st.sampled_from([True, False, 1.0, 2.0, 0, -1, 1, 2, 2**53, 10**17, None, "3", "a", "", "rsi", 51, -201, [1], {"a": 1}]),
+).map(
+    lambda odd: [[*row[: odd[1]], odd[2], *row[odd[1] + 1 :]] if at == odd[0] else row for at, row in enumerate(USUAL)]
+)  # fmt: skip
+
+
+@given(st.one_of(_rows, _good_rows, _odd_rows))
+def test_columns_are_judged_as_rows_are(rows: list[Any]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        together = _said(_batch(rows))
+        patched.setattr(messages, "_ROWS_TOGETHER", _NO_COLUMNS)
+        assert together == _said(_batch(rows))
+
+
+def test_what_most_batches_are_like_is_looked_at_column_by_column() -> None:
+    assert check_batch(_batch(USUAL)).columns is not None
+    for odd in ([4, 0, "d", "rssi", True], [3, 0, "d", "rssi", 1], [4, 0, "a", "rssi", 1], [4, 0, "d", "rssi", 51]):
+        assert check_batch(_batch([*USUAL, [4, 0, "d", "rssi", 1]])).columns is not None
+        assert messages._columns([*USUAL, odd]) is None
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
+    opened = open_state(f"sqlite:///{tmp_path_factory.mktemp('hot') / 'state.db'}")
+    yield opened
+    opened.close()
+
+
+@given(
+    st.lists(st.tuples(_good_rows, st.integers(-2, 12), st.integers(0, 8)), max_size=12), st.sets(st.integers(0, 11)),
+    st.sets(st.integers(0, 11)),
+)  # fmt: skip
+def test_readings_taken_together_come_to_the_same_as_one_by_one(
+    state: State, said: list[tuple[list[Any], int, int]], saved_after: set[int], settled_after: set[int]
+) -> None:
+    at_us = NOW_US - 60_000_000
+    known = [[1 + at, 0, f"{at // 2}", ("rssi", "heartbeat")[at % 2], 1] for at in range(8)]
+    batches = [_batch(known, at_us, 1000)]
+    for rows, step, seq in said:
+        at_us += step * 1000
+        batches.append(_batch(rows, at_us, seq))
+
+    def taken() -> list[object]:
+        intake = Intake(state, frozenset({"heartbeat"}), TAKES_ALL)
+        found: list[object] = []
+        for number in range(len(batches)):
+            group = batches[2 * number : 2 * number + 2]
+            flush = intake.read([Message(LIVE, json.dumps(batch).encode()) for batch in group], NOW_US, None)
+            found.append(_of(flush))
+            if number in settled_after:
+                after = {}
+                for key, work in flush.work.items():
+                    durable = work.settled.durable.copy()
+                    for seq in work.readings:
+                        durable.add(seq)
+                    after[key] = Settled(durable, Ranges())
+                intake.committed(flush, after)
+            found.append({node: dict(newest) for node, newest in intake.unsaved().items()} if number in saved_after else None)
+            if number in saved_after:
+                intake.saved()
+        return [*found, {node: dict(newest) for node, newest in intake.unsaved().items()}]
+
+    with pytest.MonkeyPatch.context() as patched:
+        together = taken()
+        patched.setattr(messages, "_ROWS_TOGETHER", _NO_COLUMNS)
+        assert together == taken()
+
+
+def test_the_newest_reading_is_the_last_that_came_whatever_came_with_it(state: State) -> None:
+    intake = Intake(state, frozenset(), TAKES_ALL)
+    for number, rows in enumerate((USUAL, USUAL[:2], USUAL[1:], USUAL[:2])):
+        batch = _batch(rows, NOW_US + number * 10_000, 10 * number)
+        assert intake.read([Message(LIVE, json.dumps(batch).encode())], NOW_US, None).points
+    assert {name: newest[2] for name, newest in intake.unsaved()["kitayama-03"].items()} == {
+        ("a", "rssi"): 31, ("b", "rssi"): 32, ("c", "rssi"): 23
+    }  # fmt: skip
+
+
+def _of(flush: Flush) -> object:
+    works = [(work.readings, work.staged, sorted(work.seqs), work.rejected) for work in flush.work.values()]
+    origins = [flush.origin(index) for index in range(len(flush.points))]
+    return flush.points, origins, flush.facts, flush.quarantine, works, flush.duplicates
+
+
+# ---- What is in memory of a node -------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")),
+            st.tuples(st.integers(1, 2**60), st.just(0), st.integers(1, 2**53), st.just(0.0)),
+        ),
+        max_size=6,
+    )
+)
+def test_of_each_series_the_last_that_was_kept_is_known(kept: list[dict[Name, Newest]]) -> None:
+    layouts = Layouts()
+    one, other = Heard("kitayama-03", layouts.empty), Heard("minamiyama-01", layouts.empty)
+    known: dict[Name, Newest] = {}
+    for newest in kept:
+        for heard in (one, other):
+            new = [name for name in newest if heard.last(name) is None]
+            heard.layout = layouts.grown(heard.layout, [device for device, _ in new], *new)
+        one.keep(newest)
+        known |= newest
+    assert {name: one.last(name) for name in known} == known
+    assert one.last(("d", "x")) is None
+    assert one.layout is other.layout, "nodes with the same series share where they stand"
+
+
+def test_a_node_of_very_many_series_has_them_for_itself() -> None:
+    layouts = Layouts()
+    one, other = Heard("kitayama-03", layouts.empty), Heard("minamiyama-01", layouts.empty)
+    for number in range(300):
+        for heard in (one, other):
+            heard.layout = layouts.grown(heard.layout, (), ("d", f"{number}"))
+    one.layout = layouts.grown(one.layout, ["cam-1"], ("d", "more"))
+    one.keep({("d", "more"): (5, 0, 6, 0.0)})
+    assert one.last(("d", "more")) == (5, 0, 6, 0.0)
+    assert other.last(("d", "more")) is None
+    assert "cam-1" not in other.layout.devices

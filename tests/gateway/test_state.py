@@ -17,7 +17,7 @@ from edge.contract.events import MediaCaptured
 from gateway.errors import ConfigError
 from gateway.pictures import is_open
 from gateway.state import State, open_state, tables
-from gateway.state.database import MIGRATIONS
+from gateway.state.database import MIGRATIONS, newest_schema
 from gateway.state.upsert import upsert
 
 
@@ -43,6 +43,7 @@ def test_the_migrations_make_exactly_the_schema_of_the_code(state: State) -> Non
     with state.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, tables.metadata) == []
+        assert context.get_current_revision() == newest_schema() == state.schema()
 
 
 @pytest.mark.sqlite_only("what 0002 makes of old rows: in SQL of SQLite's")

@@ -37,7 +37,10 @@ def telemetry() -> Telemetry:
 def test_a_process_that_does_not_do_the_work_says_nothing_of_it(telemetry: Telemetry) -> None:
     """Else the process that sends would say that the broker is gone, and that no backup was ever made."""
     shown = Shown(telemetry)
-    for name in ("broker_up", "unjudged_oldest_seconds", "backup_timestamp_seconds", "restore_tested_timestamp_seconds"):
+    for name in (
+        "broker_up", "unjudged_oldest_seconds", "handed_oldest_seconds", "backup_timestamp_seconds",
+        "restore_tested_timestamp_seconds",
+    ):  # fmt: skip
         assert math.isnan(shown(name)), name
 
 
@@ -57,7 +60,10 @@ def test_of_servers_elsewhere_no_room_is_told(tmp_path: Path) -> None:
     path.write_text(
         path.read_text()
         .replace(f'"sqlite:///{tmp_path}/state.db"', '"postgresql://a@db.example/a"')
-        .replace(f'type = "sqlite", path = "{tmp_path}/series.db"', 'type = "victoriametrics", url = "http://127.0.0.1:8428"')
+        .replace(
+            f'type = "sqlite", path = "{tmp_path}/series.db"',
+            f'type = "influxdb", url = "http://127.0.0.1:8086", org = "a", bucket = "a", token_file = "{tmp_path}/token"',
+        )
         .replace("[rule]", f'keep = {{ erasures_file = "{tmp_path}/erasures" }}\n[rule]')
     )
     assert set(vitals.written(load(path))) == {"media", "people"}

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from gateway.canary import CanaryConfig
+from simulators import cli, demo
 from simulators.demo import Habits, Narrator, SceneTime, _canary, _summary
 from simulators.kirisawa import EVERYBODY, OFFICER
 from simulators.phone import Received
@@ -123,3 +125,28 @@ def test_a_scene_that_is_held_stands_still_and_goes_on_where_it_was() -> None:
     assert scene.pass_(110.0, held=False) == 10.0
     assert scene.pass_(200.0, held=True) == 10.0
     assert scene.pass_(201.0, held=False) == 11.0
+
+
+def test_a_kept_folder_is_one_demos_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, codes = tmp_path / "town", []
+
+    def run(*_: object, folder: Path, **__: object) -> int:
+        """While one runs there, another is asked for; then it leaves what a demo leaves."""
+        codes.append(cli.main(["demo", "--keep", str(folder)]))
+        (folder / "town").mkdir()
+        return 0
+
+    monkeypatch.setattr(demo, "run", run)
+    assert cli.main(["demo", "--keep", str(folder)]) == 0
+    assert codes == [2]
+    assert f"another demo runs in {folder}; stop that first, or name a new folder" in capsys.readouterr().err
+    assert cli.main(["demo", "--keep", str(folder)]) == 2
+    assert f"{folder} is not empty; name a new folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_demos_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a-letter").touch()
+    assert cli.main(["demo", "--keep", str(tmp_path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a-letter"]

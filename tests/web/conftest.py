@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from gateway.api import create_app, serve
-from gateway.api.web import lacking
+from gateway.api.app import create_app
+from gateway.api.built import lacking
+from gateway.api.server import serve
 from gateway.deployments import Deployment, Deployments
 from gateway.state import tables
 from tests.gateway.api.conftest import MINUTE_US, NOW_US, TOKENS, Gateway, gateway

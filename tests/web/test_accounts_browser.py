@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from gateway.deployments import Deployments
 from simulators.ports import free_port
 from tests.gateway.accounts.conftest import House

@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge.contract.remote import Result
 from gateway import jobs
-from gateway.api import create_app, serve
-from gateway.api.web import BUILT
+from gateway.api.app import create_app
+from gateway.api.built import BUILT
+from gateway.api.server import serve
 from gateway.deployments import Deployments
 from gateway.installations import Installations
 from gateway.nodes.commands import commit_results

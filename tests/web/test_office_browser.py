@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert
 
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from gateway.deployments import Deployments
 from gateway.flow.config import AreaConfig
 from gateway.state import tables

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
 from gateway.api.push import PushDoor
+from gateway.api.server import serve
 from gateway.contacts.people import add_address
 from gateway.notify.message import Button, Message
 from gateway.notify.push import open_vapid, payload

@@ -12,7 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from gateway import check
+from gateway.api import built as built_pages
 from gateway.api import web
+from gateway.api.built import PAGES
 from gateway.api.deps import Deps
 from gateway.api.gate import Gate
 from gateway.api.problems import add_problem_handlers
@@ -29,7 +31,7 @@ def built(tmp_path: Path) -> Path:
     """As the build leaves it: pages, the installer's worker, and assets with what they weigh in transit beside them."""
     folder = tmp_path / "dist"
     (folder / "assets").mkdir(parents=True)
-    for name in web.PAGES.values():
+    for name in PAGES.values():
         (folder / name).write_text(f"<!doctype html><h1>{name}</h1>", encoding="utf-8")
     (folder / "install-worker.js").write_text("self.skipWaiting()", encoding="utf-8")
     (folder / "assets" / "map-abc.js").write_bytes(SCRIPT)
@@ -47,12 +49,12 @@ def browser(deps: Deps, folder: Path) -> TestClient:
     return TestClient(app, raise_server_exceptions=False, headers={"Accept-Encoding": "identity"})
 
 
-@pytest.mark.parametrize("path", [*web.PAGES, *(f"{page}/" for page in web.PAGES)])
+@pytest.mark.parametrize("path", [*PAGES, *(f"{page}/" for page in PAGES)])
 def test_a_page_opens_without_a_token_and_is_loaded_again_only_when_it_changed(gateway: Gateway, built: Path, path: str) -> None:
     asked = browser(gateway.deps, built)
     answer = asked.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    assert answer.text == f"<!doctype html><h1>{web.PAGES[path.rstrip('/')]}</h1>"
+    assert answer.text == f"<!doctype html><h1>{PAGES[path.rstrip('/')]}</h1>"
     assert answer.headers["Cache-Control"] == "no-cache"
 
     again = asked.get(path, headers={"If-None-Match": f'"other", {answer.headers["ETag"]}'})
@@ -139,24 +141,24 @@ def test_only_the_installers_page_may_ask_for_the_camera_and_the_place(gateway: 
 
 def test_a_gateway_without_its_pages_says_so_and_serves_the_rest(gateway: Gateway, tmp_path: Path) -> None:
     asked = browser(replace(gateway.deps), tmp_path / "nothing")
-    for path in web.PAGES:
+    for path in PAGES:
         answer = asked.get(path, headers={"Accept-Language": "ja"})
         assert answer.status_code == 503
         assert "この画面はまだ使えません" in answer.text
         assert answer.headers["Cache-Control"] == "no-store"
-    assert web.lacking(tmp_path / "nothing") == list(web.PAGES)
+    assert built_pages.lacking(tmp_path / "nothing") == list(PAGES)
 
 
 def test_what_is_built_lacks_nothing(built: Path) -> None:
-    assert web.lacking(built) == []
+    assert built_pages.lacking(built) == []
     (built / "map.html").unlink()
-    assert web.lacking(built) == ["/map"]
+    assert built_pages.lacking(built) == ["/map"]
 
 
 def test_check_says_which_pages_a_gateway_was_installed_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "lacking", lambda: ["/install", "/map"])
+    monkeypatch.setattr(built_pages, "lacking", lambda: ["/install", "/map"])
     [said] = check._pages()
     assert said.startswith("pages: this gateway was installed without /install, /map.")
     assert "make wheel" in said
-    monkeypatch.setattr(web, "lacking", list)
+    monkeypatch.setattr(built_pages, "lacking", list)
     assert check._pages() == []

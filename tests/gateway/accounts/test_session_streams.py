@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import update
 
 from gateway.accounts.limits import RULES
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from gateway.state import tables
 from tests.gateway.accounts.conftest import OWN, House
 from tests.gateway.api.conftest import NOW_US

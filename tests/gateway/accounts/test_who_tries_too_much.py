@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from gateway.accounts.limits import RULES
 from gateway.accounts.passkeys import CHALLENGE_LASTS_US
 from gateway.accounts.sessions import DAY_US
-from gateway.api import create_app
+from gateway.api.app import create_app
 from gateway.api.server import serve
 from gateway.api.stream import MOST_OF_ONE
 from gateway.state import tables

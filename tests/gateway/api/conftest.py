@@ -10,7 +10,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Table, insert
 
-from gateway.api import Deps, Tokens, create_app
+from gateway.api.app import create_app
+from gateway.api.deps import Deps
+from gateway.api.tokens import Tokens
 from gateway.deployments import Deployment, Deployments
 from gateway.feed import Feed
 from gateway.media import MediaShelf

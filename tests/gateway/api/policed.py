@@ -9,8 +9,9 @@ from typing import Any
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, Table, insert
 
-from gateway.api import Tokens, create_app
 from gateway.api.answer import AnswerPage
+from gateway.api.app import create_app
+from gateway.api.tokens import Tokens
 from gateway.deployments import Deployment, Deployments
 from gateway.notify.links import Links
 from gateway.policy import ROLES, Actor

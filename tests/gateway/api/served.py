@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from gateway.api import serve
+from gateway.api.server import serve
 
 
 @contextmanager

@@ -157,7 +157,9 @@ import os, signal, sys
 from pathlib import Path
 from unittest.mock import MagicMock
 from fastapi.testclient import TestClient
-from gateway.api import Deps, Tokens, create_app
+from gateway.api.app import create_app
+from gateway.api.deps import Deps
+from gateway.api.tokens import Tokens
 from gateway.feed import Feed
 from gateway.media import MediaShelf
 from gateway.policy import Actor

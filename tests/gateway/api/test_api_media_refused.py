@@ -14,7 +14,8 @@ from sqlalchemy import delete
 from edge.clock import SystemClock
 from edge.media import MediaFolder
 from edge.upload import Uploader
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from gateway.media import MediaShelf
 from gateway.state import tables
 from tests.gateway.api.conftest import TOKENS, Gateway

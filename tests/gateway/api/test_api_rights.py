@@ -9,10 +9,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api import read_tokens
 from gateway.api.gate import OPEN
 from gateway.api.problems import SECURITY_HEADERS
-from gateway.api.tokens import SHORTEST
+from gateway.api.tokens import SHORTEST, read_tokens
 from gateway.errors import ConfigError
 from gateway.policy import ROLES, Actor, Forbidden, Strangers, authorize
 from tests.gateway.api.conftest import BEARER, Gateway

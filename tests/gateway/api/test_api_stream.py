@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from gateway.api.stream import sse
 from gateway.errors import ConfigError
 from gateway.feed import Feed, Listener, Said

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from gateway.accounts.desk import Accounts
-from gateway.api import create_app
+from gateway.api.app import create_app
+from gateway.api.built import PAGES
 from gateway.api.cookie import cookie_name
 from gateway.api.described import rules_of
 from gateway.api.problems import HSTS, SECURITY_HEADERS
-from gateway.api.web import LICENCES, PAGES, WORKER
+from gateway.api.web import LICENCES, WORKER
 from tests.gateway.api.conftest import BEARER, Gateway
 from tests.gateway.api.office import Office
 from tests.gateway.api.policed import Town

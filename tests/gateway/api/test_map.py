@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import insert
 
 from gateway.accounts.limits import RULES
-from gateway.api import Tokens
+from gateway.api.tokens import Tokens
 from gateway.deployments import Deployment, Deployments
 from gateway.policy import Actor
 from gateway.state import tables

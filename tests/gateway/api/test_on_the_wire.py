@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.api import create_app, server
+from gateway.api import server
+from gateway.api.app import create_app
 from gateway.api.problems import SECURITY_HEADERS
 from tests.gateway.api.conftest import BEARER, Gateway
 from tests.gateway.api.served import served

@@ -10,10 +10,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
-from gateway.api import Tokens, create_app
+from gateway.api.app import create_app
 from gateway.api.sift import of_page
 from gateway.api.stream import _extents, _shown
 from gateway.api.things import page_things
+from gateway.api.tokens import Tokens
 from gateway.feed import Said
 from gateway.policy import Actor, extent
 from gateway.relations import Relations

@@ -17,7 +17,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import insert
 
-from gateway.api import create_app, web
+from gateway.api import web
+from gateway.api.app import create_app
+from gateway.api.built import PAGES
 from gateway.api.deps import SIFTED
 from gateway.api.described import ALL, Rule, rules_of
 from gateway.nodes.listener import Care, create_node_app
@@ -60,7 +62,7 @@ FINDERS = ("/f", "/f/{label}")
 COMING_IN = ("/login", "/account")
 """Pages of who comes in: they show nothing but to a session's own account."""
 FILES = frozenset({"/", "/page.js", "/page.css", "/icon.svg", "/push.js", "/push-worker.js", "/passkey.js"}) | {
-    *(path for page in web.PAGES for path in (page, f"{page}/")), web.WORKER, web.LICENCES, web.ASSETS + "{name}",
+    *(path for page in PAGES for path in (page, f"{page}/")), web.WORKER, web.LICENCES, web.ASSETS + "{name}",
 }  # fmt: skip
 """Files without data."""
 

@@ -17,7 +17,8 @@ from edge.clock import Instant
 from edge.errors import ConfigError
 from edge.media import MediaFolder
 from edge.upload import CHUNK_BYTES, Uploader
-from gateway.api import create_app, serve
+from gateway.api.app import create_app
+from gateway.api.server import serve
 from simulators.ports import free_port
 from tests.gateway.api.conftest import TOKENS, Gateway
 from tests.wire import Wire

@@ -58,7 +58,8 @@ def records_of(folder: Path) -> tuple[int, int]:
     state, series = tables_of(folder / "state.db"), tables_of(folder / "series.db")
     known = sum(high - low + 1 for _, _, body, _ in state["ranges"] for low, high in Ranges.parse(body))
     ours = {row[0] for row in series["series"] if row[1].startswith("fleet-")}
-    return known, len(state["events"]) + sum(row[0] in ours for row in series["samples"])
+    points = {row[:2] for table in ("samples", "fresh") for row in series[table]}
+    return known, len(state["events"]) + sum(number in ours for number, _ in points)
 
 
 def test_a_gateway_comes_back_on_an_empty_machine_from_a_backup_that_was_made_while_it_worked(tmp_path: Path) -> None:

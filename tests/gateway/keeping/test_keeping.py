@@ -82,6 +82,20 @@ def shelf(state: State, tmp_path: Path) -> Path:
     return folder
 
 
+def test_where_nothing_is_too_old_nobody_waits_for_the_chore(tmp_path: Path) -> None:
+    """An hour's round of thirty pieces would take the write lock thirty times, for nothing."""
+    with Searching(tmp_path) as town:
+        fill(town)
+        chore = Retention(town.state, KeepConfig())
+        assert chore.run(NOW_US + 4000 * DAY_US)
+        while chore.run(NOW_US + 4000 * DAY_US):
+            pass
+        writes: list[float] = []
+        town.state.wrote = writes.append
+        assert chore.run(NOW_US + 4000 * DAY_US) == {}
+        assert writes == []
+
+
 def test_pictures_go_with_their_files_those_of_people_first_and_a_captures_proof_never(state: State, shelf: Path) -> None:
     for days, left in ((29, {BOAR, WALKER, NOBODY_LOOKED, PROOF}), (31, {BOAR, PROOF}), (91, {PROOF})):
         run(state, shelf, days)

@@ -10,8 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select, update
 
 from gateway.alerting.lifecycle import Alert, Move
-from gateway.api import Deps, Tokens, create_app
 from gateway.api.answer import AnswerPage, taking
+from gateway.api.app import create_app
+from gateway.api.deps import Deps
+from gateway.api.tokens import Tokens
 from gateway.contacts.book import Book
 from gateway.contacts.config import GroupConfig
 from gateway.deployments import Deployment, Deployments

@@ -20,7 +20,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from gateway.alerting.lifecycle import Alert, Move
-from gateway.api import Deps, Tokens, create_app
+from gateway.api.app import create_app
+from gateway.api.deps import Deps
+from gateway.api.tokens import Tokens
 from gateway.config import GatewayConfig
 from gateway.contacts import people, proof
 from gateway.contacts.address import AddressChannel

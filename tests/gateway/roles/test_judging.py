@@ -1,17 +1,23 @@
 """Readings handed from one process to another: judged in their order, let go of only after that, judged again after a crash."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from gateway import judging
+from gateway import judging, vitals
 from gateway.judging import Handing, Judging
 from gateway.rules import Fact
 from gateway.state import State, open_state
 from gateway.state.tables import handed
+from gateway.telemetry import Telemetry
+from tests import postgresql
+from tests.gateway.scraped import Shown
 from tests.gateway.town import NODE, NOW_US, Killed, locked
+
+HOUR_US = 3600 * 1_000_000
 
 
 def facts(first: int, last: int, metric: str = "battery") -> list[Fact]:
@@ -121,3 +127,77 @@ def test_time_passes_after_what_waits_and_an_outage_ends_nothing(state: State, w
     watch.tick = tick  # type: ignore[method-assign]
     judge.run()
     assert watch.ticks[0] == NOW_US - 7
+
+
+# --- while nobody judges ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgresql.Server]:
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture
+def shared(server: postgresql.Server, request: pytest.FixtureRequest) -> Iterator[State]:
+    opened = open_state(server.make(request.node.name[:60]))
+    yield opened
+    opened.close()
+
+
+def handed_at(received_us: int, device: str, seq: int, time_us: int | None = None) -> Fact:
+    return Fact(NODE, device, "battery", seq / 3, received_us if time_us is None else time_us, received_us, False, f"e:{seq}")
+
+
+@pytest.mark.services
+def test_of_what_waits_for_hours_only_the_newest_of_each_series_is_kept_and_that_is_said_once(
+    shared: State, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone: list[int] = []
+    handing = Handing(shared, frozenset(), lambda: None, gone.append)
+    minute_us = HOUR_US // 60
+    old = [handed_at(NOW_US - 3 * HOUR_US + at * minute_us, "罠-11", at) for at in range(100)]
+    silent = [
+        handed_at(NOW_US - 2 * HOUR_US, '罠-"12"', 7),
+        handed_at(NOW_US - 2 * HOUR_US + 1, '罠-"12"', 3, NOW_US - 5 * HOUR_US),
+    ]
+    late = [handed_at(NOW_US - at * minute_us, "罠-11", 200 - at) for at in range(59, -1, -1)]
+    handing.run([*old, *silent, *late], NOW_US)
+    assert handing.forget(NOW_US) == 101
+    assert handing.forget(NOW_US) == 0
+    assert gone == [101, 0]
+    telemetry = Telemetry()
+    vitals.waiting(shared, telemetry, NOW_US)
+    assert Shown(telemetry)("handed_oldest_seconds") == 2 * 3600
+    with shared.read() as connection:
+        assert "the oldest reading not judged for 2 h" in vitals.queues(connection, NOW_US).text
+    judging_by(shared, watch).step(NOW_US)
+    assert watch.judged == [[silent[0], *late]], "the silent one was heard: its age is known, and the last hour is judged whole"
+    handing.run([handed_at(NOW_US, "罠-11", 201)], NOW_US)
+    handing.forget(NOW_US)
+    handing.forget(NOW_US)
+    said = [record.getMessage() for record in caplog.records if record.name == judging.__name__]
+    assert [line.partition(":")[0] for line in said] == ["no process judges", "readings are judged again"]
+
+
+@pytest.mark.services
+def test_what_comes_by_the_million_is_bounded_within_the_hour_and_by_several_processes_at_once(
+    shared: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "MOST", 300)
+    monkeypatch.setattr(judging, "AT_ONCE", 7)
+    many = [handed_at(NOW_US, f"d-{at % 3}", at) for at in range(1000)]
+    first, second = (Handing(shared, frozenset(), lambda: None) for _ in range(2))
+    first.run(many, NOW_US)
+    with ThreadPoolExecutor(2) as pool:
+        gone = [*pool.map(lambda one: one.forget(NOW_US), (first, second))]
+    assert (sum(gone), waiting(shared)) == (700, 300)
+    with shared.read() as connection:
+        assert connection.scalar(text("SELECT min(id) FROM handed")) == 701
+
+
+@pytest.mark.services
+def test_what_waits_for_less_stays_whole(shared: State) -> None:
+    handing = Handing(shared, frozenset(), lambda: None)
+    handing.run([handed_at(NOW_US - HOUR_US, "罠-11", at) for at in range(50)], NOW_US)
+    assert (handing.forget(NOW_US), waiting(shared)) == (0, 50)

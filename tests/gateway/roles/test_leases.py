@@ -11,8 +11,8 @@ from gateway.ingest import Held
 from gateway.leases import HEARD, RULES, Beating, Fenced, Worker, all_held, listening_since_us
 from gateway.partitions import Partitions
 from gateway.state import State, open_state
+from simulators.several import until
 from tests import postgresql
-from tests.gateway.roles.several import until
 
 pytestmark = pytest.mark.services
 

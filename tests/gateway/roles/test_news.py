@@ -3,16 +3,18 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
+from gateway import news
 from gateway.news import CHANNEL, FEED, MOST_BYTES, RESYNC, WAITING, News, pieces
 from gateway.state import State, open_state
+from simulators.several import until
 from tests import postgresql
-from tests.gateway.roles.several import until
 from tests.gateway.town import locked
+from tests.wire import Wire, in_thread
 
 pytestmark = pytest.mark.services
 
@@ -32,11 +34,16 @@ def test_what_fits_no_message_is_told_as_look_for_yourself(body: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def state() -> Iterator[State]:
+def server() -> Iterator[postgresql.Server]:
     with postgresql.running() as server:
-        opened = open_state(server.make("news"))
-        yield opened
-        opened.close()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def state(server: postgresql.Server) -> Iterator[State]:
+    opened = open_state(server.make("news"))
+    yield opened
+    opened.close()
 
 
 class Ear:
@@ -112,3 +119,58 @@ def test_what_is_said_comes_as_it_was_said_whatever_the_letters(state: State, mo
         ear.news.say("publish:x", said)
         until(lambda: ear.heard, "it is heard")
         assert ear.heard == [("publish:x", said)]
+
+
+def test_a_connection_that_has_gone_silent_is_noticed_and_made_anew(
+    server: postgresql.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is told: a proxy in between goes on answering for a machine that is not there any more."""
+    monkeypatch.setattr(news, "ALIVE_S", 0.2)
+    monkeypatch.setattr(news, "SILENT_S", 2.0)
+    with (
+        in_thread(Wire(server.port)) as wire,
+        closing(open_state(server.make("silenced").replace(f":{server.port}/", f":{wire.near_port}/"))) as state,
+        Ear(state, CHANNEL).listening() as ear,
+    ):
+        ear.news.say("ring:judge")
+        until(lambda: ear.heard, "it is heard")
+        wire.silence()
+        until(lambda: "can't be heard" in caplog.text, "it is noticed")
+        wire.mend()
+        until(lambda: ear.again > 1, "it listens again")
+        ear.heard.clear()
+
+        def is_heard() -> bool:
+            ear.news.say("ring:judge")
+            return bool(ear.heard)
+
+        until(is_heard, "it is heard")
+
+
+def test_who_has_nothing_to_say_hears_that_it_is_there_itself_and_tells_nobody_of_it(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "ALIVE_S", 0.05)
+    monkeypatch.setattr(news, "SILENT_S", 1.0)
+    heard: list[str] = []
+    with Ear(state, CHANNEL).listening() as ear:
+        was_heard = ear.news._heard
+
+        def note(payload: str) -> None:
+            heard.append(payload)
+            was_heard(payload)
+
+        monkeypatch.setattr(ear.news, "_heard", note)
+        until(lambda: len(heard) > 40, "it has heard itself for longer than a connection may be silent")
+        assert (ear.heard, ear.again) == ([], 1)
+
+
+def test_each_connection_notices_a_machine_that_is_gone(state: State) -> None:
+    """By the network's own means: none of ours is lost in it while it answers."""
+    with state.listening([CHANNEL]) as listening, state.read() as connection:
+        for one in (listening, connection.connection.driver_connection):
+            assert one is not None
+            said = one.info.get_parameters()
+            unanswered_s = int(said["keepalives_idle"]) + int(said["keepalives_interval"]) * int(said["keepalives_count"])
+            assert unanswered_s <= 60
+            assert int(said["tcp_user_timeout"]) <= 60_000

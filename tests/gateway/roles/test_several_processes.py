@@ -1,13 +1,17 @@
 """Several real processes over one PostgreSQL and a broker: whatever stops, is killed or paused, nothing is lost or done twice."""
 
+import itertools
 import json
 import os
+import queue
 import signal
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -18,8 +22,8 @@ from edge.contract.topics import Channel, Topic, partition_of, topic_for
 from simulators.broker import nats
 from simulators.cluster import cluster
 from simulators.phone import Phone
+from simulators.several import LEASE_S, Load, Several, paged_twice, process_name, until
 from tests import postgresql
-from tests.gateway.roles.several import LEASE_S, Load, Several, assert_nobody_was_paged_twice, process_name, until
 
 pytestmark = pytest.mark.services
 
@@ -47,7 +51,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory, server: postgresql.Server, broker: str, phone: Phone) -> Iterator[Several]:
     """The one that most tests here share: each leaves two processes of each role, and one of `api`."""
-    with Several(tmp_path_factory.mktemp("town"), server, broker, phone, CANARY) as town:
+    with Several(tmp_path_factory.mktemp("town"), server.make("town"), broker, phone, CANARY) as town:
         for role in ("ingest", "ingest", "rules", "rules", "deliver", "deliver", "api"):
             town.start(role)
         _up(town)
@@ -74,10 +78,10 @@ def test_two_four_one_workers_under_load(town: Several, broker: str, phone: Phon
     town.start("ingest")
     stayed = set(held[0]).intersection(*held[1:])
     moved = {partition for partition in range(64) if f"{partition:02d}" not in dict(stayed)}
-    load.assert_all_arrived(town, before, moved)
+    assert load.faults(town, before, moved) == []
     assert len(moved) < 64  # of the others it is known that the order was kept
     assert town.ended == []
-    assert_nobody_was_paged_twice(town, phone)
+    assert paged_twice(town, phone) == []
 
 
 def test_kill_9_of_processes_of_each_role_under_load(town: Several, broker: str, phone: Phone) -> None:
@@ -90,9 +94,9 @@ def test_kill_9_of_processes_of_each_role_under_load(town: Several, broker: str,
         until(lambda: len(town.ended) == 3, "they were started anew")
         town.shared()
         until(town.leader, "somebody judges")
-    load.assert_all_arrived(town, before)
+    assert load.faults(town, before) == []
     assert {code for _, code in town.ended} == {-9}
-    assert_nobody_was_paged_twice(town, phone, repeats=1)
+    assert paged_twice(town, phone, repeats=1) == []
 
 
 def test_kill_9_of_the_database_under_load(town: Several, server: postgresql.Server, broker: str, phone: Phone) -> None:
@@ -107,9 +111,9 @@ def test_kill_9_of_the_database_under_load(town: Several, server: postgresql.Ser
         threading.Event().wait(LEASE_S + 1)  # longer than a lease: everybody is past the time, and nobody is to blame
         server.start()
         town.shared()
-    load.assert_all_arrived(town, before)
+    assert load.faults(town, before) == []
     assert town.ended == []
-    assert_nobody_was_paged_twice(town, phone, repeats=1)
+    assert paged_twice(town, phone, repeats=1) == []
 
 
 def test_who_was_paused_for_longer_than_a_lease_commits_nothing_any_more(town: Several, broker: str, phone: Phone) -> None:
@@ -134,8 +138,8 @@ def test_who_was_paused_for_longer_than_a_lease_commits_nothing_any_more(town: S
         until(lambda: sorted(town.ended) == sorted((name, 1) for name in paused), "they ended, and were started anew")
         assert [town.written_by(name) for name in names] == written
         town.shared()
-    load.assert_all_arrived(town, before)
-    assert_nobody_was_paged_twice(town, phone, repeats=1)
+    assert load.faults(town, before) == []
+    assert paged_twice(town, phone, repeats=1) == []
 
 
 def test_two_that_deliver_share_the_work_and_each_message_arrives_once(town: Several, phone: Phone) -> None:
@@ -206,13 +210,7 @@ def test_what_one_process_commits_is_on_the_stream_of_another(town: Several, bro
 
 
 def test_an_answer_at_one_process_is_known_to_the_one_that_judges(town: Several) -> None:
-    town.ask(
-        """
-        INSERT INTO events (node, epoch, seq, device, type, class, time_us, node_time_us, received_us, late, clock_trusted, body)
-        VALUES ('answered', 'e', 1, 'trap-1', 'trap_sprung', 'alarm', %(now_us)s, %(now_us)s, %(now_us)s, false, true, '{}')
-        """,
-        now_us=time.time_ns() // 1000,
-    )
+    _spring(town, "answered")
     until(lambda: town.count("alerts WHERE node = 'answered' AND state = 'firing'") == 1, "it fires")
     [(alert,)] = town.ask("SELECT id FROM alerts WHERE node = 'answered'")
     town.get(f"alerts/{alert}/acknowledge", {})
@@ -221,11 +219,126 @@ def test_an_answer_at_one_process_is_known_to_the_one_that_judges(town: Several)
     assert town.ask("SELECT state FROM alerts WHERE id = %(alert)s", alert=alert) == [("acknowledged",)]
 
 
-def _answers(town: Several) -> bool:
+def _spring(town: Several, node: str) -> None:
+    """As its ingest process would commit it."""
+    town.ask(
+        """
+        INSERT INTO events (node, epoch, seq, device, type, class, time_us, node_time_us, received_us, late, clock_trusted, body)
+        VALUES (%(node)s, 'e', 1, 'trap-1', 'trap_sprung', 'alarm', %(now_us)s, %(now_us)s, %(now_us)s, false, true, '{}')
+        """,
+        node=node, now_us=time.time_ns() // 1000,
+    )  # fmt: skip
+
+
+def _answers(town: Several, of: str = "api-1") -> bool:
     try:
-        return bool(town.get("health"))
+        return bool(town.get("health", of=of))
     except OSError:
         return False
+
+
+class Desk:
+    """A page that is open somewhere: it knows alerts by the stream, and by the lists once the first line of that is there. Where
+    the stream ends it goes to the next process that answers.
+    """
+
+    def __init__(self, town: Several, *answers: str) -> None:
+        self._town, self._answers = town, answers
+        self.states: dict[str, str] = {}
+        """By the alert's id."""
+        self.streams = 0
+        """So often it began to listen."""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Desk":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        for of in itertools.cycle(self._answers):
+            asked = self._town.request("stream", of=of)
+            # Whoever was killed ends the connection, or a line in its middle.
+            with suppress(OSError, HTTPException, ValueError), urllib.request.urlopen(asked, timeout=20) as lines:  # noqa: S310
+                self.streams += 1
+                kind = ""
+                for line in lines:
+                    if self._closing.is_set():
+                        return
+                    name, _, value = line.decode().strip().partition(": ")
+                    kind = value if name == "event" else kind
+                    if line == b": here\n" or (name, kind) == ("event", "resync"):
+                        self.states |= {one["id"]: one["state"] for one in self._town.get("alerts?limit=1000", of=of)["alerts"]}
+                    elif (name, kind) == ("data", "alert"):
+                        said = json.loads(value)
+                        self.states[said["id"]] = said["state"]
+
+
+def test_kill_9_of_a_process_that_answers_amid_requests_and_a_stream(town: Several, phone: Phone) -> None:
+    town.ended.clear()
+    came_again = sum(times - 1 for times in phone.times().values())
+    [other] = town.start("api")
+    until(lambda: _answers(town) and _answers(town, other), "both answer")
+    for at in range(24):
+        _spring(town, f"answering-{at}")
+    firing = "SELECT id FROM alerts WHERE node LIKE 'answering-%%' AND state = 'firing'"
+    until(lambda: len(town.ask(firing)) == 24, "all of them fire")
+    alerts = [one for (one,) in town.ask(firing)]
+    answered: dict[str, list[int | None]] = {one: [] for one in alerts}
+    waiting = queue.SimpleQueue[str]()
+    for one in alerts:
+        waiting.put(one)
+
+    def acknowledge() -> None:
+        with suppress(queue.Empty):
+            while True:
+                one = waiting.get_nowait()
+                answered[one].append(_status(town, one, "api-1"))
+                if answered[one] == [None]:
+                    answered[one].append(_status(town, one, other))
+
+    clerks = [threading.Thread(target=acknowledge) for _ in range(4)]
+    with Desk(town, "api-1", other) as desk:
+        until(lambda: {*alerts} <= desk.states.keys(), "the page shows them")
+        for clerk in clerks:
+            clerk.start()
+        until(lambda: len(town.ask(firing)) < 18, "some are acknowledged")
+        with town.standing_still() as stopped:
+            at_work = process_name(town.pid("api-1"))
+            until(lambda: at_work in stopped(), "requests are in the middle of what they write")
+            town.kill("api-1")
+        for clerk in clerks:
+            clerk.join()
+        until(lambda: all(desk.states[one] == "acknowledged" for one in alerts), "the page shows that all are acknowledged")
+        assert desk.streams > 1
+    cut = [statuses for statuses in answered.values() if statuses[0] is None]
+    assert cut, "no request was under way"
+    # 409: it was done already, only the answer was lost.
+    assert all(statuses[1] in (200, 409) for statuses in cut)
+    assert all(statuses == [200] for statuses in answered.values() if statuses[0] is not None)
+    steps = town.ask(
+        "SELECT alert, count(*) FROM alert_history WHERE alert = ANY(%(alerts)s) AND after = 'acknowledged' GROUP BY alert",
+        alerts=alerts,
+    )
+    assert dict(steps) == dict.fromkeys(alerts, 1)
+    assert paged_twice(town, phone, came_again) == []
+    until(lambda: town.ended == [("api-1", -9)] and _answers(town), "it was started anew")
+    town.stop(other)
+
+
+def _status(town: Several, alert: str, of: str) -> int | None:
+    """What a request to acknowledge it came to; None where no answer came."""
+    try:
+        town.get(f"alerts/{alert}/acknowledge", {}, of)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, HTTPException):
+        return None
+    return 200
 
 
 def test_a_node_is_spoken_to_by_whichever_process_hears_it(town: Several, broker: str) -> None:
@@ -278,7 +391,7 @@ def test_kill_9_of_one_of_three_brokers_under_load(
 ) -> None:
     with (
         cluster(tmp_path_factory.mktemp("cluster"), ack_wait_s=2) as brokers,
-        Several(tmp_path_factory.mktemp("clustered"), server, brokers.url, phone) as town,
+        Several(tmp_path_factory.mktemp("clustered"), server.make("clustered"), brokers.url, phone) as town,
     ):
         for role in ("ingest", "ingest", "rules"):
             town.start(role)
@@ -289,5 +402,5 @@ def test_kill_9_of_one_of_three_brokers_under_load(
             stored = town.count("events")
             until(lambda: town.count("events") > stored + 20, "events come by the others")
             town.shared()
-        load.assert_all_arrived(town, 0)
+        assert load.faults(town, 0) == []
         assert town.ended == []

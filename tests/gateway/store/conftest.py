@@ -75,7 +75,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def open_one(kind: str, request: pytest.FixtureRequest) -> Open:
+def open_one(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     if kind == "sqlite":
         at_home: SqliteStoreConfig = request.getfixturevalue("sqlite_config")
         return lambda: SqliteStore(at_home)
@@ -83,4 +83,5 @@ def open_one(kind: str, request: pytest.FixtureRequest) -> Open:
         config: InfluxdbStoreConfig = request.getfixturevalue("influxdb_config")(request.getfixturevalue("influxdb"))
         return lambda: InfluxdbStore(config)
     url = request.getfixturevalue("victoria_metrics")
-    return lambda: VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=url))
+    journal = tmp_path / "journal"
+    return lambda: VictoriaMetricsStore(VictoriaMetricsStoreConfig(type="victoriametrics", url=url, journal=journal))

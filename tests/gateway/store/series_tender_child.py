@@ -1,8 +1,8 @@
 """Writes points that are old to a store and tends it after each batch, in small steps, until it dies in the middle of a step.
 
 Started by test_store_sqlite_rollups.py: `series_tender_child.py FILE FIRST CHANGES`: it is killed, by -9, when so many changes
-of rollups and deletions were made, before the next. Batch n is 30 points of each of 3 series, half an
-hour of them, and one that falls into the hours before: hours are summed up, touched again and forgotten all the time.
+of rollups, deletions and moves of points to their places were made, before the next. Batch n is 30 points of each of 3 series,
+half an hour of them, and one that falls into the hours before: hours are summed up, touched again and forgotten all the time.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.store import SqliteStore, SqliteStoreConfig, rollups, sqlite
+from gateway.store import SqliteStore, SqliteStoreConfig, fresh, rollups, sqlite
 
 SERIES = [("kita-01", f"trap-{number}", "battery_voltage") for number in range(3)]
 TIMES = 30
@@ -55,8 +55,10 @@ def main() -> None:
     mortal = Mortal(int(sys.argv[3]))
     rollups._put = mortal.wrapped(rollups._put)
     rollups._delete = mortal.wrapped(rollups._delete)
+    fresh.move = mortal.wrapped(fresh.move)
+    fresh.done = mortal.wrapped(fresh.done)
     sqlite.BREATH_S = 0
-    rollups.ROWS_A_STEP = 60
+    rollups.ROWS_A_STEP, sqlite.ROWS_A_STEP = 60, 20
     config = SqliteStoreConfig(type="sqlite", path=Path(sys.argv[1])).model_copy(update={"keep": KEEP_S})
     store = SqliteStore(config)
     number = int(sys.argv[2])

@@ -203,7 +203,7 @@ def test_in_version_1_it_makes_the_database_once_and_readings_can_go_there(
 def test_a_server_that_needs_nothing_made_is_only_tried(
     victoria_metrics: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = gateway_toml(tmp_path, f'type = "victoriametrics", url = "{victoria_metrics}"')
+    config = gateway_toml(tmp_path, f'type = "victoriametrics", url = "{victoria_metrics}", journal = "{tmp_path}/journal"')
     assert init(config, capsys=capsys) == (0, {"ok": True, "store": "victoriametrics", "done": []})
     assert cli.main(["store", "init", str(config)]) == 0
     assert capsys.readouterr().out == "victoriametrics: takes and gives readings\n"

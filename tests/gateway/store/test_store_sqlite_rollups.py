@@ -262,6 +262,7 @@ DEED = st.one_of(
     st.tuples(st.just("write"), st.lists(POINT, min_size=1, max_size=8)),
     st.tuples(st.just("tend"), st.integers(0, 100), st.integers(1, 40)),
     st.tuples(st.just("look"), st.integers(-3, 80), st.integers(1, 80), st.sampled_from([1, 2, 3, 24, 48])),
+    st.tuples(st.just("fold"), st.integers(1, 20)),
     st.tuples(st.just("open anew")),
 )
 
@@ -303,6 +304,8 @@ def test_whatever_is_written_tended_and_forgotten_in_any_order_buckets_are_what_
                 monkeypatch.setattr(sqlite, "STEPS_A_LOOK", steps)
                 forgotten_ms = max(forgotten_ms, hour(now_h - KEEP_H))
                 removed += store.tend(hour(now_h) * 1000).get("readings", 0)
+            case ("fold", int(least)):
+                store.fold(least)
             case ("look", int(start_h), int(length_h), int(bucket_h)):
                 check(start_h, start_h + length_h, bucket_h)
             case _:
@@ -358,17 +361,22 @@ class TestNothingIsLostInBetween:
         monkeypatch.setattr(sqlite, "STEPS_A_LOOK", 4)
         store.tend(hour(20) * 1000)
         monkeypatch.setattr(sqlite, "sleep", lambda _: None)
+        written = next(late)
+        assert written >= 4
         for _ in range(2):
-            assert [[b.points for b in said(store, key, 0, 3, 1)] for key in (TRAP, DOOR)] == [[4, 4, 4]] * 2
+            assert [[b.points for b in said(store, key, 0, 3, 1)] for key in (TRAP, DOOR)] == [[written] * 3] * 2
             tended(store, 20)
 
     def test_what_is_written_while_its_hour_is_about_to_be_forgotten_counts(
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rollups, "ROWS_A_STEP", 1)
+        monkeypatch.setattr(sqlite, "STEPS_A_LOOK", 1)
         store.write([(TRAP, hour(n), 1.0) for n in range(6)])
         while store.count() == 6:
-            assert store._step(hour(60))
+            store.tend(hour(60) * 1000)
+            assert store.behind
+        monkeypatch.setattr(sqlite, "STEPS_A_LOOK", 100)
         store.write([(TRAP, hour(n, 7), 1.0) for n in range(6)])
         tended(store, 60)
         tended(store, 61)

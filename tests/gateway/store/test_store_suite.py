@@ -9,7 +9,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,15 @@ from hypothesis import strategies as st
 
 from gateway.errors import StoreDown, StoreRefused
 from gateway.pipeline import STORE_PAUSE_S, Message
-from gateway.store import Bucket, InfluxdbStore, SeriesKey, SeriesStore, VictoriaMetricsStore, VictoriaMetricsStoreConfig
+from gateway.store import (
+    Bucket,
+    InfluxdbStore,
+    SeriesKey,
+    SeriesStore,
+    VictoriaMetricsStore,
+    VictoriaMetricsStoreConfig,
+    victoriametrics,
+)
 from tests.gateway.store import servers
 from tests.gateway.store.conftest import MakeInfluxdbConfig, Open
 from tests.gateway.town import NODE, SECOND_US, UPTIME_US, Town, batch, event, reading
@@ -316,7 +325,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, influxdb_config: MakeI
     """That SQLite keeps what it acknowledged when its writer is killed is in test_store_sqlite.py."""
     if request.param == "victoriametrics":
         with servers.victoria_metrics(tmp_path) as server:
-            config = VictoriaMetricsStoreConfig(type="victoriametrics", url=server.url)
+            config = VictoriaMetricsStoreConfig(type="victoriametrics", url=server.url, journal=tmp_path / "journal")
             yield Place(server, lambda: VictoriaMetricsStore(config))
     else:
         with servers.influxdb_1(tmp_path) as server, servers.as_influxdb_2(server, tmp_path) as url:
@@ -325,14 +334,38 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, influxdb_config: MakeI
             yield Place(server, lambda: InfluxdbStore(influxdb_config(url)))
 
 
+@contextmanager
+def tended(store: SeriesStore) -> Iterator[None]:
+    """As a gateway tends it, but all the time."""
+    over = threading.Event()
+
+    def tend(store: VictoriaMetricsStore) -> None:
+        while not over.wait(0.02):
+            with suppress(StoreDown):
+                store.settle()
+
+    with ThreadPoolExecutor() as threads:
+        tending = threads.submit(tend, store) if isinstance(store, VictoriaMetricsStore) else None
+        try:
+            yield
+        finally:
+            over.set()
+        if tending is not None:
+            tending.result()
+
+
 @pytest.mark.services
-def test_every_point_it_said_was_written_outlives_a_kill_in_the_middle_of_writing(place: Place) -> None:
+def test_every_point_it_said_was_written_outlives_a_kill_in_the_middle_of_writing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(victoriametrics, "_REST_S", 0.0)
+    monkeypatch.setattr(victoriametrics, "_MOVES_S", 0.3)
     series = [("kita-01", f"trap-{number}", "heartbeat") for number in range(5)]
     acknowledged: list[int] = []
     numbers = count()
 
     def write_until_it_is_killed(written: threading.Event) -> None:
-        with closing(place.open()) as store:
+        with closing(place.open()) as store, tended(store):
             for number in numbers:
                 try:
                     store.write([(key, NOON_MS + number * 100 + i, float(number)) for key in series for i in range(20)])
@@ -353,6 +386,8 @@ def test_every_point_it_said_was_written_outlives_a_kill_in_the_middle_of_writin
         place.server.start()
 
     with closing(place.open()) as store:
+        if isinstance(store, VictoriaMetricsStore):
+            store.settle()
         for key in series:
             there = dict(store.read(*key, *EVER, 1_000_000))
             assert [number for number in acknowledged for i in range(20) if there.get(NOON_MS + number * 100 + i) != number] == []
@@ -400,6 +435,8 @@ def test_while_it_is_away_traps_ring_and_readings_wait_and_nothing_is_lost(place
         assert held_bytes < 200_000, "10,000 readings would be a megabyte at least"
 
         place.server.start()
+        if isinstance(store, VictoriaMetricsStore):
+            store.settle()
         town.later(STORE_PAUSE_S * SECOND_US)
         acks = town.process(*groups)  # the edge brings again what was not acknowledged
         assert acks[-1].upto == 440

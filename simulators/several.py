@@ -1,4 +1,7 @@
-"""A gateway in several real processes, kept up by a supervisor as a machine's would; and the load it is under."""
+"""A gateway in several real processes, kept up by a supervisor as a machine's would; and the load it is under.
+
+Its state is in a PostgreSQL that somebody else runs. What went wrong is said in words, for `soak` and for tests.
+"""
 
 import json
 import multiprocessing
@@ -18,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from edge.contract.ranges import Ranges
 from edge.contract.topics import partition_of
-from simulators import fleet
-from simulators.fleet import Fleet, FleetNode, FleetReport, Said
+from gateway.state.database import _TOWN
+from simulators.fleet import READINGS, Fleet, FleetNode, FleetReport, Said
 from simulators.phone import Phone
 from simulators.ports import free_port
-from tests.postgresql import Server
 
 LEASE_S = 4
 TOKEN = "a" * 32
@@ -35,7 +36,7 @@ PATIENCE_S = 60
 
 # Each process is forked from one that has read all the code: to read it anew takes each of them seconds.
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["gateway.cli", "tests.gateway.roles.several"])
+_forking.set_forkserver_preload(["gateway.cli", "simulators.several"])
 
 
 def _process(argv: list[str], log: Path) -> None:
@@ -53,28 +54,28 @@ def process_name(pid: int) -> str:
 
 
 def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Returns once it holds."""
+    """Returns once it holds. TimeoutError."""
     deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"in {patience_s:g} s it never came true that {what}")
+            raise TimeoutError(f"in {patience_s:g} s it never came true that {what}")
         threading.Event().wait(0.1)
 
 
 class Several:
     """Processes by their names (`ingest-1`). Whichever ends without being asked to is started again."""
 
-    def __init__(self, folder: Path, server: Server, broker: str, phone: Phone, more: str = "") -> None:
+    def __init__(self, folder: Path, database: str, broker: str, phone: Phone, more: str = "") -> None:
+        """`database`: the URL of an empty one in PostgreSQL. `more`: of the configuration."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._server, self._number = folder, server, Counter[str]()
-        self.database = server.make(f"town_{folder.name}")
+        self.folder, self.database, self._number = folder, database, Counter[str]()
         self.port = free_port()
         self.series = folder / "series.db"
         (folder / "tokens").touch(0o600)
         (folder / "tokens").write_text(f"desk operator,officer {TOKEN}\n")
         contacts = "\n".join(f'contact.hunter-{at} = {{ type = "webhook", url = "{phone.url}" }}' for at in range(8))
-        self._config = folder / "gateway.toml"
-        self._config.write_text(f"""
+        self._ports: dict[str, int] = {}
+        self._settings = f"""
 state = {{ url = "{self.database}", lease = "{LEASE_S}s" }}
 store = {{ type = "sqlite", path = "{self.series}" }}
 broker = {{ url = "{broker}", backoff_cap_s = 1.0 }}
@@ -85,7 +86,7 @@ route = [{{ steps = [{{ to = "hunter-0" }}, {{ after = "30s", to = "hunter-1" }}
 rule.sprung = {{ type = "occurrence", event = "trap_sprung", until = "trap_reset", severity = "critical" }}
 {contacts}
 {more}
-""")
+"""
         self._lock = threading.Lock()
         self._kept: dict[str, Any] = {}
         self.ended: list[tuple[str, int]] = []
@@ -145,7 +146,8 @@ rule.sprung = {{ type = "occurrence", event = "trap_sprung", until = "trap_reset
             process = self._kept.pop(name)
         process.terminate()
         process.join(30)
-        assert process.exitcode == 0, f"{name} ended with {process.exitcode}: {self.log(name)[-3000:]}"
+        if process.exitcode != 0:
+            raise RuntimeError(f"{name} ended with {process.exitcode}: {self.log(name)[-3000:]}")
 
     def pid(self, name: str) -> int:
         """Of the process that has the name now."""
@@ -165,13 +167,25 @@ rule.sprung = {{ type = "occurrence", event = "trap_sprung", until = "trap_reset
             done = connection.execute(sql.encode(), values or None)
             return done.fetchall() if done.description else []
 
+    @contextmanager
+    def standing_still(self) -> Iterator[Callable[[], set[str]]]:
+        """While the block runs nobody's transaction may write, but for what has one owner. Gives who waits, by process name."""
+        with closing(psycopg.connect(self.database, autocommit=True)) as connection:
+            connection.execute(_TOWN.text.replace("_xact", ""))
+            yield lambda: {
+                name
+                for (name,) in self.ask(
+                    "SELECT application_name FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
+                )
+            }
+
     def count(self, what: str, /, **values: Any) -> int:
         return int(self.ask(f"SELECT count(*) FROM {what}", **values)[0][0])  # noqa: S608 - a test's own words
 
     def points(self) -> int:
         """In the series store."""
         with closing(sqlite3.connect(self.series)) as connection:
-            return int(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
+            return int(connection.execute("SELECT count(*) FROM readings").fetchone()[0])
 
     def held(self) -> dict[str, int]:
         """How many partitions each process holds, by the name that it has in the database."""
@@ -198,18 +212,24 @@ rule.sprung = {{ type = "occurrence", event = "trap_sprung", until = "trap_reset
         here = {process_name(self.pid(name)): name for name in list(self._kept) if name.startswith("rules")}
         return here.get(rows[0][0]) if rows else None
 
-    def get(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def get(self, path: str, body: dict[str, Any] | None = None, of: str = "api-1") -> Any:
         """Of the API; with a body, POST."""
-        with urllib.request.urlopen(self.request(path, body), timeout=20) as answer:  # noqa: S310 - our own address
+        with urllib.request.urlopen(self.request(path, body, of), timeout=20) as answer:  # noqa: S310 - our own address
             return json.load(answer)
 
-    def request(self, path: str, body: dict[str, Any] | None = None) -> urllib.request.Request:
+    def request(self, path: str, body: dict[str, Any] | None = None, of: str = "api-1") -> urllib.request.Request:
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        return urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/{path}", data, headers)
+        return urllib.request.Request(f"http://127.0.0.1:{self._port_of(of)}/api/v1/{path}", data, headers)
+
+    def _port_of(self, name: str) -> int:
+        """Each process that answers has one of its own."""
+        return self._ports.setdefault(name, free_port()) if name.startswith("api") and name != "api-1" else self.port
 
     def _begun(self, name: str) -> Any:
-        argv = ["run", str(self._config), "--role", name.partition("-")[0]]
+        config = self.folder / f"{name}.toml"
+        config.write_text(self._settings.replace(f"port = {self.port}", f"port = {self._port_of(name)}"))
+        argv = ["run", str(config), "--role", name.partition("-")[0]]
         process = _forking.Process(target=_process, args=(argv, self.folder / f"{name}.log"), name=name, daemon=True)
         process.start()
         return process
@@ -232,7 +252,7 @@ class TrapNode(FleetNode):
         """(seq, event), in order."""
         self.read = 0
 
-    def readings(self, now_us: int, count: int = fleet.READINGS) -> Said:
+    def readings(self, now_us: int, count: int = READINGS) -> Said:
         self.read += count
         return super().readings(now_us, count)
 
@@ -249,23 +269,15 @@ class Load:
     """Nodes at work, in a thread. What they said is known once the block ends, when all of it was acknowledged."""
 
     def __init__(self, broker: str, *, nodes: int = 40, rate: float = 60, seed: int) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            made: list[TrapNode] = []
-
-            def make(count: int, seed: int) -> list[TrapNode]:
-                made.extend(TrapNode(f"fleet-{seed}-{at:04d}", random.Random(f"{seed}/{at}")) for at in range(count))
-                return made
-
-            patch.setattr(fleet, "make_nodes", make)
-            self._fleet = Fleet(broker, nodes=nodes, rate=rate, events=0.1, seed=seed)
-        self.nodes = made
+        self.nodes = [TrapNode(f"fleet-{seed}-{at:04d}", random.Random(f"{seed}/{at}")) for at in range(nodes)]
+        self._fleet = Fleet(broker, nodes=self.nodes, rate=rate, events=0.1, seed=seed)
         self.report = FleetReport()
         self._enough = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
         def run() -> None:
-            self.report = self._fleet.run(300, drain_s=PATIENCE_S, enough=self._enough.is_set)
+            self.report = self._fleet.run(86_400, drain_s=PATIENCE_S, enough=self._enough.is_set)
 
         thread = threading.Thread(target=run, name="fleet")
         thread.start()
@@ -275,44 +287,57 @@ class Load:
             self._enough.set()
             thread.join()
 
-    def assert_all_arrived(self, town: Several, points_before: int, moved: set[int] | None = None) -> None:
-        """Each record once, each alert as the last event of its trap says; and no event in front of an earlier one, where the
-        node's partition has not `moved` and nothing was sent again.
+    def faults(self, town: Several, points_before: int, moved: set[int] | None = None) -> list[str]:
+        """What is wrong, once all was judged: each record is there once, each alert as the last event of its trap says; and no
+        event stands in front of an earlier one, where the node's partition has not `moved` and nothing was sent again.
         """
         report = self.report
-        assert (report.lost, report.rejected) == (0, 0), report
-        assert town.points() - points_before == sum(node.read for node in self.nodes)
-        stored = defaultdict[str, list[tuple[int, str]]](list)
+        found = [f"{number} records {what}" for what in ("lost", "rejected") if (number := getattr(report, what))]
+        read, stored_points = sum(node.read for node in self.nodes), town.points() - points_before
+        if stored_points != read:
+            found.append(f"{stored_points} readings stored of {read}")
         names = [node.name for node in self.nodes]
+        stored = defaultdict[str, list[tuple[int, str]]](list)
         for name, seq, kind in town.ask(
             "SELECT node, seq, type FROM events WHERE node = ANY(%(names)s) ORDER BY id", names=names
         ):
             stored[name].append((seq, kind))
         ranges = dict(town.ask("SELECT node, body FROM ranges WHERE node = ANY(%(names)s)", names=names))
         for node in self.nodes:
-            assert sorted(stored[node.name]) == node.springs, f"{node.name}: an event is lost, or there twice"
-            assert Ranges.parse(ranges.get(node.name, "")).upto == max(node._next - 1, 0)
-            if moved is not None and not report.resent and partition_of(node.name) not in moved:
-                assert stored[node.name] == node.springs, f"{node.name}: its events stand in another order"
-        sprung = {node.name for node in self.nodes if node.springs and node.springs[-1][1] == "trap_sprung"}
-        in_order = [name for name in names if stored[name] == next(node.springs for node in self.nodes if node.name == name)]
+            if sorted(stored[node.name]) != node.springs:
+                found.append(f"{node.name}: an event is lost, or there twice")
+            if Ranges.parse(ranges.get(node.name, "")).upto != max(node._next - 1, 0):
+                found.append(f"{node.name}: what is known of it ends early")
+            stayed = moved is not None and not report.resent and partition_of(node.name) not in moved
+            if stayed and stored[node.name] != node.springs:
+                found.append(f"{node.name}: its events stand in another order")
+        in_order = [node for node in self.nodes if stored[node.name] == node.springs]
+        names = [node.name for node in in_order]
+        sprung = sorted(node.name for node in in_order if node.springs and node.springs[-1][1] == "trap_sprung")
 
         def alerts_say_so() -> bool:
-            rows = town.ask("SELECT node FROM alerts WHERE node = ANY(%(names)s) AND state <> 'resolved'", names=in_order)
-            return sorted(name for (name,) in rows) == sorted(sprung.intersection(in_order))
+            rows = town.ask("SELECT node FROM alerts WHERE node = ANY(%(names)s) AND state <> 'resolved'", names=names)
+            return sorted(name for (name,) in rows) == sprung
 
-        until(alerts_say_so, "each trap that is sprung has an open alert, and no other has one")
-        opened = town.ask("SELECT node, count(*) FROM alerts WHERE node = ANY(%(names)s) GROUP BY node", names=in_order)
-        springs = {node.name: sum(kind == "trap_sprung" for _, kind in node.springs) for node in self.nodes}
-        assert dict(opened) == {name: springs[name] for name in in_order if springs[name]}
+        try:
+            until(alerts_say_so, "each trap that is sprung has an open alert, and no other has one")
+        except TimeoutError as error:
+            found.append(str(error))
+        opened = dict(town.ask("SELECT node, count(*) FROM alerts WHERE node = ANY(%(names)s) GROUP BY node", names=names))
+        for node in in_order:
+            springs = sum(kind == "trap_sprung" for _, kind in node.springs)
+            if opened.get(node.name, 0) != springs:
+                found.append(f"{node.name}: {opened.get(node.name, 0)} alerts of {springs} springs")
+        return found
 
 
-def assert_nobody_was_paged_twice(town: Several, phone: Phone, repeats: int = 0) -> None:
-    """One message a step, alert and contact: in the ledger, and on the phone. `repeats`: so many may have been on their way to it
-    when who sent them was killed; they come again under their own id.
+def paged_twice(town: Several, phone: Phone, repeats: int = 0) -> list[str]:
+    """Who was told twice: there is one message a step, alert and contact, in the ledger and on the phone. `repeats`: so many may
+    have been on their way to it when who sent them was killed; they come again under their own id.
     """
     twice = """
         SELECT alert, contact, kind FROM notifications WHERE kind = 'alert' GROUP BY alert, contact, kind HAVING count(*) > 1
     """
-    assert town.ask(twice) == []
-    assert sum(times - 1 for times in phone.times().values()) <= repeats
+    found = [f"{contact} has two messages of alert {alert}" for alert, contact, _ in town.ask(twice)]
+    again = sum(times - 1 for times in phone.times().values())
+    return found + ([f"{again} messages came again, of at most {repeats}"] if again > repeats else [])
