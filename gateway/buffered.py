@@ -8,7 +8,7 @@ select() can see: ask `ahead` before waiting. What is sent waits in memory until
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import paho.mqtt.client as mqtt
@@ -179,9 +179,6 @@ class BufferedSocket:
 class BufferedClient(mqtt.Client):
     """paho's client over a BufferedSocket. Where paho should make its sockets elsewhere one day, it is only slower."""
 
-    on_published: Callable[[Published], None] | None = None
-    """Gets every message, `on_message` only those that paho had to read itself."""
-
     def _create_socket_connection(self) -> socket.socket:
         sock = super()._create_socket_connection()
         # What belongs together is written together already; the kernel need not wait for more.
@@ -207,8 +204,31 @@ class BufferedClient(mqtt.Client):
         sock = self._buffered()
         return self.want_write() or (sock is not None and sock.behind)
 
+    def take(self, most: int, room: int) -> list[Published]:
+        """The messages that come next and are here whole: `most` of them, and some more bytes than `room`, at most.
+
+        It stops at what is for paho, who takes it by `loop_read`; `ahead` says whether there is such.
+        """
+        found: list[Published] = []
+        sock = self._buffered()
+        looked = False
+        while sock is not None and len(found) < most and room > 0:
+            packet = sock.packet()
+            if packet is None:
+                if looked or not sock.fill():
+                    break
+                looked = True
+                continue
+            published = sock.publish(*packet)
+            if published is None:
+                break
+            looked = False
+            found.append(published)
+            room -= len(published.payload)
+        return found
+
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """One packet, when a whole one is there."""
+        """One packet, when a whole one is there; paho reads it."""
         sock = self._buffered()
         if sock is None:
             return super().loop_read(max_packets)
@@ -217,19 +237,19 @@ class BufferedClient(mqtt.Client):
             packet = sock.packet()
         if packet is None:
             return super().loop_read() if sock.ended else MQTTErrorCode.MQTT_ERR_SUCCESS
-        if self.on_published is not None and (published := sock.publish(*packet)) is not None:
-            self.on_published(published)
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
         sock.show(packet[2])
         return super().loop_read()
 
-    def ack(self, mid: int, qos: int) -> MQTTErrorCode:
-        """As paho's; PUBACK goes straight to the buffer, unless something that paho holds must go first."""
+    def acknowledge(self, mids: Iterable[int]) -> MQTTErrorCode:
+        """As paho's `ack` of each, with QoS 1; straight to the buffer, unless something that paho holds must go first."""
         sock = self._buffered()
-        if qos != 1 or sock is None or self.want_write():
-            return super().ack(mid, qos)
+        if sock is None or self.want_write():
+            for mid in mids:
+                if (code := self.ack(mid, 1)) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    return code
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
         try:
-            sock.send(_PUBACK + mid.to_bytes(2, "big"))
+            sock.send(b"".join([_PUBACK + mid.to_bytes(2, "big") for mid in mids]))
         except OSError:
             sock.close()
             return MQTTErrorCode.MQTT_ERR_CONN_LOST

@@ -208,7 +208,7 @@ class Ingest:
         arrived: list[Message] = []
         away_us: int | None = None  # since when one of them may have waited in the broker
         for session in self._sessions.values():
-            arrived += [one.message for one in session.arrived]
+            arrived += session.arrived
             if session.away_since_us is not None and now_us - (session.connected_us or now_us) < CATCH_UP_US:
                 away_us = min(session.away_since_us, away_us or now_us)
         self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)

@@ -99,6 +99,7 @@ class Intake:
                 newest = {_interned(device, metric): (time_us, 0, seq, 0.0) for _, device, metric, time_us, seq in rows}
                 one = heard[node] = Heard(node, self._layouts.grown(self._layouts.empty, (name[0] for name in newest), *newest))
                 one.keep(newest)
+                one.newest_us = max(time_us for time_us, *_ in newest.values())
             for node, named in groupby(connection.execute(_DEVICES), itemgetter(0)):
                 one = heard.setdefault(node, Heard(node, self._layouts.empty))
                 one.layout = self._layouts.grown(one.layout, [sys.intern(device) for _, device in named])

@@ -44,7 +44,7 @@ __all__ = ["Message", "Pipeline", "Writer"]
 log = logging.getLogger(__name__)
 
 STORE_PAUSE_S = 5
-POINTS_AT_ONCE = 50_000  # VictoriaMetrics makes them durable by a snapshot, which costs as much as 10,000 points
+POINTS_AT_ONCE = 20_000  # each call is one request to a server, or one transaction, and one sync of a disk
 # Of a store that is down it is asked only whether it still is: traps wait for the answer.
 PROBE_S, PROBE_POINTS = 0.5, 500
 # How many refused writes one group may cost: in search of the points that are at fault, and while nothing at all is taken.

@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -18,20 +17,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.contract.broker import BrokerConfig, parse_url
-from gateway.buffered import BufferedClient, BufferedSocket, Published
+from gateway.buffered import BufferedClient, BufferedSocket
 from gateway.errors import ConfigError
 from gateway.flush import Message
 from gateway.secret_files import read_secret, read_secret_text
 
 NOT_YET = "it has not been tried yet"
-
-
-class Arrived(NamedTuple):
-    """A message and the number MQTT knows it by in this connection."""
-
-    message: Message
-    mid: int
-    qos: int
 
 
 class Session:
@@ -55,8 +46,9 @@ class Session:
         self._client: BufferedClient | None = None
         self._failures, self._due = 0, 0.0
         self._unbroken_us = since_us
-        self.arrived: list[Arrived] = []
+        self.arrived: list[Message] = []
         """Read and not acknowledged yet."""
+        self._unacknowledged: list[tuple[int, int]] = []  # their numbers in this connection, and QoS
         self.since_us: int | None = None
         """Since when it has been listening; None while it does not."""
         self.connected_us: int | None = None
@@ -85,7 +77,7 @@ class Session:
 
     def connect(self) -> None:
         """Tries to. What comes of it shows in `why`."""
-        self.arrived = []  # what an earlier connection left unacknowledged comes again
+        self.arrived, self._unacknowledged = [], []  # what an earlier connection left unacknowledged comes again
         try:
             client = self._new_client()
         except ConfigError as error:
@@ -123,9 +115,11 @@ class Session:
     def acknowledge(self) -> None:
         """To the broker, all that has arrived."""
         if self._client is not None:
-            for one in self.arrived:
-                self._client.ack(one.mid, one.qos)
-        self.arrived = []
+            self._client.acknowledge([mid for mid, qos in self._unacknowledged if qos == 1])
+            for mid, qos in self._unacknowledged:
+                if qos == 2:
+                    self._client.ack(mid, qos)
+        self.arrived, self._unacknowledged = [], []
 
     def flush(self) -> None:
         """Writes what waits, as far as that needs no waiting."""
@@ -147,15 +141,25 @@ class Session:
     def _read(self, client: BufferedClient, most: int, room: int) -> tuple[MQTTErrorCode, int]:
         """Reads packets until none is complete, or there are enough. paho keeps the rest of a half-read packet."""
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
-        before = -1
         while code == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self.arrived) < most and room > 0:
-            if before == len(self.arrived) and not client.ahead:
+            for topic, payload, mid, qos, retained in client.take(most - len(self.arrived), room):
+                self._heard(topic, payload, mid, qos, retained=retained)
+                room -= len(payload)
+            if not client.ahead or len(self.arrived) >= most or room <= 0:
                 break
             before = len(self.arrived)
             code = client.loop_read()
-            if len(self.arrived) > before:
-                room -= len(self.arrived[-1].message.payload)
+            room -= sum(len(message.payload) for message in self.arrived[before:])
         return code, room
+
+    def _heard(self, topic: bytes, payload: bytes, mid: int, qos: int, *, retained: bool) -> None:
+        try:
+            name = topic.decode()
+        except UnicodeDecodeError:
+            name = repr(topic)
+        self.arrived.append(Message(name, payload, retained))
+        if qos:
+            self._unacknowledged.append((mid, qos))
 
     def _judge(self, code: MQTTErrorCode) -> None:
         """Whether the connection has ended, and how that is said."""
@@ -219,20 +223,8 @@ class Session:
             self.since_us = self.connected_us if self._unbroken_us is None else self._unbroken_us
 
         def message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-            try:
-                topic = message.topic
-            except UnicodeDecodeError:
-                topic = repr(message._topic)
-            self.arrived.append(Arrived(Message(topic, bytes(message.payload), message.retain), message.mid, message.qos))
+            self._heard(message._topic, bytes(message.payload), message.mid, message.qos, retained=message.retain)
 
-        def published(message: Published) -> None:
-            try:
-                topic = message.topic.decode()
-            except UnicodeDecodeError:
-                topic = repr(message.topic)
-            self.arrived.append(Arrived(Message(topic, message.payload, message.retain), message.mid, message.qos))
-
-        client.on_published = published
         client.on_connect = connected
         client.on_subscribe = subscribed
         client.on_message = message

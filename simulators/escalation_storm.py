@@ -397,14 +397,14 @@ def escalation_storm(
         town.settle()
         providers.slow(SLOW_S)
         for number in range(kills):
-            for _ in range(2):
+            for _ in range(3):
                 traps.spring()
                 time.sleep(rng.uniform(0, 0.6))
             traps.reset_what_ended()
             time.sleep(rng.uniform(0, 1.2))
             town.gateway.kill()
             say(f"kill {number + 1}/{kills}")
-            if rng.random() < 0.2:
+            if number % 5 == 2:
                 town.gateway.start()
                 time.sleep(rng.uniform(0.5, 2.0))
                 town.gateway.kill()  # also while it starts; not counted

@@ -186,7 +186,7 @@ def fuzz(
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             headers.update(who())
             found_there = [ids for path, ids in (known or {}).items() if operation.path.startswith(path)]
-            about: Iterator[Mapping[str, str]] = cycle(({}, *found_there) if mode is GenerationMode.POSITIVE else ({},))
+            about: Iterator[Mapping[str, str]] = cycle((*found_there, {}) if mode is GenerationMode.POSITIVE else ({},))
 
             @seeded(seed)
             @calm

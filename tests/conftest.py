@@ -4,6 +4,7 @@ With SATOMORI_STATE=postgresql each state database that a test opens in this pro
 but one that is named as an URI, `sqlite:///file:<path>?uri=true`, is that file.
 """
 
+import functools
 import gc
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from fastapi import utils as fastapi_fields
@@ -209,6 +211,14 @@ def _described_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fastapi_parameters, "analyze_param", parameter)
         patch.setattr("fastapi.routing.create_model_field", answer)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_once() -> Iterator[None]:
+    """Each new client of httpx reads anew whom all the world trusts, 20 ms each time: here once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx._config, "create_ssl_context", functools.cache(httpx._config.create_ssl_context))
         yield
 
 

@@ -7,6 +7,7 @@ input that both give the same verdict. It differs in one thing only: it tells a 
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import starmap
 from operator import itemgetter, le, lt
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -230,22 +231,25 @@ _ROWS_TOGETHER = range(2, 33)  # so many are looked at column by column; what is
 _is_id = lru_cache(maxsize=10_000)(is_hex16)
 
 
+# What is no name is not remembered: it may be as long as a message.
+
+
 @lru_cache(maxsize=10_000)
-def _span(device: str, metric: str) -> tuple[float, float] | None:
-    """What is possible of a metric; None where the device is no name or the metric not in the table."""
+def _span(device: str, metric: str) -> tuple[float, float]:
+    """What is possible of a metric. ValueError where the device is no name or the metric not in the table."""
     row = METRICS.get(metric)
-    return (row.low, row.high) if row is not None and is_name(device) else None
+    if row is None or not is_name(device):
+        raise ValueError("no series")  # who asks says of what
+    return row.low, row.high
 
 
 @lru_cache(maxsize=2_000)
 def _names(devices: tuple[str, ...], metrics: tuple[str, ...]) -> Names | None:
-    """None where one is no name or not in the table, or where a series stands twice."""
+    """None where a series stands twice. ValueError where one is no name or not in the table."""
     pairs = tuple(zip(devices, metrics, strict=True))
-    spans = [span for pair in pairs if (span := _span(*pair)) is not None]
+    lows, highs = zip(*starmap(_span, pairs), strict=True)
     known = frozenset(pairs)
-    if not len(spans) == len(known) == len(pairs):
-        return None
-    return Names(devices, metrics, pairs, known, tuple(low for low, _ in spans), tuple(high for _, high in spans))
+    return Names(devices, metrics, pairs, known, lows, highs) if len(known) == len(pairs) else None
 
 
 def _columns(rows: list[Any]) -> Columns | None:
@@ -256,7 +260,7 @@ def _columns(rows: list[Any]) -> Columns | None:
     try:
         seqs, dts, devices, metrics, values = zip(*rows, strict=True)
         names = _names(devices, metrics)
-    except (TypeError, ValueError):  # a row that is none, or not of five; a name that is a list
+    except (TypeError, ValueError):  # a row that is none, or not of five; a name that is none, or a list
         return None
     if names is None or not (_INT.issuperset(map(type, seqs + dts)) and _NUMBERS.issuperset(map(type, values))):
         return None
@@ -268,7 +272,7 @@ def _columns(rows: list[Any]) -> Columns | None:
     return Columns(names, seqs, dts, values, first, last)
 
 
-def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the hot path: one flat loop
+def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912, PLR0915 - the hot path: one flat loop
     """The verdict of `Batch` on decoded JSON, record by record.
 
     ValueError with the reason when the message as a whole can't be used: wrong shape, bad header, a record without a
@@ -282,9 +286,9 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
     version, epoch, boot, clock, t0, mono0, sent, sent_mono, readings, events, lost = _fields_of(message)
     if type(version) is not int or version != VERSION:
         raise ValueError(f"message version {_short(version)}, this gateway speaks {VERSION}")
-    if type(epoch) is not str or not _is_id(epoch):
+    if type(epoch) is not str or len(epoch) != 16 or not _is_id(epoch):
         raise ValueError(f"epoch is not 16 hex digits: {_short(epoch)}")
-    if type(boot) is not str or not _is_id(boot):
+    if type(boot) is not str or len(boot) != 16 or not _is_id(boot):
         raise ValueError(f"boot is not 16 hex digits: {_short(boot)}")
     if type(clock) is not str or clock not in _CLOCKS:
         raise ValueError(f"clock is not sync, holdover or unsync: {_short(clock)}")
@@ -318,7 +322,10 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912 - the h
             raise ValueError(f"a reading has no usable seq: {_short(seq)}")
         seqs.add(seq)
         # What `reading_fault` asks, with its answers on names remembered; whatever is odd here is asked there again.
-        span = _span(device, metric) if type(device) is str and type(metric) is str else None
+        try:
+            span = _span(device, metric)
+        except (TypeError, ValueError):
+            span = None
         if (
             span is not None
             and type(dt) is int

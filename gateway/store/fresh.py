@@ -19,7 +19,7 @@ SCHEMA = (
         ON newer.series = samples.series AND newer.time_ms = samples.time_ms WHERE newer.series IS NULL
         UNION ALL
         SELECT series, time_ms, value FROM (SELECT series, time_ms, value, max(rowid) FROM fresh GROUP BY series, time_ms)""",
-    # How often everything up to some row was moved: who was about to move the same rows sees that somebody else has.
+    # How often rows were moved: who was about to move some sees that somebody else has, since he looked.
     "ALTER TABLE progress ADD COLUMN folds INTEGER NOT NULL DEFAULT 0",
 )
 
@@ -69,7 +69,7 @@ def merged(old: Sequence[tuple[int, float]], new: Sequence[tuple[int, float]]) -
 
 
 def sort(connection: sqlite3.Connection, most: int) -> tuple[int, int, int]:
-    """Lays the oldest rows out in the order of their places, for `move`: (which fold this is, up to which row, how many).
+    """Lays the oldest rows out in the order of their places, for `move`: (how often rows were moved, up to which row, how many).
 
     Reads only; into a table of this connection alone.
     """
@@ -87,11 +87,12 @@ def sort(connection: sqlite3.Connection, most: int) -> tuple[int, int, int]:
 
 
 def move(connection: sqlite3.Connection, folds: int, after: int, upto: int) -> bool:
-    """Puts some of the sorted rows in their places; False where somebody else has moved these meanwhile.
+    """Puts some of the sorted rows in their places; False where anybody has moved any meanwhile. `folds` is one more then.
 
-    They stay here too until `done`: a reader finds the same either way.
+    They stay here too until `done`: a reader finds the same either way. Of two who move at the same time one gives up before the
+    other is through: it would put what it sorted earlier over what the other sorted later.
     """
-    if connection.execute("SELECT folds FROM progress").fetchone() != (folds,):
+    if not _is_turn(connection, folds):
         return False
     connection.execute(
         "INSERT OR REPLACE INTO samples SELECT series, time_ms, value FROM temp.sorted WHERE rowid > ? AND rowid <= ?"
@@ -101,9 +102,12 @@ def move(connection: sqlite3.Connection, folds: int, after: int, upto: int) -> b
     return True
 
 
-def done(connection: sqlite3.Connection, folds: int, last: int) -> bool:
-    """Lets go of the rows that `move` has put in their places; False as there."""
-    if connection.execute("UPDATE progress SET folds = folds + 1 WHERE folds = ?", (folds,)).rowcount != 1:
+def done(connection: sqlite3.Connection, folds: int, last: int, rows: int) -> bool:
+    """Lets go of the rows that `move` has put in their places, all that `sort` found; False as there."""
+    # VACUUM, by hand, gives rows other numbers.
+    if connection.execute("SELECT count(*) FROM fresh WHERE rowid <= ?", (last,)).fetchone() != (rows,):
+        return False
+    if not _is_turn(connection, folds):
         return False
     connection.execute("DELETE FROM fresh WHERE rowid <= ?", (last,))
     return True
@@ -117,6 +121,10 @@ def fold(connection: sqlite3.Connection) -> None:
         )
         connection.execute("DELETE FROM fresh")
         connection.execute("UPDATE progress SET folds = folds + 1")
+
+
+def _is_turn(connection: sqlite3.Connection, folds: int) -> bool:
+    return connection.execute("UPDATE progress SET folds = folds + 1 WHERE folds = ?", (folds,)).rowcount == 1
 
 
 def _insert(rows: int) -> str:

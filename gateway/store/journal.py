@@ -30,6 +30,8 @@ SEGMENT_BYTES = 32 * MIB
 """One that has grown so large gets no more: what is done with a segment takes a bounded time."""
 ROOM_BYTES = 8 * MIB
 """How much room is made at once: a record that doesn't make its file longer is on disk in half the time."""
+SEALED_MOST = 64
+"""Of the segments that wait, each an open file: while a server takes points and can't settle them, for hours, they grow instead."""
 ENDING, REFUSED = ".segment", ".refused"
 
 _HEADER = struct.Struct("<II")
@@ -152,9 +154,12 @@ class Journal:
                 ) from error
 
     def seal(self) -> list[Segment]:
-        """Ends the segment that is added to, takes over those of the dead, and returns all that nothing is added to any more."""
+        """Ends the segment that is added to, unless very many wait already; takes over those of the dead; and returns all that
+        nothing is added to any more.
+        """
         with self._lock:
-            self._seal()
+            if len(self._sealed) < SEALED_MOST:
+                self._seal()
             known = {one.path for one in self._sealed}
             self._sealed += self._left_over(known)
             return list(self._sealed)

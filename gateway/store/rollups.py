@@ -11,12 +11,13 @@ says so (`raw` = 0): what comes for it later is added to the row.
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from gateway.store import fresh
-from gateway.store.series import Key, Point
+from gateway.store.numbers import Numbers
+from gateway.store.series import Point
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -72,11 +73,11 @@ class _Progress(NamedTuple):
     forgetting_after: int | None
 
 
-def mark(connection: sqlite3.Connection, ids: Mapping[Key, int], points: Sequence[Point]) -> None:
+def mark(connection: sqlite3.Connection, numbers: Numbers, points: Sequence[Point]) -> None:
     """Notes which hours these points, just written, have made out of date. For the transaction that writes them."""
     (rolling_ms,) = connection.execute("SELECT rolling_ms FROM progress").fetchone()
     if min([time_ms for _, time_ms, _ in points]) < rolling_ms:
-        touched = {(ids[key], _hour(time_ms)) for key, time_ms, _ in points if time_ms < rolling_ms}
+        touched = {(numbers[key], _hour(time_ms)) for key, time_ms, _ in points if time_ms < rolling_ms}
         connection.executemany("INSERT OR IGNORE INTO touched VALUES (?, ?)", sorted(touched))
 
 

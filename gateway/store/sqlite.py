@@ -22,6 +22,7 @@ from gateway.errors import StoreDown, StoreRefused
 from gateway.rules.duration import parse_duration
 from gateway.store import fresh, rollups
 from gateway.store.disk import RESERVE_MIB, Reserve
+from gateway.store.numbers import Numbers
 from gateway.store.series import Bucket, Key, Point, SeriesKey, check_finite
 
 VERSION = 3
@@ -38,7 +39,7 @@ CHECKPOINT_PAGES = 4000
 FOLD_ROWS, FOLD_MOST = 50_000, 200_000
 """So many points are worth putting in their places, and so many are put there together: some MiB of memory."""
 FRESH_MOST = 1_000_000
-"""Points that wait for that. Where nobody folds, who writes beyond it does: a reader has to look through them."""
+"""Points that wait for that. Where nobody folds, who would write beyond it does: a reader has to look through them."""
 FOLD_S = 2
 """Between two looks whether there are so many."""
 ROWS_A_STEP = 10_000
@@ -128,10 +129,11 @@ class SqliteStore:
         self.behind = True
         """Whether the last `tend` left something to do."""
         self._removed = 0  # since `tend` last said how many
+        self._waiting = 0  # points to be put in their places, after the last write
         self._turn = Lock()  # SQLite's own has who waits look again up to 100 ms later
         self._kept = Lock()  # held by who folds or tends
         self._writer: sqlite3.Connection | None = None
-        self._ids: dict[Key, int] = {}
+        self._numbers = Numbers()
         self._inode = (0, 0)
         self.disk = Reserve(self._path.parent, config.reserve_mib)
         """The room it leaves to others."""
@@ -145,20 +147,23 @@ class SqliteStore:
         check_finite(points)
         if shortage := self.disk.shortage():
             raise StoreDown(shortage)
+        if self._waiting > FRESH_MOST:  # before, so that a write that fails in this has written nothing
+            with self._keeping() as keeper:
+                self._fold(keeper, 1, FOLD_MOST)
         with self._turn, _explained(self._path, "written"):
             # Never "rwc" here: a file that is gone must not come back empty, on what may be a bare mount point.
             writer = self._writer or self._open("rw")
-            ids = self._ids
+            numbers = self._numbers
             try:
                 writer.execute("BEGIN IMMEDIATE")
                 try:
-                    flat = [part for key, time_ms, value in points for part in (ids[key], time_ms, value)]
+                    flat = numbers.flat(points)
                 except KeyError:
-                    ids.update(_name_series(writer, [key for key, _, _ in points if key not in ids]))
-                    flat = [part for key, time_ms, value in points for part in (ids[key], time_ms, value)]
+                    numbers.add(_name_series(writer, [key for key, _, _ in points if key not in numbers]))
+                    flat = numbers.flat(points)
                 fresh.put(writer, flat)
-                rollups.mark(writer, ids, points)
-                waiting = fresh.count(writer)
+                rollups.mark(writer, numbers, points)
+                self._waiting = fresh.count(writer)
                 writer.execute("COMMIT")
                 # A file removed or replaced under us takes commits that nobody will ever see again.
                 if _inode(self._path) != self._inode:
@@ -170,8 +175,6 @@ class SqliteStore:
                 # that went away and came back needs.
                 self._close()
                 raise
-        if waiting > FRESH_MOST:
-            self.fold()
 
     def fold(self, least: int = FOLD_ROWS) -> None:
         """Puts points in their places where at least so many wait for it. Readers find the same before, meanwhile and after.
@@ -179,22 +182,25 @@ class SqliteStore:
         For a chore, a second or two apart. In steps, and others write between. StoreDown, StoreRefused; what a step did stays
         done.
         """
+        if self.disk.shortage():  # nothing more comes until there is room again, and this would take of what is left
+            return
         with self._keeping() as keeper:
             self._fold(keeper, least)
 
-    def _fold(self, keeper: sqlite3.Connection, least: int) -> None:
+    def _fold(self, keeper: sqlite3.Connection, least: int, most: int | None = None) -> None:
         waiting = fresh.count(keeper)
         if waiting < least:
             return
-        for _ in range(0, waiting, FOLD_MOST):  # what comes meanwhile is the next one's
+        for _ in range(0, waiting if most is None else min(most, waiting), FOLD_MOST):  # what comes meanwhile is the next one's
             folds, last, rows = fresh.sort(keeper, FOLD_MOST)
             for after in range(0, rows, ROWS_A_STEP):
                 with self._step(keeper):
                     if not fresh.move(keeper, folds, after, after + ROWS_A_STEP):
                         return
+                folds += 1
                 sleep(BREATH_S)
             with self._step(keeper):
-                if not fresh.done(keeper, folds, last):
+                if not fresh.done(keeper, folds, last, rows):
                     return
             # Here nobody waits for it; within a COMMIT, whoever writes would.
             keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -209,7 +215,8 @@ class SqliteStore:
         now_ms = now_us // 1000
         with self._keeping() as keeper:
             if rollups.is_due(keeper, now_ms, self._keep_ms):
-                self._fold(keeper, 1)
+                for _ in range(2):  # what came during the first goes with the second; the few that are left, with the first step
+                    self._fold(keeper, ROWS_A_STEP)
             for number in range(STEPS_A_LOOK):
                 if number:
                     sleep(BREATH_S)
@@ -220,6 +227,8 @@ class SqliteStore:
                 if not busy:
                     self.behind = False
                     break
+            if number:
+                keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # where nobody writes, nobody else does
         removed, self._removed = self._removed, 0
         return {"readings": removed} if removed else {}
 
@@ -246,7 +255,8 @@ class SqliteStore:
             try:
                 yield
             except BaseException:
-                keeper.execute("ROLLBACK")
+                if keeper.in_transaction:  # where the disk fails or is full SQLite has rolled back itself
+                    keeper.execute("ROLLBACK")
                 raise
             keeper.execute("COMMIT")
 
@@ -327,10 +337,11 @@ class SqliteStore:
         )  # fmt: skip
         try:
             _prepare(writer, self._path)
-            self._ids = {
-                (node, device, metric): number
-                for number, node, device, metric in writer.execute("SELECT id, node, device, metric FROM series")
-            }
+            self._numbers = Numbers()
+            self._numbers.add(
+                ((node, device, metric), number)
+                for number, node, device, metric in writer.execute("SELECT id, node, device, metric FROM series ORDER BY id")
+            )
             self._inode = _inode(self._path)
         except BaseException:
             writer.close()
@@ -391,17 +402,18 @@ def _number(reader: sqlite3.Connection, key: Key) -> list[int]:
     return [number for (number,) in reader.execute(f"SELECT id FROM series WHERE id = {_ID}", key)]  # noqa: S608
 
 
-def _name_series(writer: sqlite3.Connection, keys: list[Key]) -> dict[Key, int]:
-    """Ids for series not met before, inside the transaction that writes their first points."""
-    ids: dict[Key, int] = {}
+def _name_series(writer: sqlite3.Connection, keys: list[Key]) -> list[tuple[Key, int]]:
+    """Series not met before, each with its number, inside the transaction that writes their first points."""
+    named = []
     for key in dict.fromkeys(keys):
-        # Another process may have named it since this one opened the file: then its id counts.
+        # Another process may have named it since this one opened the file: then its number counts.
         writer.execute(
             "INSERT INTO series (node, device, metric) VALUES (?, ?, ?) ON CONFLICT (node, device, metric) DO NOTHING",
             key,
         )
-        (ids[key],) = writer.execute(f"SELECT {_ID}", key).fetchone()
-    return ids
+        (number,) = writer.execute(f"SELECT {_ID}", key).fetchone()
+        named.append((key, number))
+    return named
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -420,7 +432,7 @@ def _explained(path: Path, done: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:  # out of a damaged schema, instead of one of SQLite's own errors
         raise StoreRefused(f"{path} can't be {done}: {error}. {_DAMAGED}") from error
-    except (OverflowError, UnicodeEncodeError) as error:  # a number beyond 64 bits, half a surrogate pair
+    except (OverflowError, ValueError) as error:  # a number beyond 64 bits, half a surrogate pair, a key of two names
         raise StoreRefused(f"{path} can't be {done}: {error}. A point is not (series, whole ms, number).") from error
     except (TypeError, ZeroDivisionError) as error:  # a row that is missing, or holds what no row of ours does
         raise StoreRefused(f"{path} can't be {done}: {error}. {_DAMAGED}") from error

@@ -74,7 +74,7 @@ class VictoriaMetricsStoreConfig(BaseModel):
     timeout_s: Annotated[float, Field(ge=0.1, le=5, description="How long it may take for each step of a write.")] = 5
     journal: Path = Field(description="Folder on this machine for what VictoriaMetrics took and may still forget.")
     journal_mib: Annotated[int, Field(ge=64, le=65_536)] = Field(
-        256, description="The largest it may become; then readings wait at the edge."
+        256, description="The largest it may become by one process; then its readings wait at the edge."
     )
 
 

@@ -1,7 +1,9 @@
 """Where the hot path does by hand what the specification does slowly, both must say the same."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from edge.contract import messages
 from edge.contract.messages import Ack, Batch, check_batch, encode, reading_fault
@@ -188,11 +190,17 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
 
 @given(
     st.lists(st.tuples(_good_rows, st.integers(-2, 12), st.integers(0, 8)), max_size=12), st.sets(st.integers(0, 11)),
-    st.sets(st.integers(0, 11)),
+    st.sets(st.integers(0, 11)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)),
 )  # fmt: skip
 def test_readings_taken_together_come_to_the_same_as_one_by_one(
-    state: State, said: list[tuple[list[Any], int, int]], saved_after: set[int], settled_after: set[int]
+    state: State,
+    said: list[tuple[list[Any], int, int]],
+    saved_after: set[int],
+    settled_after: set[int],
+    failed_at: set[int],
+    started_after: set[int],
 ) -> None:
+    """Also where a group fails and comes again, and where what was saved is all that a new process knows."""
     at_us = NOW_US - 60_000_000
     known = [[1 + at, 0, f"{at // 2}", ("rssi", "heartbeat")[at % 2], 1] for at in range(8)]
     batches = [_batch(known, at_us, 1000)]
@@ -201,11 +209,17 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
         batches.append(_batch(rows, at_us, seq))
 
     def taken() -> list[object]:
+        with state.write() as connection:
+            connection.execute(delete(latest).where(latest.c.node == "kitayama-03"))
         intake = Intake(state, frozenset({"heartbeat"}), TAKES_ALL)
         found: list[object] = []
-        for number in range(len(batches)):
-            group = batches[2 * number : 2 * number + 2]
-            flush = intake.read([Message(LIVE, json.dumps(batch).encode()) for batch in group], NOW_US, None)
+        for number in range(-(-len(batches) // 2)):
+            group = [Message(LIVE, json.dumps(batch).encode()) for batch in batches[2 * number : 2 * number + 2]]
+            flush = intake.read(group, NOW_US, None)
+            if number in failed_at:
+                found.append(_of(flush))
+                intake.forget()
+                flush = intake.read(group, NOW_US, None)
             found.append(_of(flush))
             if number in settled_after:
                 after = {}
@@ -217,7 +231,14 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
                 intake.committed(flush, after)
             found.append({node: dict(newest) for node, newest in intake.unsaved().items()} if number in saved_after else None)
             if number in saved_after:
-                intake.saved()
+                if number in started_after:
+                    rows = [(node, *name, *new) for node, series in intake.unsaved().items() for name, new in series.items()]
+                    if rows:
+                        with state.write() as connection:
+                            upsert_rows(connection, latest, ("time_us", "received_us", "seq", "value"), rows)
+                    intake.anew()
+                else:
+                    intake.saved()
         return [*found, {node: dict(newest) for node, newest in intake.unsaved().items()}]
 
     with pytest.MonkeyPatch.context() as patched:
@@ -234,6 +255,42 @@ def test_the_newest_reading_is_the_last_that_came_whatever_came_with_it(state: S
     assert {name: newest[2] for name, newest in intake.unsaved()["kitayama-03"].items()} == {
         ("a", "rssi"): 31, ("b", "rssi"): 32, ("c", "rssi"): 23
     }  # fmt: skip
+
+
+def test_after_a_start_a_reading_is_new_only_if_it_is_later_than_what_the_database_has(state: State) -> None:
+    with state.write() as connection:
+        columns = ("time_us", "received_us", "seq", "value")
+        upsert_rows(connection, latest, columns, [("misawa-07", row[2], "rssi", NOW_US, NOW_US, 90, -70) for row in USUAL])
+    intake = Intake(state, frozenset(), TAKES_ALL)
+
+    def taken(at_us: int, seq: int) -> tuple[int, list[str]]:
+        payload = json.dumps(_batch(USUAL, at_us, seq)).encode()
+        flush = intake.read([Message(LIVE.replace("29/kitayama-03", "50/misawa-07"), payload)], NOW_US, None)
+        return len(flush.points), [row["reason"] for row in flush.quarantine]
+
+    assert taken(NOW_US - 60_000_000, 0) == (3, []), "a backlog is taken"
+    assert taken(NOW_US + 500, 10) == (0, ["second reading of its series in one millisecond"] * 3)
+    assert not intake.unsaved()["misawa-07"], "and what the database has stays the newest"
+    assert taken(NOW_US + 1000, 20) == (3, [])
+    assert {newest[2] for newest in intake.unsaved()["misawa-07"].values()} == {21, 22, 23}
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("field", ["epoch", "boot", "device", "metric"])
+def test_names_that_are_none_are_not_remembered_whatever_they_are_as_long_as(field: str, rows: int) -> None:
+    """A message may be one name of 60 kB; thousands of names are remembered."""
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            name = f"{rows}{number:060000}"
+            place = {"device": 2, "metric": 3}.get(field)
+            readings = [[*row[:place], name, *row[place + 1 :]] if place else row for row in USUAL[:rows]]
+            with suppress(ValueError):
+                check_batch(_batch(readings) | ({} if place else {field: name}))
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 1_000_000
 
 
 def _of(flush: Flush) -> object:

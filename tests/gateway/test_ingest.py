@@ -356,8 +356,8 @@ def test_a_topic_that_is_no_text_gets_a_name_that_can_be_written_down(tmp_path: 
     assert client.on_message is not None
     client.on_message(client, None, Hostile())  # type: ignore[arg-type]
     [arrived] = session.arrived
-    arrived.message.topic.encode()
-    assert "satomori" in arrived.message.topic
+    arrived.topic.encode()
+    assert "satomori" in arrived.topic
 
 
 def test_a_refused_subscription_is_asked_for_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,9 @@ def claimed_nats(folder: Path) -> Broker:
 
 
 @pytest.mark.parametrize(("broker", "seed"), [(claimed_nats, 11), (forgetful_mosquitto, 12)], ids=["nats", "mosquitto"])
-def test_kills_of_each_kind_lose_nothing_and_tell_everybody_once(tmp_path: Path, broker: Callable[[Path], Broker], seed: int) -> None:
+def test_kills_of_each_kind_lose_nothing_and_tell_everybody_once(
+    tmp_path: Path, broker: Callable[[Path], Broker], seed: int
+) -> None:
     outcome = storm(tmp_path / "town", broker(tmp_path / "broker"), kills=len(ROUND), seed=seed)
     assert outcome.faults == []
     assert outcome.killed == Counter(ROUND)

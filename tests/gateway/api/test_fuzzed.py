@@ -27,6 +27,8 @@ KNOWN = {
     "/api/v1/traps/{node}": dict(zip(("node", "device"), policed.TRAP, strict=True)),
 }  # fmt: skip
 """What there is in the town."""
+FEW = 2
+"""Questions of each kind an operation, one of them about what there is; `make soak ARGS="--fuzz 100"` asks more."""
 
 
 def test_what_is_wrong_with_an_answer_is_found() -> None:
@@ -66,14 +68,14 @@ def test_what_is_wrong_with_an_answer_is_found() -> None:
 def test_whatever_an_officer_asks_the_answer_is_as_described_or_a_problem_document(tmp_path: Path) -> None:
     """Of a gateway that has every part, in a browser: behind no operation it lacks something that would have to answer."""
     with everything(tmp_path, policed.fill) as gateway:
-        assert fuzz(gateway.url, gateway.officer, 3, known=KNOWN) == []
+        assert fuzz(gateway.url, gateway.officer, FEW, known=KNOWN) == []
         assert gateway.program.running
 
 
 def test_so_it_is_for_who_may_only_look(gateway: Gateway) -> None:
     town = policed.Town(gateway)
     with served(town.app) as port:
-        assert fuzz(f"http://127.0.0.1:{port}", bearer(policed.bearer(policed.ACTORS["viewer"])), 3) == []
+        assert fuzz(f"http://127.0.0.1:{port}", bearer(policed.bearer(policed.ACTORS["viewer"])), FEW) == []
 
 
 def test_so_is_whatever_nodes_are_answered(tmp_path: Path) -> None:

@@ -162,6 +162,24 @@ def test_a_sealed_segment_gets_no_more_and_a_dropped_one_is_gone(folder: Path, j
     assert len(list(folder.iterdir())) == 1
 
 
+def test_while_nothing_is_settled_it_does_not_open_ever_more_files(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEALED_MOST", 3)
+    bodies = [bytes([number + 1]) for number in range(10)]
+    for body in bodies:
+        journal.append(body, 1)
+        sealed = journal.seal()
+    assert len(list(folder.iterdir())) == 4
+    found = []
+    while sealed:
+        for segment in sealed:
+            found += segment.bodies()
+            journal.drop(segment)
+        sealed = journal.seal()
+    assert found == bodies
+
+
 def test_of_the_living_nothing_is_taken_and_of_the_dead_everything_once(folder: Path, journal: Journal) -> None:
     dead = opened(folder)
     with closing(opened(folder)) as living:

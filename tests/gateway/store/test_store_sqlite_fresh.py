@@ -1,8 +1,9 @@
 """Points of the SQLite store that wait to be put in their places: nobody who reads can tell, whoever moves them, and when."""
 
+import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import StoreDown
 from gateway.store import Bucket, SeriesKey, SqliteStore, SqliteStoreConfig, fresh, sqlite
+from gateway.store.disk import Reserve
 
 TRAP = SeriesKey("kita-01", "trap-11", "battery_voltage")
 DOOR = SeriesKey("kita-01", "door", "count_in")
@@ -36,6 +38,20 @@ def waiting(config: SqliteStoreConfig) -> int:
         return int(other.execute("SELECT count(*) FROM fresh").fetchone()[0])
 
 
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For who moves them."""
+    honest = fresh.sort
+
+    def sort(keeper: sqlite3.Connection, most: int) -> tuple[int, int, int]:
+        keeper.execute("PRAGMA max_page_count = 1")  # SQLite's own way to say it
+        return honest(keeper, most)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(fresh, "sort", sort)
+        yield
+
+
 def test_a_few_points_wait_until_there_are_enough_to_be_worth_moving(
     store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,11 +69,54 @@ def test_where_nobody_moves_them_who_writes_does(
     store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "FRESH_MOST", 20)
-    monkeypatch.setattr(SqliteStore.fold, "__defaults__", (1,))
     for n in range(100):
         store.write([(TRAP, n, float(n)), (DOOR, n, float(n))])
         assert waiting(sqlite_config) <= 22
     assert everything(store, TRAP) == [(n, float(n)) for n in range(100)]
+
+
+def test_a_write_that_fails_because_they_can_not_be_moved_has_written_nothing(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FRESH_MOST", 2)
+    store.write([(TRAP, n, 1.0) for n in range(5000)])
+    with full_disk(monkeypatch):
+        for _ in range(3):
+            with pytest.raises(StoreDown, match="disk is full: make room"):
+                store.write([(TRAP, 5000, 1.0)])
+    assert everything(store, TRAP) == [(n, 1.0) for n in range(5000)]
+    store.write([(TRAP, 5000, 1.0)])
+    assert everything(store, TRAP) == [(n, 1.0) for n in range(5001)]
+
+
+def test_a_disk_that_fails_while_they_are_moved_is_said_and_takes_nothing(
+    store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CACHE_KIB", 8)  # so that it writes before it commits; SQLite then rolls back by itself
+    store.write([(TRAP, n, 1.0) for n in range(5000)])
+    log_size = Path(f"{sqlite_config.path}-wal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log_size + 5000, hard))
+    try:
+        with pytest.raises(StoreDown, match=r"series\.db can't be tended: .*The disk failed, or is full"):
+            store.fold(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.count() == 5000
+    store.fold(1)
+    assert everything(store, TRAP) == [(n, 1.0) for n in range(5000)]
+
+
+def test_on_a_disk_with_little_room_they_wait(
+    store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write([(TRAP, 1, 1.0)])
+    with monkeypatch.context() as full:
+        full.setattr(store, "disk", Reserve(sqlite_config.path.parent, 2**40))
+        store.fold(1)
+        assert (waiting(sqlite_config), everything(store, TRAP)) == (1, [(1, 1.0)])
+    store.fold(1)
+    assert waiting(sqlite_config) == 0
 
 
 def test_what_is_written_while_they_are_moved_counts_and_is_not_lost(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +162,48 @@ def test_of_two_who_move_the_same_points_the_slower_one_neither_puts_old_over_ne
         store.fold(1)
 
     assert everything(store, TRAP) == [(n, 2.0 if n < 6 else 3.0) for n in range(9)]
+
+
+def test_of_two_in_the_midst_of_moving_the_slower_one_puts_nothing_old_over_what_the_other_has_moved(
+    store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "ROWS_A_STEP", 2)
+    store.write([(TRAP, n, 1.0) for n in range(6)])
+    with closing(SqliteStore(sqlite_config)) as other, other._keeping() as keeper:
+        moved: list[tuple[int, int, int]] = []
+
+        def overtaken(_: float) -> None:
+            if not moved:
+                other.write([(TRAP, n, 2.0) for n in range(6)])
+                folds, last, rows = fresh.sort(keeper, 100)
+                with other._step(keeper):
+                    assert fresh.move(keeper, folds, 0, rows)
+                moved.append((folds + 1, last, rows))
+
+        monkeypatch.setattr(sqlite, "sleep", overtaken)
+        store.fold(1)
+        with other._step(keeper):
+            assert fresh.done(keeper, *moved[0])
+    assert waiting(sqlite_config) == 0
+    assert everything(store, TRAP) == [(n, 2.0) for n in range(6)]
+
+
+def test_what_has_not_been_moved_stays_where_somebody_compacts_the_file_meanwhile(
+    store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write([(DOOR, n, 1.0) for n in range(5)])
+    with closing(sqlite3.connect(sqlite_config.path, isolation_level=None)) as by_hand:
+        by_hand.execute("UPDATE fresh SET rowid = rowid + 100")  # as they are numbered after many went
+
+        def compact(_: float) -> None:
+            monkeypatch.setattr(sqlite, "sleep", lambda _: None)
+            store.write([(TRAP, n, 2.0) for n in range(20)])
+            by_hand.execute("VACUUM")
+
+        monkeypatch.setattr(sqlite, "sleep", compact)
+        store.fold(1)
+    store.fold(1)
+    assert everything(store, TRAP) == [(n, 2.0) for n in range(20)]
 
 
 def test_no_transaction_moves_more_than_a_step_and_between_two_others_may_write(
