@@ -4,13 +4,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from edge.contract.broker import parse_url
 from gateway import vitals
@@ -57,8 +58,12 @@ def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
 
     Those are warnings, and no failure: people join a gateway that runs.
     """
-    results = check(config)
-    unheard = [] if "queues" not in results else warnings(config)
+    results, unheard = check(config), []
+    if "queues" in results:
+        try:
+            unheard = warnings(config)
+        except DBAPIError as error:
+            results["state"] = _unread(error)
     lines = [f"{one.level}  {part}" + (f": {one.text}" if one.text else "") for part, one in results.items()]
     lines += [f"!!  {warning}" for warning in unheard]
     faults = {part: one.text for part, one in results.items() if one.level == "NG"}
@@ -250,9 +255,20 @@ def check(config: GatewayConfig) -> dict[str, Vital]:
         parts["nodes"] = lambda: _nodes(nodes)
     found = {name: _tried(name, part) for name, part in parts.items()}
     if found["state"].level != "NG":
-        with suppress(NotMade):
+        try:
             found |= _from_state(config, now_us, zone)
+        except NotMade:
+            pass  # `state` says so
+        except DBAPIError as error:
+            found["state"] = _unread(error)
     return found
+
+
+def _unread(error: DBAPIError) -> Vital:
+    """How a state database is that opens and then doesn't answer: it is damaged, or its server has gone."""
+    return Vital(
+        "NG", f"opens, and then can't be read: {str(error.orig).partition(chr(10))[0]}. Where that stays so, restore a backup"
+    )
 
 
 def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
@@ -261,6 +277,8 @@ def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
         return part() or Vital("OK")
     except NotMade:
         return Vital("??", "can't be tried until the state database is upgraded")
+    except DBAPIError as error:
+        return _unread(error)
     except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
         return Vital("NG", str(error).removeprefix(f"{name}: "))
 

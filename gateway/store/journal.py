@@ -31,7 +31,7 @@ SEGMENT_BYTES = 32 * MIB
 ROOM_BYTES = 8 * MIB
 """How much room is made at once: a record that doesn't make its file longer is on disk in half the time."""
 SEALED_MOST = 64
-"""Of the segments that wait, each an open file: while a server takes points and can't settle them, for hours, they grow instead."""
+"""Segments that wait, each an open file: while a server takes points and settles none, for hours, the last one grows instead."""
 ENDING, REFUSED = ".segment", ".refused"
 
 _HEADER = struct.Struct("<II")

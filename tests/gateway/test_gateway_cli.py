@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,27 @@ def test_check_of_an_older_database_says_what_to_do_and_leaves_it_as_it_was(
     assert "of an older release (schema 0002" in said["parts"]["state"]["text"]
     assert said["parts"]["media"]["level"] == "??"
     assert tables_of(tmp_path / "state.db") == before
+
+
+@pytest.mark.sqlite_only("its file is damaged")
+@pytest.mark.parametrize("table", ["notifications", "watched"])
+def test_check_of_a_damaged_database_says_that_it_is(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str
+) -> None:
+    """It opens, and one of its tables can't be read."""
+    path, file = written(tmp_path, broker.url), tmp_path / "state.db"
+    open_state(f"sqlite:///{file}").close()
+    with closing(sqlite3.connect(file)) as connection:
+        [(size,)] = connection.execute("PRAGMA page_size")
+        roots = connection.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name = ?", (table,)).fetchall()
+    pages = bytearray(file.read_bytes())
+    for (root,) in roots:
+        pages[(root - 1) * size : root * size] = bytes([255]) * size
+    file.write_bytes(pages)
+    assert main(["check", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [part for part, one in found["parts"].items() if one["level"] == "NG"] == ["state"]
+    assert "malformed" in found["faults"]["state"]
 
 
 @pytest.mark.services

@@ -171,7 +171,7 @@ def test_while_nothing_is_settled_it_does_not_open_ever_more_files(
         journal.append(body, 1)
         sealed = journal.seal()
     assert len(list(folder.iterdir())) == 4
-    found = []
+    found: list[bytes] = []
     while sealed:
         for segment in sealed:
             found += segment.bodies()
