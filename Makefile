@@ -151,8 +151,8 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	$(PYTEST) $(ARGS)
 	$(if $(ARGS),,SATOMORI_STATE=postgresql $(PYTEST) $(STATE_TESTS))
 
-# Four on two cores: half of what a worker does is waiting, for a broker, a browser, a second to pass.
-PYTEST = $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
+# Three on two cores: half of what a worker does is waiting, for a disk, a broker, a browser, a second to pass. Four took as long.
+PYTEST = $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 # The heart once more with its state in PostgreSQL: of a record, pipeline, watch, pages and delivery; of people, contacts,
 # consent, search, erasure, accounts and the trail; of nodes, claims and orders; and of the API what writes most. Not here, for the same SQL is

@@ -44,9 +44,9 @@ MAX_BYTES = 1 << 30
 """1 GiB: ten times what 30 days of a busy node need, an eighth of a small card."""
 LEAST_BYTES = 32 * 1024 * 1024
 """With less than this left on the disk it is about to stop."""
-APART_MS = 2
-"""Readings of one series are at least so far apart. The gateway may re-time batches by the monotonic clock, which moves against
-UTC: two neighbours by less than a millisecond, so that one of distance would not be enough."""
+APART_MS = 20
+"""Readings of one series are at least so far apart. The gateway may re-time the later of two by a clock that was set meanwhile, by
+some milliseconds where it was right before; and of one millisecond it keeps one reading."""
 
 
 _PAGE_BYTES = 1024  # a commit writes whole pages, some four of them: small ones halve what a card has to take

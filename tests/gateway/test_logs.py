@@ -10,6 +10,7 @@ import textwrap
 import timeit
 from collections.abc import Iterator
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -285,7 +286,7 @@ def test_no_text_takes_long_to_look_through(seed: str) -> None:
 
     def took(number: int) -> float:
         text = seed * number
-        return min(timeit.repeat(lambda: masked(text), number=1, repeat=5))
+        return min(timeit.repeat(lambda: masked(text), number=1, repeat=5, timer=thread_time))  # of ours, whoever else is busy
 
     assert took(4000) < 12 * took(1000) + 0.002
 
