@@ -45,8 +45,8 @@ MAX_BYTES = 1 << 30
 LEAST_BYTES = 32 * 1024 * 1024
 """With less than this left on the disk it is about to stop."""
 APART_MS = 20
-"""Readings of one series are at least so far apart. The gateway may re-time the later of two by a clock that was set meanwhile, by
-some milliseconds where it was right before; and of one millisecond it keeps one reading."""
+"""Readings of one series are at least so far apart. The gateway may re-time the later of two by a clock that was set meanwhile,
+by some milliseconds where it was right before; and of one millisecond it keeps one reading."""
 
 
 _PAGE_BYTES = 1024  # a commit writes whole pages, some four of them: small ones halve what a card has to take
