@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgresql
 from tests.gateway.town import Town
 
 
@@ -12,3 +13,10 @@ from tests.gateway.town import Town
 def town(tmp_path: Path) -> Iterator[Town]:
     with Town(tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL of this module's own: some of them end its connections, or it."""
+    with postgresql.running() as running:
+        yield running

@@ -25,12 +25,6 @@ from tests.gateway.test_state import put, values
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as running:
-        yield running
-
-
 @pytest.fixture
 def url(server: postgresql.Server, request: pytest.FixtureRequest) -> str:
     """Of a new, empty database."""

@@ -1,7 +1,6 @@
 """State on PostgreSQL goes into a backup by its own tools, at one moment while others write, and back into an empty database."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from tests import postgresql
 from tests.gateway.backup.saved import files_of, furnished, pictures, said, written
 
 pytestmark = [pytest.mark.services, pytest.mark.sqlite_only("it names a server of its own")]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as running:
-        yield running
 
 
 def on(config: Path, url: str) -> Path:

@@ -22,12 +22,6 @@ from tests.gateway.town import NOW_US
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as server:
-        yield server
-
-
 @pytest.fixture
 def state(server: postgresql.Server, request: pytest.FixtureRequest) -> Iterator[State]:
     opened = open_state(server.make(request.node.name[:60]))

@@ -132,12 +132,6 @@ def test_time_passes_after_what_waits_and_an_outage_ends_nothing(state: State, w
 # --- while nobody judges ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as server:
-        yield server
-
-
 @pytest.fixture
 def shared(server: postgresql.Server, request: pytest.FixtureRequest) -> Iterator[State]:
     opened = open_state(server.make(request.node.name[:60]))

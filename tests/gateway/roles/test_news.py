@@ -34,12 +34,6 @@ def test_what_fits_no_message_is_told_as_look_for_yourself(body: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def state(server: postgresql.Server) -> Iterator[State]:
     opened = open_state(server.make("news"))
     yield opened

@@ -31,12 +31,6 @@ CANARY = 'canary = { at = "00:00", to = "hunter-7" }'
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    with postgresql.running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def phone() -> Iterator[Phone]:
     with Phone() as phone:
         yield phone
