@@ -1,18 +1,15 @@
-"""What every process of the gateway opens, whatever its work is; and the API's needs, put together of it. No threads here."""
+"""What every process of the gateway opens, whatever its work is. No threads here, and nothing that answers: see gateway.doors."""
 
 import gc
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway import vitals
-from gateway.api.deps import Deps
-from gateway.api.operations import version
-from gateway.api.tokens import read_tokens
 from gateway.chores import Chore
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
@@ -24,16 +21,15 @@ from gateway.keeping.retention import Erasures, Readings, replay
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import Enrolled
 from gateway.nodes import ended
-from gateway.nodes.listener import Care, open_care
+from gateway.nodes.care import Care, open_care
 from gateway.open_days import CapturesOpened, OpenDays
-from gateway.reach import Reach
-from gateway.relations import Relations
+from gateway.paging import Paging
 from gateway.rules import Surroundings, build_rule
 from gateway.state import State, open_state
 from gateway.store import SeriesStore, SqliteStore, VictoriaMetricsStore, open_store
 from gateway.store.sqlite import FOLD_S
 from gateway.store.victoriametrics import SETTLE_S
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Telemetry, version
 from gateway.tiles import Tiles, open_tiles
 from gateway.watch import WatchedRule
 
@@ -115,59 +111,9 @@ class Core:
             found.append(Chore("ended", ended.EVERY_S, ended.Ended(state, broker_of(config.broker, self.care)).run))
         return found
 
-    def installations(self, state: State, reach: Reach) -> Installations:
+    def installations(self, state: State, paging: Paging) -> Installations:
         """Which wait for an answer, and end by it."""
-        return Installations(state, telling(reach.paging, self.deployments))
-
-    def deps(
-        self,
-        reach: Reach,
-        health: Callable[[], Mapping[str, bool]],
-        ring_deliveries: Callable[[], None],
-        ring_nodes: Callable[[], None],
-    ) -> Deps:
-        """What the API needs."""
-        config, care = self.config, self.care
-        return Deps(
-            state=self.state,
-            store=self.store,
-            feed=self.feed,
-            media=self.media,
-            tokens=read_tokens(config.api.tokens_file),
-            telemetry=self.telemetry,
-            now_us=now_us,
-            health=health,
-            deployments=self.deployments,
-            moved=reach.paging.moved,
-            paging=reach.paging,
-            mode_to=config.people.hear_mode if config.people else (),
-            answer_page=reach.answer_page,
-            desk=reach.desk,
-            accounts=reach.accounts,
-            inbox=reach.inbox,
-            line_secret=reach.line_secret,
-            push=reach.push,
-            twilio=reach.twilio,
-            rules=config.rule,
-            areas=config.area,
-            open_data=config.open_data,
-            tiles=self.tiles,
-            links=config.map.link,
-            alerts_kept_us=config.keep.alerts * 1_000_000,
-            zone=self.zone,
-            enrolled=self.enrolled,
-            world=Relations(self.state, self.deployments, self.enrolled, now_us),
-            search=reach.search,
-            consents=reach.consents,
-            labels=reach.labels,
-            look_every_us=int(config.mimamori.look_every * 1e6),
-            ring_deliveries=ring_deliveries,
-            stale_after_s=config.api.stale_after_s,
-            signer=care.signer if care else None,
-            claims=care.claims if care else None,
-            taken_names=config.taken_names,
-            ring=ring_nodes,
-        )
+        return Installations(state, telling(paging.notices, self.deployments))
 
     def close(self) -> None:
         """Lets go of files and connections."""

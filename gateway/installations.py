@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, or_, select, update
 
 from gateway.deployments import Deployments
-from gateway.paging import STAFF, Paging
+from gateway.paging import STAFF, Notices
 from gateway.rules.trial import TEST
 from gateway.state import State
 from gateway.state.sql import greatest, least, position
@@ -166,7 +166,7 @@ OnDone = Callable[[Connection, Mapping[str, Any], int], None]
 """on_done(connection, row, now_us): in the transaction that ends it."""
 
 
-def telling(paging: Paging, deployments: Deployments) -> OnDone:
+def telling(notices: Notices, deployments: Deployments) -> OnDone:
     """Tells the installer that it is done and who answered, where their account has a contact."""
 
     def told(connection: Connection, row: Mapping[str, Any], now_us: int) -> None:
@@ -175,7 +175,7 @@ def telling(paging: Paging, deployments: Deployments) -> OnDone:
             return
         place = deployments.of(row["node"], row["device"])
         facts = {"where": f"{place.place} {place.label}".strip(), "who": [row["answered_by"]]}
-        paging.tell(
+        notices.tell(
             connection, route=INSTALLATION, group_key=row["id"], kind=INSTALLATION, severity="info", to=(), contacts=[contact],
             moment="installation.done", facts=facts, now_us=now_us, asks=False, ends=True,
         )  # fmt: skip

@@ -14,17 +14,12 @@ from sqlalchemy import Connection
 from gateway.accounts.account import role_of
 from gateway.accounts.desk import Accounts
 from gateway.alerting.lifecycle import Alert
-from gateway.api.answer import AnswerPage
-from gateway.api.answer import taking as taking_links
-from gateway.api.hooks_twilio import TwilioHooks
-from gateway.api.hooks_twilio import taking as taking_keys
-from gateway.api.push import PushDoor
 from gateway.audit.export import Heads
 from gateway.canary import CANARY, EVERY_S, Canary
 from gateway.chores import Chore, Chores
 from gateway.clock import OwnClock
 from gateway.config import GatewayConfig
-from gateway.contacts import people, proof
+from gateway.contacts import proof
 from gateway.contacts.book import Book
 from gateway.contacts.desk import Desk
 from gateway.contacts.join import Joining
@@ -45,7 +40,6 @@ from gateway.notify.links import Links, open_link_key
 from gateway.notify.mail import Bounces
 from gateway.notify.message import Answer, Language, Link
 from gateway.notify.quota import Quota
-from gateway.notify.twilio import read_auth_token
 from gateway.own import Own, Probe
 from gateway.paging import More, OnAnswer, Paging, Standing
 from gateway.pictures import confirm_alert
@@ -91,17 +85,17 @@ class Reach(NamedTuple):
     """Those that the gateway has by itself: its own parts, the canary."""
     channels: Channels
     inbox: Inbox | None
-    answer_page: AnswerPage | None
     desk: Desk | None
+    links: Links | None
     line_secret: str | None
-    push: PushDoor | None
-    twilio: TwilioHooks | None
     heartbeat: Heartbeat | None
     search: Search
     consents: Consents
     labels: Labels
     own: Own
     accounts: Accounts | None
+    ring_deliveries: Callable[[], None]
+    """Says, to whoever delivers, that there is something."""
 
     def close(self) -> None:
         """Gives back connections and threads. After the threads of deliveries and chores have ended."""
@@ -113,7 +107,7 @@ class Reach(NamedTuple):
             channel.close()
 
 
-def open_reach(  # noqa: PLR0915 - a line for each part
+def open_reach(
     config: GatewayConfig,
     state: State,
     deployments: Deployments,
@@ -139,10 +133,10 @@ def open_reach(  # noqa: PLR0915 - a line for each part
     call_office(config.people.office_name if config.people else "")
     search = Search(state, config.search, book, deployments, lambda: paging, office=office, ring=ring_deliveries)
     consents = Consents(
-        state, config.mimamori, lambda: paging, office=office, zone=zone, learn=outside.learn, ring=ring_deliveries
+        state, config.mimamori, lambda: paging.notices, office=office, zone=zone, learn=outside.learn, ring=ring_deliveries
     )
     town = config.people.town if config.people else ""
-    labels = Labels(lambda: paging, office=office, town=town, learn=outside.learn)
+    labels = Labels(lambda: paging.notices, office=office, town=town, learn=outside.learn)
     knowing = Knowing(search, config.mimamori, links, config.people.office_phone if config.people else None)
     paging = Paging(
         state,
@@ -177,11 +171,11 @@ def open_reach(  # noqa: PLR0915 - a line for each part
         rules.append(WatchedRule(CANARY, rule.severity, build_rule(rule)))
         chores.append(Chore("canary", EVERY_S, Canary(state, config.canary, zone, outside.publish, own.condition).run))
     if config.audit.heads_file or config.audit.heads_to:
-        chores.append(Chore("audit_heads", 3600, Heads(state, config.audit, zone, paging, own.condition).run))
+        chores.append(Chore("audit_heads", 3600, Heads(state, config.audit, zone, paging.notices, own.condition).run))
     heartbeat = Heartbeat(state, config.heartbeat, outside.well) if config.heartbeat else None
     if config.heartbeat and heartbeat:
         chores.append(Chore("heartbeat", config.heartbeat.every, heartbeat.run))
-    desk = inbox = answer_page = push = twilio = line_secret = accounts = None
+    desk = inbox = line_secret = accounts = None
     talks: dict[str, Worker] = {}
     if config.people and links:
         proving = Proof(state, book, config.people, zone, links.answer_url, Office(state, own.condition), ring_deliveries)
@@ -191,9 +185,6 @@ def open_reach(  # noqa: PLR0915 - a line for each part
         phone = config.people.office_phone
         friend_url = str(line.friend_url) if line and line.friend_url else None
         desk = Desk(book, proving, joining, zone, config.channel.typed, friend_url, push_url, phone)
-        answer_page = AnswerPage(
-            state, links, zone, now_us, book.name_of, taking_links(paging.answer_to), search.withheld, push_url, phone
-        )
         chores.append(Chore("contacts", 300, proving.run))
         accounts = Accounts(
             state, role_of(config.group), config.people.public_url, now_us, book, office=config.people.office,
@@ -203,7 +194,7 @@ def open_reach(  # noqa: PLR0915 - a line for each part
         if line and channels.line:
             line_secret = read_word(line.channel_secret_file, "channel_secret_file")
             talk = LineTalk(
-                book, joining, paging.answer_to, zone, channels.line.reply, ring_deliveries, office=config.people.office,
+                book, joining, paging.answers.answer_to, zone, channels.line.reply, ring_deliveries, office=config.people.office,
                 help_links=_help_links(push_url, phone), login_link=accounts.line_link,
             )  # fmt: skip
             talks["line"] = talk
@@ -212,16 +203,6 @@ def open_reach(  # noqa: PLR0915 - a line for each part
         # Without LINE too: it forgets what Twilio's hooks keep.
         inbox = Inbox(state, talks, telemetry, lambda: ringing(INBOX))
         chores.append(Chore(INBOX, 1, inbox.step))
-        if config.channel.push and channels.vapid:
-            push = PushDoor(
-                state, channels.vapid.public_key, links.read_contact, people.add_address, proving.test, now_us,
-                config.channel.push.allow_loopback,
-            )  # fmt: skip
-        if config.channel.twilio:
-            twilio = TwilioHooks(
-                state, read_auth_token(config.channel.twilio), config.people.public_url,
-                config.people.town, now_us, taking_keys(paging.answer_to), proof.lost, ring_deliveries,
-            )  # fmt: skip
         if config.channel.mail and config.channel.mail.bounces:
             chores.append(Chore("bounces", 60, Bounces(config.channel.mail, state, proof.lost).run))
     all_chores = Chores(chores, telemetry, now_us)
@@ -233,17 +214,16 @@ def open_reach(  # noqa: PLR0915 - a line for each part
         rules,
         channels,
         inbox,
-        answer_page,
         desk,
+        links,
         line_secret,
-        push,
-        twilio,
         heartbeat,
         search,
         consents,
         labels,
         own,
         accounts,
+        ring_deliveries,
     )
 
 

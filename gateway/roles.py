@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -40,7 +40,7 @@ from gateway.partitions import Partitions
 from gateway.pipeline import Pipeline
 from gateway.reach import Outside, Reach, open_reach
 from gateway.rules import build_rule
-from gateway.service import Running, serving, thread_of
+from gateway.running import Running, thread_of
 from gateway.shares import Shares
 from gateway.state import State
 from gateway.watch import Watch
@@ -122,8 +122,8 @@ async def running(config: GatewayConfig, roles: Sequence[Role]) -> AsyncIterator
                 case "deliver":
                     part = _deliver(core, worker, news)
                 case "api":
-                    part, deps, conduct = _api(core, worker, news)
-                    port, node_port = await stack.enter_async_context(serving(core, deps, conduct))
+                    part, listeners = _api(core, worker, news)
+                    port, node_port = await stack.enter_async_context(listeners)
             for close in part.closes:
                 stack.callback(close)
             beating.faults = part.faults
@@ -176,7 +176,7 @@ def _listening(core: Core, feed: SharedFeed, parts: list[_Part], *, watched: boo
 
 
 def _ingest(core: Core, worker: Worker, news: News) -> _Part:
-    config, state = core.config, core.state.guarded(worker.guard)
+    config, state = core.config, core.state.guarded(worker.guard, worker.alive)
     own = Own()
     conduct = Conduct(state, own.condition)
     shares = Shares(config.share, conduct.note, core.telemetry.left_unread.inc)
@@ -259,7 +259,7 @@ def _rules(core: Core, worker: Worker, news: News) -> _Part:
         worker=worker.id,
     )
     reach = open_reach(config, state, core.deployments, core.telemetry, now_us, core.rng, outside)
-    installations = core.installations(state, reach)
+    installations = core.installations(state, reach.paging)
     muting = muting_of(config.inhibit, config.maintenance, config.flapping, core.zone)
     watch = Watch(state, [*core.rules, *reach.rules], core.deployments, core.telemetry, say, reach.paging, muting)
     judging = Judging(state, watch, reach.paging, now_us, lambda: listening_since_us(core.state))
@@ -317,7 +317,9 @@ def _deliver(core: Core, worker: Worker, news: News) -> _Part:
     )  # fmt: skip
 
 
-def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, Any, Conduct]:
+def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, AbstractAsyncContextManager[tuple[int, int | None]]]:
+    from gateway.doors import deps_of, serving  # it brings FastAPI, which no other role has a use for
+
     reach = _reach(core, core.state, worker, news)
     conduct = Conduct(core.state, reach.own.condition)
     fellows = _Fellows(core)
@@ -335,9 +337,9 @@ def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, Any, Conduct]:
     def health() -> Mapping[str, bool]:
         return {**fellows.well(), "dead_letters": reach.deliverer.dead == 0, "disk": core.shortage() is None}
 
-    deps = core.deps(reach, health, lambda: news.say(f"ring:{DELIVER}"), lambda: news.say(f"ring:{SPEAK}"))
+    deps = deps_of(core, reach, health, lambda: news.say(f"ring:{DELIVER}"), lambda: news.say(f"ring:{SPEAK}"))
     part = _Part([("api chores", chores.run)], [chores.stop], reach.own.standing, closes=[reach.close])
-    return part, deps, conduct
+    return part, serving(core, deps, conduct)
 
 
 def _asked_here(reach: Reach) -> list[Chore]:

@@ -4,12 +4,13 @@ import argparse
 import asyncio
 import json
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from gateway import logs, metrics
 from gateway.config import GatewayConfig
 from gateway.roles import ROLES, Role
 from gateway.roles import running as running_roles
+from gateway.running import Running
 from gateway.terminal import Commands, Told, leaf
 
 
@@ -36,18 +37,22 @@ def _roles(config: GatewayConfig, asked: list[str] | None) -> list[Role]:
     return [role for role in ROLES if asked is None or role in asked or "all" in asked]
 
 
+def _whole(config: GatewayConfig) -> AbstractAsyncContextManager[Running]:
+    from gateway.service import running  # brings FastAPI, which most roles have no use for
+
+    return running(config)
+
+
 _PLACES = {"url": "the page is", "metrics": "its metrics are"}
 
 
 async def _until_asked(config: GatewayConfig, roles: list[Role], read_at: metrics.Address | None, *, as_json: bool) -> int:
-    from gateway.service import running  # the whole of it: a process with one role needs less
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(running_roles(config, roles) if roles else running(config))
+        gateway = await stack.enter_async_context(running_roles(config, roles) if roles else _whole(config))
         where = {"url": f"http://{config.api.host}:{gateway.port}/"} if gateway.port else {}
         if read_at is not None:
             where["metrics"] = stack.enter_context(metrics.served(gateway.telemetry.registry, read_at)).url

@@ -8,53 +8,37 @@ asyncio            the API, its streams and pages
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from gateway.alerting.mute import muting_of
-from gateway.api.app import create_app
-from gateway.api.deps import Deps
-from gateway.api.server import serve
 from gateway.chores import Chore
 from gateway.config import GatewayConfig
-from gateway.core import Core, broker_of, now_us, open_core, settling
+from gateway.core import broker_of, now_us, open_core, settling
+from gateway.doors import deps_of, serving
 from gateway.feed import Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
 from gateway.nodes.conduct import Conduct
-from gateway.nodes.listener import create_node_app, listening
 from gateway.nodes.outgoing import Outgoing
 from gateway.own import Probe
 from gateway.pipeline import Pipeline
 from gateway.reach import Outside, open_reach
+from gateway.running import Running, thread_of
 from gateway.shares import Shares
 from gateway.state import State
 from gateway.state.tables import cursors
 from gateway.state.upsert import upsert
-from gateway.telemetry import Telemetry
 from gateway.watch import Watch
 
 log = logging.getLogger(__name__)
 
 LISTENED = "listened_until_us"
 LISTENED_EVERY_S = 10.0
-
-
-class Running(NamedTuple):
-    """A gateway at work."""
-
-    port: int
-    """Of the API."""
-    failed: asyncio.Event
-    """Set when a part of it ended by an error: stop, and start anew. Half a gateway would look alive and be deaf."""
-    telemetry: Telemetry
-    node_port: int | None = None
-    """Of the node listener; None without `[nodes]`."""
 
 
 @asynccontextmanager
@@ -89,7 +73,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                 Chore("conduct", 5, lambda at_us: conduct.run(at_us))],  # noqa: PLW0108 - likewise
     )  # fmt: skip
     reach = open_reach(config, state, core.deployments, telemetry, now_us, core.rng, outside)
-    installations, conduct = core.installations(state, reach), Conduct(state, reach.own.condition)
+    installations, conduct = core.installations(state, reach.paging), Conduct(state, reach.own.condition)
     shares = Shares(config.share, conduct.note, telemetry.left_unread.inc)
     muting = muting_of(config.inhibit, config.maintenance, config.flapping, core.zone)
     watch = Watch(state, [*core.rules, *reach.rules], core.deployments, telemetry, say, reach.paging, muting)
@@ -105,7 +89,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
                 **{thread.name: thread.is_alive() for thread in threads},
                 "dead_letters": reach.deliverer.dead == 0, "disk": core.shortage() is None}  # fmt: skip
 
-    deps = core.deps(reach, health, reach.deliverer.ring, ingest.ring)
+    deps = deps_of(core, reach, health, reach.deliverer.ring, ingest.ring)
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
     threads = [thread_of("ingest", ingest.run, loop, failed), thread_of("deliver", reach.deliverer.run, loop, failed),
@@ -127,38 +111,6 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
     finally:
         reach.close()
         core.close()
-
-
-@asynccontextmanager
-async def serving(core: Core, deps: Deps, conduct: Conduct) -> AsyncIterator[tuple[int, int | None]]:
-    """The API, and the node listener where there is one, while the block runs: their ports."""
-    config, care = core.config, core.care
-    async with (
-        serve(
-            create_app(deps),
-            config.api.host,
-            config.api.port,
-            proxies=config.api.trusted_proxies,
-            most_of_one=config.api.connections_per_address,
-        ) as port,
-        listening(create_node_app(deps, care, conduct.note), config.nodes, care, now_us)
-        if config.nodes and care
-        else nullcontext() as nodes,
-    ):
-        yield port, nodes
-
-
-def thread_of(name: str, run: Callable[[], None], loop: asyncio.AbstractEventLoop, failed: asyncio.Event) -> threading.Thread:
-    """A thread whose failure is told to who runs the gateway."""
-
-    def guarded() -> None:
-        try:
-            run()
-        except BaseException:
-            log.exception("the %s thread failed; the gateway must be started again", name)
-            loop.call_soon_threadsafe(failed.set)
-
-    return threading.Thread(target=guarded, name=name, daemon=True)
 
 
 def _listened_until(state: State) -> int | None:

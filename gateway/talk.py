@@ -25,10 +25,9 @@ from gateway.contacts.join import Joined, Joining, Refused, read_code
 from gateway.contacts.person import Address, Person
 from gateway.contacts.proof import answered, heard, lost
 from gateway.inbox import After, Came
-from gateway.notify.deliver import read_message
 from gateway.notify.line import REPLY_WITHIN_US, read_postback
 from gateway.notify.message import Answer, Language, Link, Message
-from gateway.notify.queue import mark_seen, queue
+from gateway.notify.queue import mark_seen, queue, read_message
 from gateway.paging import Answered, NotTaken
 from gateway.state.tables import addresses, contacts, notifications
 from gateway.words import LANGUAGES, Words, acknowledged, not_taken, text, words

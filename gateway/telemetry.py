@@ -4,6 +4,7 @@ Labels are of few values that the code or the configuration knows: never a node,
 passes is counted once a group, never once a record.
 """
 
+import importlib.metadata
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,14 @@ UNTIL_A_PERSON = (1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 REFUSED = ("message", "record", "reused", "store", "broke")
 """What is refused: a message or a record that can't be read, a number used twice, a point that the series store never takes, and
 what a mistake of ours could not get through the pipeline."""
+
+
+def version() -> str:
+    """The installed version; `0` when it runs from a folder that nobody installed."""
+    try:
+        return importlib.metadata.version("satomori")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
 
 
 class Telemetry:

@@ -6,8 +6,6 @@ own word before it begins. A baseline JPEG comes in at the size it is needed in,
 
 import io
 
-from PIL import Image, ImageFile, ImageOps
-
 from gateway.picture_check import extent
 from gateway.stripping import Bytes, length, plan, read
 
@@ -15,9 +13,6 @@ VERSION = 1
 """Counts up when the same picture is made small otherwise: part of its ETag and of the name it is kept under."""
 SIDE = 320
 """Pixels of its longer side: four to a phone's width at twice the density."""
-
-# Of a picture that was cut off, what is there. Of the whole process, and WeasyPrint says the same of it when it is loaded.
-ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 _QUALITY = 75
@@ -47,6 +42,10 @@ def small(content: Bytes, content_type: str) -> bytes | None:
 
 
 def _made(content: bytes, kind: str, most: int) -> bytes | None:
+    from PIL import Image, ImageFile, ImageOps  # 2 MiB and more: only where pictures are looked at
+
+    # Of a picture that was cut off, what is there. Of the whole process, and WeasyPrint says the same of it when it is loaded.
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
     with Image.open(io.BytesIO(content), formats=(kind,)) as image:
         if image.width * image.height > most:
             return None

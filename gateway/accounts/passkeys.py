@@ -2,6 +2,8 @@
 
 The relying party is the host of `people.public_url`. Passkeys are discoverable: nobody types who they are, and nobody can ask
 who is known; the device asks for a finger, a face or a code. A challenge can be answered once, within 5 minutes.
+
+The library is imported where it is used: it is 6 MiB, and most processes that know of accounts never see a passkey.
 """
 
 import json
@@ -10,17 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import webauthn
 from sqlalchemy import Connection, delete, func, insert, select, update
-from webauthn.helpers.base64url_to_bytes import base64url_to_bytes
-from webauthn.helpers.bytes_to_base64url import bytes_to_base64url
-from webauthn.helpers.exceptions import WebAuthnException
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
 
 from gateway.accounts.sessions import MINUTE_US, sha256
 from gateway.state.tables import accounts, ceremonies, passkeys
@@ -38,7 +30,7 @@ COPIED = 2**32
 Purpose = Literal["register", "login"]
 
 # What the library lets through of a browser that says nonsense: its parsers are not all guarded by its own exceptions.
-_NONSENSE = (WebAuthnException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError)
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError)
 
 
 class Refused(Exception):
@@ -86,6 +78,9 @@ class Passkey(NamedTuple):
 
 def begin_register(connection: Connection, site: Site, account: str, name: str, now_us: int) -> Begun:
     """A challenge to this account. Refused where it has as many passkeys as there may be."""
+    import webauthn
+    from webauthn.helpers import structs
+
     mine = connection.execute(select(passkeys.c.id).where(passkeys.c.account == account)).all()
     if len(mine) >= MOST_PASSKEYS:
         raise Refused("full", account)
@@ -95,10 +90,11 @@ def begin_register(connection: Connection, site: Site, account: str, name: str, 
         user_id=bytes.fromhex(account),
         user_name=name,
         timeout=_TIMEOUT_MS,
-        authenticator_selection=AuthenticatorSelectionCriteria(
-            resident_key=ResidentKeyRequirement.REQUIRED, user_verification=UserVerificationRequirement.REQUIRED
+        authenticator_selection=structs.AuthenticatorSelectionCriteria(
+            resident_key=structs.ResidentKeyRequirement.REQUIRED,
+            user_verification=structs.UserVerificationRequirement.REQUIRED,
         ),
-        exclude_credentials=[PublicKeyCredentialDescriptor(id=base64url_to_bytes(row.id)) for row in mine],
+        exclude_credentials=[structs.PublicKeyCredentialDescriptor(id=webauthn.base64url_to_bytes(row.id)) for row in mine],
     )
     ticket = _keep(connection, "register", account, options.challenge, now_us)
     return Begun(ticket, json.loads(webauthn.options_to_json(options)))
@@ -108,6 +104,10 @@ def register(
     connection: Connection, site: Site, account: str, ticket: str, said: Mapping[str, Any], name: str, now_us: int
 ) -> str:
     """Keeps the new passkey under this name; its id. Refused for an answer that is none to our challenge."""
+    import webauthn
+    from webauthn.helpers import bytes_to_base64url
+    from webauthn.helpers.exceptions import WebAuthnException
+
     challenge = _take(connection, "register", account, ticket, now_us)
     try:
         made = webauthn.verify_registration_response(
@@ -117,7 +117,7 @@ def register(
             expected_origin=site.origin,
             require_user_verification=True,
         )
-    except _NONSENSE as error:
+    except (WebAuthnException, *_NONSENSE) as error:
         raise Refused("wrong", account) from error
     id_ = bytes_to_base64url(made.credential_id)
     if connection.scalar(select(passkeys.c.account).where(passkeys.c.id == id_)) is not None:
@@ -139,6 +139,9 @@ _TRANSPORTS = ("usb", "nfc", "ble", "smart-card", "cable", "hybrid", "internal")
 
 def begin_login(connection: Connection, site: Site, now_us: int) -> Begun:
     """A challenge to whoever has a passkey of ours: no list of them, which would say who is known."""
+    import webauthn
+    from webauthn.helpers.structs import UserVerificationRequirement
+
     options = webauthn.generate_authentication_options(
         rp_id=site.rp_id, timeout=_TIMEOUT_MS, user_verification=UserVerificationRequirement.REQUIRED
     )
@@ -151,6 +154,9 @@ def login(connection: Connection, site: Site, ticket: str, said: Mapping[str, An
 
     One that counts backwards is in two places, and which of them is the owner's nobody knows: it is shut for both.
     """
+    import webauthn
+    from webauthn.helpers.exceptions import WebAuthnException
+
     challenge = _take(connection, "login", None, ticket, now_us)
     id_ = said.get("id")
     row = None
@@ -170,7 +176,7 @@ def login(connection: Connection, site: Site, ticket: str, said: Mapping[str, An
             credential_current_sign_count=0,  # compared below, once the signature is known to be its own
             require_user_verification=True,
         )
-    except _NONSENSE as error:
+    except (WebAuthnException, *_NONSENSE) as error:
         raise Refused("wrong", row.account, row.id) from error
     if handle is not None and handle != bytes.fromhex(row.account):
         raise Refused("wrong", row.account, row.id)
@@ -255,6 +261,8 @@ def _take(connection: Connection, purpose: Purpose, account: str | None, ticket:
 
 
 def _handle(said: Mapping[str, Any]) -> bytes | None:
+    from webauthn import base64url_to_bytes
+
     response = said.get("response")
     handle = response.get("userHandle") if isinstance(response, Mapping) else None
     return None if handle is None else base64url_to_bytes(handle)

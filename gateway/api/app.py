@@ -59,13 +59,14 @@ from gateway.api.gate import Gate, is_form, is_json
 from gateway.api.measured import Measured
 from gateway.api.outcomes import Outcomes
 from gateway.api.problems import add_problem_handlers, describe_problems
+from gateway.telemetry import version
 
 
 def create_app(deps: Deps) -> FastAPI:
     """The gateway's web side, ready to be served."""
     app = FastAPI(
         title="satomori gateway",
-        version=operations.version(),
+        version=version(),
         # The built-in pages load scripts from elsewhere; the document has a route of its own, behind a token.
         openapi_url=None,
         docs_url=None,

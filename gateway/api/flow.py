@@ -230,7 +230,7 @@ def routes(deps: Deps) -> APIRouter:
             connection.execute(insert(town_modes).values(row))
             tell_mode(connection, now_us)
             if deps.paging is not None and deps.mode_to:
-                tell_people(connection, deps.paging, deps.mode_to, actor.name, said.why, now_us)
+                tell_people(connection, deps.paging.notices, deps.mode_to, actor.name, said.why, now_us)
         deps.ring_deliveries()
         deps.feed.say("mode", row)
         deps.ring()

@@ -21,9 +21,8 @@ from starlette.datastructures import ImmutableMultiDict
 from gateway.api.problems import NotHere, Problem
 from gateway.contacts.proof import heard
 from gateway.notify.afterwards import Lost, arrived, not_arrived
-from gateway.notify.deliver import read_message
 from gateway.notify.message import Answer, Message
-from gateway.notify.queue import mark_answered
+from gateway.notify.queue import mark_answered, read_message
 from gateway.notify.twilio import ANEW, KEYPAD, MOST_DIGITS, STATUS, asking, saying
 from gateway.paging import Answered, NotTaken
 from gateway.state import State

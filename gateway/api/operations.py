@@ -1,6 +1,5 @@
 """GET health (for everybody), metrics and the OpenAPI document: how the gateway itself does."""
 
-import importlib.metadata
 import logging
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.api.deps import Deps, permitted
 from gateway.api.shapes import HealthJson
 from gateway.policy import Actor
+from gateway.telemetry import version
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,6 @@ def metrics_route(deps: Deps) -> APIRouter:
         return Response(generate_latest(deps.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-def version() -> str:
-    """The installed version; `0` when it runs from a folder that nobody installed."""
-    try:
-        return importlib.metadata.version("satomori")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 def _state_answers(deps: Deps) -> bool:

@@ -157,7 +157,7 @@ def routes(deps: Deps) -> APIRouter:
                     {
                         "at_us": one.at_us,
                         "contact": one.contact,
-                        "name": paging.name_of(connection, one.contact),
+                        "name": paging.answers.name_of(connection, one.contact),
                         "answer": one.answer,
                         "via": one.via,
                     }
@@ -183,7 +183,7 @@ def routes(deps: Deps) -> APIRouter:
         own = f"{STAFF}{actor.name}" if is_staff else _own(actor)
         contact = own if said.contact is None else said.contact
         with deps.state.write() as connection:
-            result = paging.answer(connection, id, contact, said.answer, "api", None, now_us)
+            result = paging.answers.answer(connection, id, contact, said.answer, "api", None, now_us)
             if isinstance(result, NotTaken):
                 now = result.now
                 if now is None:
@@ -214,7 +214,7 @@ def _row(connection: Connection, id_: str) -> Mapping[Any, Any]:
 
 
 def _page(paging: Paging, connection: Connection, row: Mapping[Any, Any], now_us: int) -> PageJson:
-    standing: Standing | None = paging.standing(connection, row["id"], now_us)
+    standing: Standing | None = paging.answers.standing(connection, row["id"], now_us)
     return {
         "id": row["id"],
         "route": row["route"],

@@ -116,7 +116,7 @@ def routes(deps: Deps) -> APIRouter:
     router = APIRouter()
 
     def named(connection: Connection, who: str) -> str:
-        return deps.paging.name_of(connection, who) if deps.paging is not None else who.removeprefix(STAFF)
+        return deps.paging.answers.name_of(connection, who) if deps.paging is not None else who.removeprefix(STAFF)
 
     def shown(connection: Connection, row: Row[Any]) -> SearchJson:
         return {

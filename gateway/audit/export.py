@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 
 from gateway.audit.config import AuditConfig
 from gateway.audit.verify import Head
-from gateway.paging import Paging
+from gateway.paging import Notices
 from gateway.state import State
 from gateway.state.tables import audit, cursors
 from gateway.state.upsert import upsert
@@ -44,8 +44,8 @@ class SayCondition(Protocol):
 class Heads:
     """`run` is a chore: it does its work once a day, and may be repeated."""
 
-    def __init__(self, state: State, config: AuditConfig, zone: ZoneInfo, paging: Paging, condition: SayCondition) -> None:
-        self._state, self._config, self._zone, self._paging, self._condition = state, config, zone, paging, condition
+    def __init__(self, state: State, config: AuditConfig, zone: ZoneInfo, notices: Notices, condition: SayCondition) -> None:
+        self._state, self._config, self._zone, self._notices, self._condition = state, config, zone, notices, condition
 
     def run(self, now_us: int) -> None:
         """Tells the head where it was not told today. Where the trail is not what was told before, nothing more is written."""
@@ -75,7 +75,7 @@ class Heads:
             head = last(connection)
             if head is None or told == day.toordinal():
                 return
-            self._paging.tell(
+            self._notices.tell(
                 connection, route=HEADS, group_key="heads", kind=HEADS, severity="info", to=[to], moment="alert.audit_head",
                 facts={"day": day.isoformat(), "id": str(head.id), "hash": head.hash}, now_us=now_us,
                 key=f"head/{day.isoformat()}", asks=False, ends=True,

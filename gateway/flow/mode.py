@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select
 
 from gateway.own_facts import add_fact
-from gateway.paging import Paging
+from gateway.paging import Notices
 from gateway.state.tables import pages, town_modes
 
 TownMode = Literal["normal", "disaster"]
@@ -31,7 +31,7 @@ def tell_mode(connection: Connection, now_us: int) -> dict[str, Any]:
     return add_fact(connection, "town", "mode", MODE_FACT, {"mode": town_mode(connection)}, now_us, now_us)
 
 
-def tell_people(connection: Connection, paging: Paging, to: Iterable[str], who: str, why: str, now_us: int) -> None:
+def tell_people(connection: Connection, notices: Notices, to: Iterable[str], who: str, why: str, now_us: int) -> None:
     """Tells the groups `to` which mode it is now, who switched it and why: in the transaction that switches it, so once.
 
     That it is over is told to whoever heard that it began; where nobody did, to the groups.
@@ -39,10 +39,10 @@ def tell_people(connection: Connection, paging: Paging, to: Iterable[str], who: 
     mode, facts = town_mode(connection), {"who": who, "why": why, "when": now_us}
     page: str | None = connection.scalar(select(pages.c.id).where(pages.c.route == MODE, pages.c.state == "asking"))
     if mode == "normal" and page is not None:
-        paging.close(connection, page, now_us, moment="mode.normal", facts=facts)
+        notices.close(connection, page, now_us, moment="mode.normal", facts=facts)
         return
     # Where nobody heard that it began, nothing is left to close.
-    paging.tell(
+    notices.tell(
         connection, route=MODE, group_key="town", kind=MODE, severity="warning", to=to, moment=f"mode.{mode}", facts=facts,
         now_us=now_us, asks=False, ends=mode == "normal",
     )  # fmt: skip

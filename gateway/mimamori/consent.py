@@ -20,7 +20,7 @@ from gateway.keeping.places import in_queue
 from gateway.mimamori.config import MimamoriConfig
 from gateway.mimamori.search import UNENDED
 from gateway.notify.message import Severity
-from gateway.paging import Paging
+from gateway.paging import Notices
 from gateway.state import State
 from gateway.state.tables import consents, label_reports, labels, memberships, notifications, pages, search_cases, tags, watched
 from gateway.words.refusal import Refusal
@@ -143,15 +143,15 @@ class Consents:
         self,
         state: State,
         config: MimamoriConfig,
-        paging: Callable[[], Paging] | None = None,
+        notices: Callable[[], Notices] | None = None,
         *,
         office: str | None = None,
         zone: ZoneInfo = ZoneInfo("Asia/Tokyo"),  # noqa: B008 - a value
         learn: Callable[[], None] = lambda: None,
         ring: Callable[[], None] = lambda: None,
     ) -> None:
-        """`paging`: None in a gateway that tells nobody. `learn` has this process know anew whose tag is whose."""
-        self._state, self.config, self._paging, self._office, self._zone = state, config, paging, office, zone
+        """`notices`: None in a gateway that tells nobody. `learn` has this process know anew whose tag is whose."""
+        self._state, self.config, self._notices, self._office, self._zone = state, config, notices, office, zone
         self.learn, self._ring = learn, ring
         self._broken: set[str] = set()
         self._looked_us: int | None = None
@@ -258,7 +258,7 @@ class Consents:
 
     def _warn(self, connection: Connection, person: Row[Any], row: Row[Any], now_us: int) -> None:
         """Says to family and office on which day it will stand still. Where nobody can be told, it doesn't."""
-        if self._paging is None or self._office is None or not self._set(connection, row, told_us=now_us):
+        if self._notices is None or self._office is None or not self._set(connection, row, told_us=now_us):
             return
         self._tell(connection, person, "consent.ending", now_us, [person.family, self._office], key=f"ending/{now_us}",
                    severity="warning", until=now_us + NOTICE_US)  # fmt: skip
@@ -298,11 +298,11 @@ class Consents:
                 {"watched": id_, "basis": "missing", "given_by": "", "relation": "", "entitled": "", "given_us": now_us,
                  "entered_us": now_us, "entered_by": "gateway", "confirm_by_us": now_us},
             )  # fmt: skip
-        if not new or self._paging is None or self._office is None:
+        if not new or self._notices is None or self._office is None:
             return
         names = connection.scalars(select(watched.c.name).where(watched.c.id.in_(new[:NAMED])).order_by(watched.c.name)).all()
         facts = {"n": len(new), "who": "、".join(names), "until": now_us + int(self.config.confirm_grace * 1e6)}
-        self._paging().tell(
+        self._notices().tell(
             connection, route=CONSENT, group_key=f"missing/{now_us}", kind=CONSENT, severity="warning", to=[self._office],
             moment="consent.missing", facts=facts, now_us=now_us, asks=False, ends=True,
         )  # fmt: skip
@@ -315,8 +315,8 @@ class Consents:
         end_labels(connection, theirs, now_us)
         erase_watched(connection, person.id, by, now_us)
         record(connection, by, "watched.revoke", f"watched/{person.id}", now_us)
-        if self._paging is not None:
-            self._paging().tell(
+        if self._notices is not None:
+            self._notices().tell(
                 connection, route=CONSENT, group_key=f"revoked/{person.id}", kind=CONSENT, severity="warning",
                 to=[person.family, *([self._office] if self._office else [])], moment="consent.revoked", facts={},
                 now_us=now_us, asks=False, ends=True,
@@ -326,8 +326,8 @@ class Consents:
         self, connection: Connection, person: Row[Any], moment: str, now_us: int, to: Sequence[str], *, key: str,
         severity: Severity = "info", **facts: Any,
     ) -> None:  # fmt: skip
-        if self._paging is not None:
-            self._paging().tell(
+        if self._notices is not None:
+            self._notices().tell(
                 connection, route=CONSENT, group_key=_key(person.id), kind=CONSENT, severity=severity, to=to, moment=moment,
                 facts={"watched": person.id, "who": person.name, **facts}, now_us=now_us, key=key, asks=False,
             )  # fmt: skip
@@ -338,9 +338,9 @@ class Consents:
             pages.c.route == CONSENT, pages.c.group_key == _key(person.id), pages.c.state != "closed"
         )
         page = connection.scalar(open_)
-        if page is not None and self._paging is not None:
+        if page is not None and self._notices is not None:
             about: Mapping[str, Any] = {"watched": person.id, "who": person.name, **facts}
-            self._paging().close(connection, page, now_us, moment=moment, facts=about, but=(by.removeprefix("contact:"),))
+            self._notices().close(connection, page, now_us, moment=moment, facts=about, but=(by.removeprefix("contact:"),))
 
     def _is_day(self, now_us: int) -> bool:
         return BY_DAY[0] <= dt.datetime.fromtimestamp(now_us / 1e6, self._zone).time() < BY_DAY[1]

@@ -20,7 +20,7 @@ from gateway.keeping.places import in_queue
 from gateway.mimamori.consent import end_labels, is_searched_for
 from gateway.mimamori.enrolled import WATCHED
 from gateway.notify.message import Severity
-from gateway.paging import Paging
+from gateway.paging import Notices
 from gateway.state import State
 from gateway.state.tables import alerts, label_reports, labels, pages, tags, watched
 from gateway.words.refusal import Refusal
@@ -112,17 +112,17 @@ class Labels:
 
     def __init__(
         self,
-        paging: Callable[[], Paging] | None = None,
+        notices: Callable[[], Notices] | None = None,
         *,
         office: str | None = None,
         town: str = "",
         learn: Callable[[], None] = lambda: None,
     ) -> None:
-        """`paging`: None in a gateway that tells nobody. `town`: whose tags these are, as finders read it; empty: the office.
+        """`notices`: None in a gateway that tells nobody. `town`: whose tags these are, as finders read it; empty: the office.
 
         `learn` has this process know anew whose tag is whose.
         """
-        self._paging, self.office, self.town, self.learn = paging, office, town, learn
+        self._notices, self.office, self.town, self.learn = notices, office, town, learn
 
     def report(self, connection: Connection, label: str, what: What, words: str, reach: str, now_us: int) -> Outcome | None:
         """What a finder says of a tag of ours. None where it was said so often today that it is kept no more."""
@@ -193,7 +193,7 @@ class Labels:
 
     def remind(self, state: State, now_us: int) -> None:
         """A chore: has the office hear again of misuse that rang and that nobody has settled. May be repeated."""
-        if self._paging is None or self.office is None:
+        if self._notices is None or self.office is None:
             return
         waits = (label_reports.c.what == "misuse", label_reports.c.state == "open", label_reports.c.at_us <= now_us - AGAIN_US[0])
         rang = select(pages.c.id).where(pages.c.route == LABEL, pages.c.group_key == "report/" + cast(label_reports.c.id, Text))
@@ -234,8 +234,8 @@ class Labels:
         self, connection: Connection, report: int, person: Row[Any] | None, moment: str, to: Sequence[str], now_us: int,
         severity: Severity, *, group: str | None = None, key: str | None = None, **facts: Any,
     ) -> None:  # fmt: skip
-        if self._paging is not None and to:
-            self._paging().tell(
+        if self._notices is not None and to:
+            self._notices().tell(
                 connection, route=LABEL, group_key=group or f"report/{report}", kind=LABEL, severity=severity, to=to,
                 moment=moment, facts={**_about(person), **facts}, now_us=now_us, key=key, asks=False,
             )  # fmt: skip
@@ -244,8 +244,8 @@ class Labels:
         groups = (f"report/{report}", f"stopped/{report}")
         open_ = select(pages.c.id).where(pages.c.route == LABEL, pages.c.group_key.in_(groups), pages.c.state != "closed")
         for page in connection.scalars(open_).all():
-            if self._paging is not None:
-                self._paging().close(
+            if self._notices is not None:
+                self._notices().close(
                     connection, page, now_us, moment=moment, facts=_about(person), but=(by.removeprefix("contact:"),)
                 )
 

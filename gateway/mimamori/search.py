@@ -416,7 +416,7 @@ class Search:
         facts, paging = self._base(self._person(connection, row.watched), row), self._paging()
         for page in (row.page, row.helpers_page):
             if page is not None:
-                paging.close(connection, page, now_us, moment=f"search.{state}", facts=facts, but=(who,))
+                paging.notices.close(connection, page, now_us, moment=f"search.{state}", facts=facts, but=(who,))
         if state == "found":
             self._resolve_missed(connection, row.watched, who, now_us)
         return True
@@ -434,7 +434,7 @@ class Search:
         key: str | None = None, asks: bool = False, anew: bool = False,
     ) -> str:  # fmt: skip
         to = [person.family, *([self._office] if self._office else [])]
-        return self._paging().tell(
+        return self._paging().notices.tell(
             connection, route=SEARCH, group_key=row.id, kind=SEARCH, severity="critical", to=to, moment=moment, facts=facts,
             now_us=now_us, key=key, asks=asks, anew=anew,
         )  # fmt: skip
@@ -446,7 +446,7 @@ class Search:
         """None where nobody of them can be told: then it is not said to anybody else."""
         if not any(self._book.who(connection, name, now_us) for name in to):
             return None
-        return self._paging().tell(
+        return self._paging().notices.tell(
             connection, route=HELP, group_key=row.id, kind=HELP, severity="critical", to=to, moment=moment, facts=facts,
             now_us=now_us, key=key, asks=asks,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Path, Response
 from sqlalchemy import exists, select
@@ -29,12 +29,10 @@ from gateway.api.tokens import Tokens
 from gateway.config import NodesConfig
 from gateway.errors import ConfigError
 from gateway.feed import Feed
-from gateway.nodes.authority import LISTENER, SIGNING_KEY, Authority
-from gateway.nodes.brokers import Brokers
-from gateway.nodes.claims import Claims, Offer, Refused
+from gateway.nodes.authority import LISTENER
+from gateway.nodes.care import Care
+from gateway.nodes.claims import Refused
 from gateway.nodes.picture_quota import Note, PictureQuota
-from gateway.nodes.renewals import Renewals
-from gateway.nodes.signing import Signer
 from gateway.policy import Actor
 from gateway.state import State
 from gateway.state.tables import certificates, node_tokens
@@ -52,31 +50,6 @@ class TimeJson(TypedDict):
     """What time it is here."""
 
     now_us: int
-
-
-class Care(NamedTuple):
-    """The parts that know the nodes' identities."""
-
-    authority: Authority
-    signer: Signer
-    brokers: Brokers
-    claims: Claims
-    renewals: Renewals
-
-
-def open_care(config: NodesConfig, state: State, now_us: Callable[[], int]) -> Care:
-    """All of them, on one folder and one database. ConfigError when the authority can't be used."""
-    authority = Authority.read(config.folder)
-    signer = Signer.read(config.folder / SIGNING_KEY)
-    brokers = Brokers(state, authority, config.broker_pid_file, now_us)
-    offer = Offer(config.public_url.rstrip("/"), config.broker_url, config.certificate_days, config.claim_hours)
-    return Care(
-        authority,
-        signer,
-        brokers,
-        Claims(state, authority, signer, brokers, offer, now_us),
-        Renewals(state, authority, signer, brokers, config.certificate_days, now_us),
-    )
 
 
 def create_node_app(deps: Deps, care: Care, note: Note = lambda *_: None) -> FastAPI:

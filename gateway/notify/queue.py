@@ -4,8 +4,11 @@ Everything here works in the caller's transaction, so that a message and what it
 Repeating it changes nothing. What happens between queued and sent is `deliver`'s alone.
 """
 
+import json
+from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, and_, case, func, select, update
 
 from gateway.alerting.route import Channel
@@ -71,6 +74,25 @@ def queue(  # noqa: PLR0913 - a row's fields
     }
     connection.execute(_ADD, row)
     return message.id
+
+
+def read_message(id_: str, body: str) -> Message:
+    """A row's message. ValueError when there is none in it. Rows of before there were several channels hold one flat object."""
+    match json.loads(body):
+        case {"title": str(title), "body": str(text)} as said:
+            with suppress(ValidationError):
+                return Message.model_validate(said)
+            return Message(
+                id=id_,
+                severity=said["severity"] if said.get("severity") in RANK else "warning",
+                title=title,
+                body=text,
+                alert=said.get("alert"),
+                late=bool(said.get("late", False)),
+                data={name: value for name, value in said.items() if name not in Message.model_fields or name == "kind"},
+            )
+        case _:
+            raise ValueError("it says no title and body")
 
 
 def first_address(person: Person, by: Channel | None = None) -> Address | None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TextIO
 
 from simulators.ports import free_port
-from simulators.town import Program
 
 _HERE = Path(__file__).parent
 INSTALLED = Path("build/bench")
@@ -100,6 +99,8 @@ def running(
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[int]:
     """A process while the block runs; its pid. RuntimeError with the end of its log where it is not `ready` in time."""
+    from simulators.town import Program  # not for who only measures itself: it brings the edge, its drivers and pins
+
     child = Program(argv, log, env, cwd)
     child.start()
     try:

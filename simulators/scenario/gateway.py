@@ -19,6 +19,7 @@ from gateway.api.deps import Deps
 from gateway.api.tokens import read_tokens
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
+from gateway.doors import open_doors
 from gateway.feed import Feed
 from gateway.keeping.late import Keeps
 from gateway.media import MediaShelf
@@ -103,13 +104,14 @@ class Gateway:
         )
         media = MediaShelf(config.media.folder, self.state, now_us, config.media.max_mib * 1024 * 1024)
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="story")
+        doors = open_doors(config, self.state, reach, now_us)
         app = create_app(
             Deps(
                 state=self.state, store=self.store, feed=Feed(), media=media, tokens=read_tokens(config.api.tokens_file),
                 telemetry=telemetry, now_us=now_us, health=dict, moved=reach.paging.moved, paging=reach.paging,
                 mode_to=config.people.hear_mode if config.people else (),
-                answer_page=reach.answer_page, desk=reach.desk, inbox=reach.inbox, line_secret=reach.line_secret,
-                push=reach.push, twilio=reach.twilio, deployments=deployments, areas=config.area, rules=config.rule,
+                answer_page=doors.answer_page, desk=reach.desk, inbox=reach.inbox, line_secret=reach.line_secret,
+                push=doors.push, twilio=doors.twilio, deployments=deployments, areas=config.area, rules=config.rule,
                 enrolled=enrolled, search=reach.search, consents=reach.consents, labels=reach.labels,
                 ring_deliveries=reach.deliverer.ring,
             )

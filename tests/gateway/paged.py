@@ -60,8 +60,9 @@ class Paged:
         ]
         self.deployments = Deployments(places)
         self.book = Book(self.groups, ["hook"], ZONE)
+        self.teller = Teller(self.deployments, ZONE, town="里山市")
         self.paging = Paging(
-            self.state, self.routes, self.deployments, self.book, Teller(self.deployments, ZONE, town="里山市"),
+            self.state, self.routes, self.deployments, self.book, self.teller,
             office=self.office, say=lambda kind, body: self.said.append((kind, body)), **self.paging_more,
         )  # fmt: skip
 
@@ -153,7 +154,7 @@ class Paged:
 
     def answer(self, who: str, answer: Answer, page: str | None = None, **more: Any) -> Answered | NotTaken:
         with self.state.write() as connection:
-            return self.paging.answer(
+            return self.paging.answers.answer(
                 connection, page or self.page()["id"], who, answer, more.get("via", "line"), more.get("notification"), self.now_us
             )
 

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import insert, select, update
 
 from gateway.alerting.route import RouteConfig
-from gateway.contacts.book import Book
 from gateway.contacts.config import GroupConfig
 from gateway.installations import Installations, Installed, enter, one, telling
 from gateway.notify.message import Message
@@ -45,10 +43,7 @@ class Mountain:
         self.begin()
 
     def begin(self) -> None:
-        # The town's own book knows machines only.
-        self.town.paging._book = Book({"farmers": GroupConfig(label="わな番")}, [], ZoneInfo("Asia/Tokyo"))
-        deployments = self.town.paging._deployments
-        self.chore = Installations(self.town.state, telling(self.town.paging, deployments))
+        self.chore = Installations(self.town.state, telling(self.town.paging.notices, self.town.deployments))
 
     def put_up(self, id_: str = HERS, *, tripped_us: int | None = NOW_US, device: str = "trap-11", **more: str) -> None:
         with self.town.state.write() as connection:
@@ -69,7 +64,7 @@ class Mountain:
             assert newest is not None
             sent = update(tables.notifications).where(tables.notifications.c.id == newest.id)
             connection.execute(sent.values(state="sent", sent_us=self.town.now_us))
-            self.town.paging.answer_to(connection, newest.id, "seen", "line", self.town.now_us)
+            self.town.paging.answers.answer_to(connection, newest.id, "seen", "line", self.town.now_us)
 
     def close(self) -> None:
         self.town.later(5 * SECOND_US)
@@ -91,7 +86,8 @@ class Mountain:
 
 @pytest.fixture
 def mountain(tmp_path: Path) -> Iterator[Mountain]:
-    with Town(tmp_path, dict(TRIAL), [RouteConfig(to=["farmers"], needed=0)]) as town:
+    groups = {"farmers": GroupConfig(label="わな番")}
+    with Town(tmp_path, dict(TRIAL), [RouteConfig(to=["farmers"], needed=0)], groups=groups) as town:
         yield Mountain(town)
 
 

@@ -23,7 +23,7 @@ class Parts:
     def begin(self) -> None:
         old = self.town.watch
         self.town.watch = Watch(
-            self.town.state, [self.own.watched()], old._deployments, self.town.telemetry, old._say, self.town.paging
+            self.town.state, [self.own.watched()], self.town.deployments, self.town.telemetry, old._say, self.town.paging
         )
         self.town.pipeline._watch = self.town.watch
 

@@ -1,6 +1,7 @@
 """Who is told, who is asked next, and what an answer does: each sentence that the routes promise."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -362,7 +363,7 @@ def test_an_answer_marks_its_message_and_proves_its_address(paged: Paged) -> Non
     paged.fire()
     row = next(row for row in paged.ledger() if row["contact"] == "tanaka")
     with paged.state.write() as connection:
-        said = paged.paging.answer_to(connection, row["id"], "going", "line", paged.now_us)
+        said = paged.paging.answers.answer_to(connection, row["id"], "going", "line", paged.now_us)
     assert isinstance(said, Answered)
     row = next(row for row in paged.ledger() if row["id"] == row["id"] and row["contact"] == "tanaka")
     assert (row["state"], row["answered_us"]) == ("answered", NOW_US)
@@ -624,7 +625,7 @@ def test_what_is_critical_does_not_wait_for_the_start(paged: Paged) -> None:
 def test_a_case_tells_everybody_at_once_is_widened_and_its_end_reaches_all(paged: Paged) -> None:
     def tell(*to: str, key: str = "opened") -> str:
         with paged.state.write() as connection:
-            return paged.paging.tell(
+            return paged.paging.notices.tell(
                 connection, route="search", group_key="case-1", kind="search", severity="critical", to=to,
                 moment="page.nobody", facts={"where": "中央公民館"}, key=key, now_us=paged.now_us,
             )  # fmt: skip
@@ -640,15 +641,16 @@ def test_a_case_tells_everybody_at_once_is_widened_and_its_end_reaches_all(paged
     paged.later(24 * HOUR_US)
     assert paged.new() == []
     with paged.state.write() as connection:
-        assert paged.paging.close(connection, page, paged.now_us, moment="page.found", facts={"name": ["ito"]}, but=["ito"])
-        assert not paged.paging.close(connection, page, paged.now_us, moment="page.found", facts={"name": ["ito"]})
+        close = partial(paged.paging.notices.close, moment="page.found", facts={"name": ["ito"]})
+        assert close(connection, page, paged.now_us, but=["ito"])
+        assert not close(connection, page, paged.now_us)
     assert paged.new() == [("hanako", "over"), ("suzuki", "over"), ("yakuba", "over")]
     assert tell("family-1") != page
 
 
 def tell_and_be_done(paged: Paged) -> str:
     with paged.state.write() as connection:
-        return paged.paging.tell(
+        return paged.paging.notices.tell(
             connection, route="audit", group_key="heads", kind="audit", severity="info", to=["office", "hunters"],
             moment="page.nobody", facts={"where": "中央公民館"}, now_us=paged.now_us, asks=False, ends=True,
         )  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_test_alarm_is_no_line_of_a_digest_for_it_wants_an_answer(tmp_path: Pa
 
 def test_where_the_words_of_a_digest_fail_each_is_told_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Paged(tmp_path, {"to": "farmers"}) as paged:
-        monkeypatch.setattr(paged.paging._teller, "digest", lambda *_: 1 / 0)
+        monkeypatch.setattr(paged.teller, "digest", lambda *_: 1 / 0)
         paged.paging.hold(paged.now_us + MINUTE_US)
         for device in devices(2):
             paged.fire(device, **BATTERY)
@@ -243,14 +243,14 @@ def test_a_broker_that_comes_and_goes_holds_no_warning_back_for_ever(tmp_path: P
 def test_words_that_fail_for_one_page_stop_no_other_and_it_is_tried_again(
     paged: Paged, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = paged.paging._teller.message
+    real = paged.teller.message
 
     def broken(id_: str, person: Any, tell: Any, about: Any, now_us: int) -> Any:
         if about.alerts and about.alerts[0].device == "trap-1":
             raise RuntimeError("a mistake")
         return real(id_, person, tell, about, now_us)
 
-    monkeypatch.setattr(paged.paging._teller, "message", broken)
+    monkeypatch.setattr(paged.teller, "message", broken)
     with caplog.at_level(logging.ERROR):
         paged.fire("trap-1")
         paged.fire("trap-2")
@@ -279,7 +279,7 @@ def test_the_outside_watcher_can_know_when_pages_were_looked_at(paged: Paged, mo
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(paged.paging, "_look", broken)
+    monkeypatch.setattr(paged.paging._looking, "look", broken)
     with pytest.raises(RuntimeError):
         paged.tick()
     assert paged.paging.looked_us == looked_us, "a look that did not get through is none"
@@ -307,7 +307,7 @@ def sql(paged: Paged) -> str:
     """What a look asks first."""
     from sqlalchemy.dialects import sqlite
 
-    from gateway.paging import due_pages
+    from gateway.paging.reading import due_pages
 
     return str(due_pages(paged.now_us).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
 

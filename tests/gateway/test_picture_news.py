@@ -13,8 +13,7 @@ from gateway.alerting.lifecycle import Alert
 from gateway.media import MediaShelf
 from gateway.notify.message import Message
 from gateway.state import tables
-from gateway.telling import Teller
-from tests.gateway.paged import HOUR_US, MINUTE_US, SECOND_US, ZONE, Paged
+from tests.gateway.paged import HOUR_US, MINUTE_US, SECOND_US, Paged
 
 ROUTE = {"to": "farmers"}
 BEAR, BOAR = b"\xff\xd8\xff\xda\0\2 a bear \xff\xd9", b"\xff\xd8\xff\xda\0\2 a boar \xff\xd9"
@@ -55,7 +54,7 @@ def told_without_it(paged: Paged) -> None:
 
 
 def test_who_was_told_before_the_picture_came_hears_once_that_it_is_there(paged: Paged) -> None:
-    paged.paging._teller = Teller(paged.deployments, ZONE, answer_url=lambda id_, _: f"https://gateway.example.jp/a/{id_}")
+    paged.teller._answer_url = lambda id_, _: f"https://gateway.example.jp/a/{id_}"
     seen(paged)
     told_without_it(paged)
     arrives(paged)

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 
 from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
+from gateway.doors import open_doors
 from gateway.inbox import KEPT_US
 from gateway.reach import INBOX, Outside, Reach, open_reach
 from gateway.state import open_state
@@ -18,8 +19,8 @@ from gateway.telemetry import Telemetry
 NOW_US = 1_780_455_600_000_000
 
 
-def reach(folder: Path, **channels: Any) -> tuple[Reach, Any]:
-    config = GatewayConfig.model_validate(
+def configured(folder: Path, channels: dict[str, Any]) -> GatewayConfig:
+    return GatewayConfig.model_validate(
         {
             "broker": {"url": "mqtt://127.0.0.1:1883"},
             "state": {"url": f"sqlite:///{folder / 'state.db'}"},
@@ -31,7 +32,11 @@ def reach(folder: Path, **channels: Any) -> tuple[Reach, Any]:
             "channel": channels,
         }
     )
-    state = open_state(f"sqlite:///{folder / 'state.db'}")
+
+
+def reach(folder: Path, **channels: Any) -> tuple[Reach, Any]:
+    config = configured(folder, channels)
+    state = open_state(config.state.url)
     outside = Outside({}, lambda _topic, _body: None, dict, lambda _name, _row: None)
     return open_reach(config, state, Deployments(()), Telemetry(), lambda: NOW_US, random.Random(1), outside), state
 
@@ -60,11 +65,12 @@ def test_who_answered_a_test_is_offered_push_where_there_is_push(tmp_path: Path,
     for channels, offered in (({"twilio": twilio}, False), ({"push": {"contact": "mailto:office@example.jp"}}, True)):
         (tmp_path / str(offered)).mkdir()
         made, state = reach(tmp_path / str(offered), **channels)
+        doors = open_doors(configured(tmp_path / str(offered), channels), state, made, lambda: NOW_US)
         assert made.desk is not None
-        assert made.answer_page is not None
-        assert (made.desk.push_url is not None) == (made.answer_page.push_url is not None) == (made.push is not None) == offered
-        if made.desk.push_url is not None and made.push is not None:
+        assert doors.answer_page is not None
+        assert (made.desk.push_url is not None) == (doors.answer_page.push_url is not None) == (doors.push is not None) == offered
+        if made.desk.push_url is not None and doors.push is not None:
             token = made.desk.push_url("00000000000000a1", NOW_US).rpartition("/")[2]
-            assert made.push.who(token, NOW_US) == "00000000000000a1"
+            assert doors.push.who(token, NOW_US) == "00000000000000a1"
         made.close()
         state.close()

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import OperationalError
 
-from gateway import watch as watch_module
 from gateway.alerting.lifecycle import Alert, Move, acknowledge
 from gateway.alerting.route import Match, RouteConfig
 from gateway.rules import Fact, RuleConfig, Verdict
 from gateway.state import tables
+from gateway.watch import watch as watch_module
 from tests.gateway.town import HOUR_US, MINUTE_US, NODE, NOW_US, SECOND_US, Town, batch, event, locked, reading
 
 ADAPTER: TypeAdapter[dict[str, RuleConfig]] = TypeAdapter(dict[str, RuleConfig])
@@ -215,8 +215,8 @@ def test_a_rule_that_raises_does_not_stop_the_others(tmp_path: Path, caplog: pyt
         def fail(*_: Any) -> Verdict:
             raise ZeroDivisionError
 
-        town.watch._rules["broken"].rule.on_fact = fail
-        town.watch._rules["broken"].rule.on_tick = fail
+        town.watch._judge._rules["broken"].rule.on_fact = fail
+        town.watch._judge._rules["broken"].rule.on_tick = fail
         for seq in range(1, 4):
             town.process(batch(events=[event(seq, seq, "trap_reset" if seq % 2 == 0 else "trap_sprung")]))
             town.tick()
@@ -231,14 +231,14 @@ def test_an_alert_that_cannot_be_written_does_not_stop_the_others_and_the_next_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Town(tmp_path, rules(a=SPRUNG, sprung=SPRUNG)) as town:
-        real = town.watch._paging.moved
+        real = town.paging.moved
 
         def moved(connection: Connection, move: Move, now_us: int) -> None:
             if move.alert.rule == "a":
                 raise KeyError("a mistake in a sentence")
             real(connection, move, now_us)
 
-        monkeypatch.setattr(town.watch._paging, "moved", moved)
+        monkeypatch.setattr(town.paging, "moved", moved)
         town.process(batch(events=[event(1)]))
         town.tick()
         assert town.alerts() == [("sprung", "firing")]

@@ -46,13 +46,13 @@ class Moves:
 
     def __init__(self, town: Town) -> None:
         self.told: list[tuple[str, str, bool]] = []
-        real = town.watch._paging.moved
+        real = town.paging.moved
 
         def moved(connection: Any, move: Any, now_us: int) -> None:
             self.told.append((move.alert.rule, move.alert.state, move.tell))
             real(connection, move, now_us)
 
-        town.watch._paging.moved = moved  # type: ignore[method-assign]
+        town.paging.moved = moved  # type: ignore[method-assign]
 
     @property
     def rang(self) -> list[str]:
@@ -225,9 +225,7 @@ def test_a_shelved_alert_fires_and_is_told_again_when_its_time_is_over_also_afte
 
 def test_a_node_that_falls_silent_is_told_and_its_devices_are_not_though_all_are_found_in_one_tick(tmp_path: Path) -> None:
     with Town(tmp_path, {"a-silent": SILENT, "sprung": KNOCK}) as town:
-        town.watch._deployments._by_device[NODE, "node"] = town.watch._deployments.of(NODE, "node").model_copy(
-            update={"kind": "node"}
-        )
+        town.deployments._by_device[NODE, "node"] = town.deployments.of(NODE, "node").model_copy(update={"kind": "node"})
         town.process(batch([reading(1), reading(2, device="cam-01"), reading(3, device="node")]))
         moves = Moves(town)
         town.later(10 * MINUTE_US)
@@ -247,6 +245,25 @@ def test_a_node_that_falls_silent_is_told_and_its_devices_are_not_though_all_are
         town.later(10 * MINUTE_US)
         assert moves.rang == ["a-silent", "sprung"], "they came back one after the other, and nobody was woken"
         assert [row["state"] for row in town.rows(tables.alerts) if row["rule"] == "a-silent"] == ["resolved"] * 3
+
+
+def test_a_silent_node_whose_alert_a_person_ended_hides_its_devices_no_longer(tmp_path: Path) -> None:
+    with Town(tmp_path, {"a-silent": SILENT}) as town:
+        town.deployments._by_device[NODE, "node"] = town.deployments.of(NODE, "node").model_copy(update={"kind": "node"})
+        town.process(batch([reading(1), reading(2, device="node")]))
+        moves = Moves(town)
+        town.later(10 * MINUTE_US)
+        town.tick()
+        with town.state.write() as connection:
+            node = connection.execute(select(tables.alerts).where(tables.alerts.c.device == "node")).mappings().one()
+            move = resolve(Alert(**node), "tanaka", "taken home", town.now_us)
+            assert move is not None
+            assert write_move(connection, move, town.now_us)
+        town.tick()
+        assert moves.rang == ["a-silent"]
+        town.later(HOUR_US)
+        town.tick()
+        assert (current(town).state, moves.rang) == ("firing", ["a-silent", "a-silent"]), "the trap itself is told now"
 
 
 def test_what_flaps_is_told_a_few_times_then_once_that_it_flaps_then_when_it_stays(tmp_path: Path) -> None:
@@ -297,7 +314,7 @@ def with_rule(town: Town, rule: Any, kind: str | None = None) -> Moves:
     """The town with this rule in place of its own."""
     old = town.watch
     rules = [WatchedRule("own", "warning", rule, kind)]
-    town.watch = Watch(town.state, rules, old._deployments, town.telemetry, old._say, old._paging)
+    town.watch = Watch(town.state, rules, town.deployments, town.telemetry, old._say, town.paging)
     town.pipeline._watch = town.watch
     return Moves(town)
 
@@ -333,7 +350,7 @@ def test_a_quiet_town_costs_the_same_few_questions_each_tick(town: Town, monkeyp
     town.process(batch([reading(1)]))
     for _ in range(3):
         town.tick()
-    monkeypatch.setattr(town.watch, "_read_open", lambda *_: pytest.fail("nothing has changed"))
+    monkeypatch.setattr(town.watch._known, "read_open", lambda *_: pytest.fail("nothing has changed"))
     town.steps.taken.clear()
     for _ in range(10):
         town.later(SECOND_US)

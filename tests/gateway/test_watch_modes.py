@@ -125,10 +125,10 @@ def test_facts_that_are_no_json_cost_neither_the_alert_nor_the_commit(tmp_path: 
 
 def replace_rule(town: Town, rule: Any) -> None:
     watch = town.watch
-    one = watch._rules["sprung"]._replace(rule=rule, severity="warning", flaps=getattr(rule, "flaps", True))
-    watch._rules["sprung"] = one
-    watch._on.clear()
-    watch._on["trap_sprung"].append(one)
+    one = watch._judge._rules["sprung"]._replace(rule=rule, severity="warning", flaps=getattr(rule, "flaps", True))
+    watch._judge._rules["sprung"] = one  # type: ignore[index]
+    watch._judge._on.clear()
+    watch._judge._on["trap_sprung"].append(one)
 
 
 def test_alerts_that_no_rule_can_end_any_more_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -85,14 +85,14 @@ def test_an_alarm_that_is_over_in_its_own_group_is_named_beside_those_of_its_pag
 def test_one_page_that_cannot_be_told_stops_no_other_of_its_group(
     town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = town.paging._teller.message
+    real = town.teller.message
 
     def broken(id_: str, person: Any, tell: Any, about: Any, now_us: int) -> Any:
         if about.alerts[0].device == "trap-2":
             raise KeyError("a mistake in a sentence")
         return real(id_, person, tell, about, now_us)
 
-    monkeypatch.setattr(town.paging._teller, "message", broken)
+    monkeypatch.setattr(town.teller, "message", broken)
     with caplog.at_level(logging.ERROR):
         town.process(sprung(3))
     assert sorted(said(town)) == [("trap-1", False), ("trap-3", False)]

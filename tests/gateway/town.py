@@ -4,7 +4,7 @@ It can be killed at any step, as by SIGKILL, and begun anew on the same files.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from gateway.alerting.mute import Muting
 from gateway.alerting.route import RouteConfig
 from gateway.contacts.book import Book
+from gateway.contacts.config import GroupConfig
 from gateway.deployments import Deployment, Deployments
 from gateway.errors import StoreDown, StoreRefused
 from gateway.keeping.late import Keeps
@@ -85,6 +86,15 @@ class _Database(Database):
             self._steps.step("before its commit")
         self._steps.step("after its commit")
 
+    def upsert(self, table: Table, changed: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
+        if not self.is_shared:  # then it is a `write`
+            super().upsert(table, changed, rows)
+            return
+        self._steps.step("before a transaction")
+        self._steps.step("before its commit")  # which is the statement's end
+        super().upsert(table, changed, rows)
+        self._steps.step("after its commit")
+
 
 class Store(SqliteStore):
     """The real one, which can be unplugged, and whose steps are counted."""
@@ -118,8 +128,9 @@ class Town:
         rules: dict[str, RuleConfig] | None = None,
         routes: Sequence[RouteConfig] = (RouteConfig(to=["farmers", "office"]),),
         muting: Muting | None = None,
+        groups: Mapping[str, GroupConfig] | None = None,
     ) -> None:
-        self.folder, self.now_us = folder, NOW_US
+        self.folder, self.now_us, self._groups = folder, NOW_US, groups or {}
         self._rules, self._routes, self._muting = SPRUNG if rules is None else rules, routes, muting
         self.ours: set[str] | None = None  # the tags somebody is enrolled for; None: whatever comes
         self.steps = Steps()
@@ -130,17 +141,18 @@ class Town:
     def _open(self) -> None:
         self.state = _Database(open_state(f"sqlite:///{self.folder / 'state.db'}"), self.steps)
         self.store = Store(SqliteStoreConfig(type="sqlite", path=self.folder / "series.db"), self.steps)
-        deployments = Deployments([Deployment(node=NODE, device="trap-11", kind="trap", place="北尾根", label="3番")])
+        self.deployments = deployments = Deployments(
+            [Deployment(node=NODE, device="trap-11", kind="trap", place="北尾根", label="3番")]
+        )
         zone = ZoneInfo("Asia/Tokyo")
         around = Surroundings(deployments, zone)
         watched = [
             WatchedRule(name, rule.severity, build_rule(rule, around), rule.kind, rule.mode) for name, rule in self._rules.items()
         ]
         contacts = {name for route in self._routes for step in route.all_steps for name in step.to}
-        book = Book({}, contacts, zone)
-        self.paging = Paging(
-            self.state, self._routes, deployments, book, Teller(deployments, zone), say=self._say, telemetry=self.telemetry
-        )
+        book = Book(self._groups, contacts - self._groups.keys(), zone)
+        self.teller = Teller(deployments, zone)
+        self.paging = Paging(self.state, self._routes, deployments, book, self.teller, say=self._say, telemetry=self.telemetry)
         self.watch = Watch(self.state, watched, deployments, self.telemetry, self._say, self.paging, self._muting)
         self.outgoing = Outgoing(self.state, SIGNER)
         self.pipeline = Pipeline(

@@ -26,7 +26,7 @@ class Answering(Paged):
         super().__init__(folder, *route, **paging)
         page = AnswerPage(
             self.state, LINKS, ZONE, lambda: self.now_us, self.book.name_of,
-            taking(self.paging.answer_to),
+            taking(self.paging.answers.answer_to),
             push_url=lambda contact, _now_us: f"https://gateway.example/push/of-{contact}", phone="050-0000-0009",
         )  # fmt: skip
         self.app = FastAPI()

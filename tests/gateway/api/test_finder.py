@@ -31,8 +31,8 @@ class Town(Searching):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.enrolled = Enrolled()
-        self.labels = Labels(lambda: self.paging, office="office", town="里山市", learn=self.learn)
-        self.consents = Consents(self.state, MimamoriConfig(), lambda: self.paging, office="office", learn=self.learn)
+        self.labels = Labels(lambda: self.paging.notices, office="office", town="里山市", learn=self.learn)
+        self.consents = Consents(self.state, MimamoriConfig(), lambda: self.paging.notices, office="office", learn=self.learn)
         with self.state.write() as connection:
             self.label = make(connection, TAG, "tanaka", self.now_us)
         self.told()

@@ -22,7 +22,8 @@ from gateway.api.app import create_app
 from gateway.api.built import PAGES
 from gateway.api.deps import SIFTED
 from gateway.api.described import ALL, Rule, rules_of
-from gateway.nodes.listener import Care, create_node_app
+from gateway.nodes.care import Care
+from gateway.nodes.listener import create_node_app
 from gateway.policy import ANY, CASE, GROUP, JOB, PERSON, POLICY, ROLES, THINGS, Actor, Relation
 from gateway.state import tables
 from tests.gateway.api import policed

@@ -7,9 +7,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api.measured import Measured
-from gateway.api.operations import version
 from gateway.state import tables
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Telemetry, version
 from tests.gateway.api.conftest import Gateway
 from tests.gateway.scraped import Shown
 

@@ -12,7 +12,7 @@ from gateway.audit import record
 from gateway.audit.config import AuditConfig
 from gateway.audit.export import Heads, HeadsError, append, read_heads
 from gateway.audit.verify import verify
-from gateway.paging import Paging
+from gateway.paging import Notices
 from gateway.state import State, open_state
 from gateway.state.tables import audit, audit_details
 
@@ -49,7 +49,7 @@ def act(state: State, thing: str = "alert/a-1") -> None:
 
 
 def heads(state: State, phone: Phone, **config: Any) -> Heads:
-    return Heads(state, AuditConfig(**config), TOKYO, cast(Paging, phone), phone.condition)
+    return Heads(state, AuditConfig(**config), TOKYO, cast(Notices, phone), phone.condition)
 
 
 def test_each_day_one_line_that_agrees_with_the_trail(state: State, tmp_path: Path) -> None:

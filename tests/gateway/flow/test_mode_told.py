@@ -23,7 +23,7 @@ def paged(tmp_path: Path) -> Iterator[Paged]:
 def switch(paged: Paged, mode: TownMode, why: str) -> None:
     with paged.state.write() as connection:
         connection.execute(insert(tables.town_modes).values(mode=mode, since_us=paged.now_us, who="町の当番", why=why))
-        tell_people(connection, paged.paging, TO, "町の当番", why, paged.now_us)
+        tell_people(connection, paged.paging.notices, TO, "町の当番", why, paged.now_us)
 
 
 def test_who_switched_it_when_and_what_changes_is_told_at_once_and_asks_nothing(paged: Paged) -> None:

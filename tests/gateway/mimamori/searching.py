@@ -181,7 +181,13 @@ class Searching(Paged):
 
     def client(self, role: str | None = None, **changed: Any) -> TestClient:
         answers = AnswerPage(
-            self.state, LINKS, ZONE, lambda: self.now_us, self.book.name_of, taking(self.paging.answer_to), self.search.withheld
+            self.state,
+            LINKS,
+            ZONE,
+            lambda: self.now_us,
+            self.book.name_of,
+            taking(self.paging.answers.answer_to),
+            self.search.withheld,
         )
         self.deps = deps = Deps(
             state=self.state, store=MagicMock(SqliteStore), feed=Feed(),

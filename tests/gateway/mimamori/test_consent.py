@@ -29,7 +29,7 @@ class Town(Searching):
         super().__init__(folder)
         self.enrolled = Enrolled()
         self.consents = Consents(
-            self.state, CONFIG, lambda: self.paging, office="office", zone=ZONE, learn=self.learn,
+            self.state, CONFIG, lambda: self.paging.notices, office="office", zone=ZONE, learn=self.learn,
         )  # fmt: skip
         self.now_us += 6 * HOUR_US  # by day
         self.told()

@@ -41,7 +41,8 @@ from gateway.feed import Feed
 from gateway.media import MediaShelf
 from gateway.nodes import claims
 from gateway.nodes.authority import init
-from gateway.nodes.listener import Care, create_node_app, listening, open_care
+from gateway.nodes.care import Care, open_care
+from gateway.nodes.listener import create_node_app, listening
 from gateway.state import State, open_state
 from gateway.store import SqliteStore
 from gateway.telemetry import Telemetry

@@ -24,8 +24,8 @@ from gateway.ingest import GatewayBrokerConfig
 from gateway.nodes import claims
 from gateway.nodes import ended as ended_module
 from gateway.nodes.brokers import Brokers, nats_nodes
+from gateway.nodes.care import open_care
 from gateway.nodes.ended import Ended
-from gateway.nodes.listener import open_care
 from simulators.ports import free_port
 from tests.gateway.nodes.boxes import HOUR_US, Box, Town, node_tls, town
 from tests.services import listening, require_binary, running

@@ -28,6 +28,7 @@ from gateway.contacts import people, proof
 from gateway.contacts.address import AddressChannel
 from gateway.contacts.book import Book
 from gateway.deployments import Deployment, Deployments
+from gateway.doors import open_doors
 from gateway.feed import Feed
 from gateway.media import MediaShelf
 from gateway.moves import write_move
@@ -336,12 +337,13 @@ class Door:
                 proof.heard(connection, people.add_address(connection, id_, channel, to, 0), 0)
         providers.line._user(TO["line"]).follows = True
         media = MediaShelf(folder / "media", self.state, self.now, limit_bytes=1_000_000)
+        doors = open_doors(config, self.state, self.reach, self.now)
         deps = Deps(
             state=self.state, store=MagicMock(SqliteStore), feed=Feed(), media=media, tokens=Tokens({}),
             telemetry=self.telemetry, now_us=self.now, health=dict,
             deployments=deployments, moved=self.reach.paging.moved, paging=self.reach.paging,
-            answer_page=self.reach.answer_page, desk=self.reach.desk, inbox=self.reach.inbox, line_secret=self.reach.line_secret,
-            push=self.reach.push, twilio=self.reach.twilio,
+            answer_page=doors.answer_page, desk=self.reach.desk, inbox=self.reach.inbox, line_secret=self.reach.line_secret,
+            push=doors.push, twilio=doors.twilio,
         )  # fmt: skip
         self.client = TestClient(create_app(deps), base_url=PUBLIC, raise_server_exceptions=False)
         providers.line.webhook = self._line

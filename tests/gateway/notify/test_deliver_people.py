@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from gateway.contacts.person import Address, Person
 from gateway.notify import Delivered, Gone, NoQuota, Outcome, Refused, Retry, Unknown
-from gateway.notify.deliver import SLOTS
+from gateway.notify.due import SLOTS
 from gateway.notify.queue import by_provider_id, mark_answered, mark_seen
 from gateway.state import State, open_state, tables
 from tests.gateway.notify.ledger import ALERT, LINE, MAIL, PAGE, VOICE, Asked, Hanging, Ledger, Provider, message, people

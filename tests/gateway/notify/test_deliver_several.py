@@ -78,7 +78,7 @@ def test_while_one_sends_to_an_address_another_that_found_a_message_before_does_
     phone = Provider()
     first, second = deliverer(state, {"phone": phone}), deliverer(state, {"phone": phone})
     queue(state, "warning", "phone")
-    claimed, found = first._claimed, []
+    claimed, found = first._waiting._claimed, []
 
     def meanwhile(rows: list[object], worker: int) -> list[object]:
         """Between its look and its claim a more urgent one is queued, and the other process takes that."""
@@ -86,10 +86,10 @@ def test_while_one_sends_to_an_address_another_that_found_a_message_before_does_
         found.extend(second._due())
         return claimed(rows, worker)
 
-    first._claimed = meanwhile  # type: ignore[method-assign]
+    first._waiting._claimed = meanwhile  # type: ignore[method-assign]
     assert [row.id for row in first._due()] == []
     assert [row.id for row in found] == ["critical"]
-    first._claimed = claimed  # type: ignore[method-assign]
+    first._waiting._claimed = claimed  # type: ignore[method-assign]
     assert first._due() == []
     for row in found:
         second._attempt(row)
@@ -118,7 +118,7 @@ def test_of_two_that_claim_at_the_same_moment_one_waits_for_the_other(state: Sta
             until(lambda: connection.scalar(text(waiting)) or not claims.is_alive(), "the other has claimed, or waits")
 
     first._state.write = slow  # type: ignore[method-assign]
-    assert [row.id for row in first._claimed([warning], first._worker or 0)] == ["warning"]
+    assert [row.id for row in first._waiting._claimed([warning], first._waiting._worker or 0)] == ["warning"]
     claims.join()
     assert found == []
 
@@ -128,13 +128,13 @@ def test_what_the_other_process_is_to_try_again_later_is_not_claimed_by_who_saw_
     phone.answers = [Retry("busy", after_s=60)]
     first, second = deliverer(state, {"phone": phone}), deliverer(state, {"phone": phone})
     queue(state, "one", "phone")
-    claimed = first._claimed
+    claimed = first._waiting._claimed
 
     def meanwhile(rows: list[object], worker: int) -> list[object]:
         second.step()
         return claimed(rows, worker)
 
-    first._claimed = meanwhile  # type: ignore[method-assign]
+    first._waiting._claimed = meanwhile  # type: ignore[method-assign]
     assert first._due() == []
     with state.read() as connection:
         assert connection.scalar(tables.notifications.select().with_only_columns(tables.notifications.c.claimed_by)) is None

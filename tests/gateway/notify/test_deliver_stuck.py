@@ -87,16 +87,16 @@ def test_nobody_is_called_by_telephone_for_what_only_took_too_long_and_is_not_cr
 def test_a_mistake_with_one_overdue_message_stops_no_other(
     state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from gateway.notify import deliver
+    from gateway.notify import failover
 
-    real = deliver._next_address
+    real = failover._next_address
 
     def broken(connection: Connection, row: object, *more: object) -> object:
         if getattr(row, "id", "") == "n-1":
             raise RuntimeError("a mistake")
         return real(connection, row, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(deliver, "_next_address", broken)
+    monkeypatch.setattr(failover, "_next_address", broken)
     mail = Provider()
     ledger = Ledger(state, line=Provider(lambda _: Retry("answered 500")), mail=mail)
     ledger.queue(message("n-1"))

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.notify import Delivered, Retry
-from gateway.notify.deliver import read_message
 from gateway.notify.message import Message
+from gateway.notify.queue import read_message
 from gateway.notify.webhook import Webhook, WebhookConfig
 from tests.gateway.town import NOW_US
 

@@ -50,7 +50,7 @@ def enter(ridge: Town, one: Visit) -> str | None:
 
 def standing(ridge: Town, rules: dict[str, Any] = RULES) -> dict[str, Any]:
     with ridge.state.read() as connection:
-        [trap] = list(ridge.watch._deployments)
+        [trap] = list(ridge.deployments)
         return state_of(connection, trap, rules, ridge.now_us)
 
 
