@@ -65,6 +65,8 @@ class BufferedSocket:
         self._end: OSError | None = None
         self.ended = False
         """Whether nothing more will come: paho is told by `recv` when it has taken everything."""
+        self.drained = False
+        """Whether the last `fill` took all that was there: what came since then, poll() will say. Of TLS it is not known."""
 
     @property
     def pending(self) -> bool:
@@ -92,6 +94,7 @@ class BufferedSocket:
         del self._in[: self._at]
         self._shown, self._at = max(self._shown - self._at, 0), 0
         self._in += data
+        self.drained = len(data) < _AHEAD and not isinstance(self._sock, ssl.SSLSocket)
         return True
 
     def packet(self) -> tuple[int, int, int] | None:
@@ -211,13 +214,13 @@ class BufferedClient(mqtt.Client):
         """
         found: list[Published] = []
         sock = self._buffered()
-        looked = False
+        looked = drained = False
         while sock is not None and len(found) < most and room > 0:
             packet = sock.packet()
             if packet is None:
-                if looked or not sock.fill():
+                if looked or drained or not sock.fill():
                     break
-                looked = True
+                looked, drained = True, sock.drained
                 continue
             published = sock.publish(*packet)
             if published is None:

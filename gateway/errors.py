@@ -20,3 +20,8 @@ class StoreDown(OSError):
 
 class StoreRefused(RuntimeError):
     """The series store will never take this as it is configured: bad credentials, no such bucket, a damaged file."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        """`status`: the server's, of HTTP, where it was a server that refused."""
+        super().__init__(text)
+        self.status = status

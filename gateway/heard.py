@@ -3,8 +3,9 @@
 No I/O, and nothing of messages: gateway.intake says what is to be remembered, and reads from the database what is not here.
 """
 
-from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from struct import Struct
 from weakref import WeakValueDictionary
 
 from edge.contract.messages import Names
@@ -15,6 +16,9 @@ Name = tuple[str, str]
 
 Newest = tuple[int, int, int, float]
 """The newest reading of a series: when it was and when it came, in UTC µs; its seq; its value."""
+
+_NEWEST = "qqqd"  # as one stands in memory
+_ONE = Struct(f"<{_NEWEST}")
 
 SHARED = 100
 """Series, or devices, of one node: one that has more has a layout of its own."""
@@ -53,7 +57,8 @@ class Heard:
     """One node."""
 
     __slots__ = (
-        "_times_and_seqs",
+        "_newest",
+        "_together_at",
         "boot",
         "epoch",
         "layout",
@@ -62,6 +67,7 @@ class Heard:
         "next_of",
         "next_seq",
         "node",
+        "seen_us",
         "settled",
         "zero",
     )
@@ -69,9 +75,12 @@ class Heard:
     def __init__(self, node: str, layout: Layout) -> None:
         self.node = node
         self.layout = layout
-        self._times_and_seqs = array("q")  # by place in the layout, as of what was kept last
+        self._newest = bytearray()  # by place in the layout; zeros: nothing is known of that series
         self.names: Names | None = None
         """What it said last, all of which are series of it."""
+        self._together_at: int | None = None  # where these stand, one after the other and nothing between
+        self.seen_us = 0
+        """When it spoke last, where that is not saved yet; else 0."""
         self.newest_us = 0
         """No reading of any series is of later."""
         self.epoch: str | None = None
@@ -87,21 +96,57 @@ class Heard:
         """Of that boot; None: to be read anew, or nothing is known of it."""
 
     def last(self, name: Name) -> Newest | None:
-        """The newest reading that was kept of a series, as far as it is in memory: its time and seq. None: no such series."""
+        """The newest reading of a series; zeros where there is none yet. None: no such series."""
         at = self.layout.series.get(name)
         if at is None:
             return None
-        times_and_seqs = self._times_and_seqs
-        return (times_and_seqs[2 * at], 0, times_and_seqs[2 * at + 1], 0.0) if 2 * at < len(times_and_seqs) else (0, 0, 0, 0.0)
+        return _ONE.unpack_from(self._newest, at * _ONE.size) if (at + 1) * _ONE.size <= len(self._newest) else (0, 0, 0, 0.0)
 
-    def keep(self, newest: Mapping[Name, Newest]) -> None:
-        """Remembers the newest readings of some of its series."""
-        series, times_and_seqs = self.layout.series, self._times_and_seqs
-        if (places := 2 * len(series)) > len(times_and_seqs):
-            times_and_seqs.extend(array("q", bytes(8 * (places - len(times_and_seqs)))))
-        for name, (time_us, _, seq, _) in newest.items():
-            at = 2 * series[name]
-            times_and_seqs[at], times_and_seqs[at + 1] = time_us, seq
+    def keep(self, name: Name, newest: Newest) -> None:
+        """Remembers the newest reading of one of its series."""
+        _ONE.pack_into(self._newest, self._room(self.layout.series[name], 1), *newest)
+
+    def knows(self, names: Names) -> bool:
+        """Whether all of these are series of the node; what it says most is remembered."""
+        if self.names is names:
+            return True
+        series = self.layout.series
+        if not series.keys() >= names.known:
+            return False
+        places = [series[pair] for pair in names.pairs]
+        self.names = names
+        self._together_at = places[0] if places == [*range(places[0], places[0] + len(places))] else None
+        return True
+
+    def keep_together(
+        self, names: Names, times_us: Sequence[int], received_us: int, seqs: Sequence[int], values: Sequence[float]
+    ) -> None:
+        """Remembers the newest readings of the series that it was asked last whether it `knows` them."""
+        at, number = self._together_at, len(seqs)
+        newest: list[float] = [received_us] * (4 * number)
+        newest[::4], newest[2::4], newest[3::4] = times_us, seqs, values
+        if at is not None:
+            _together(number).pack_into(self._newest, self._room(at, number), *newest)
+            return
+        for index, pair in enumerate(names.pairs):
+            _ONE.pack_into(self._newest, self._room(self.layout.series[pair], 1), *newest[4 * index : 4 * index + 4])
+
+    def since(self, received_us: int) -> Iterator[tuple[Name, Newest]]:
+        """The newest reading of each series that has had one since, by when it came."""
+        for name, newest in zip(self.layout.series, _ONE.iter_unpack(self._newest), strict=False):
+            if newest[1] >= received_us:
+                yield name, newest
+
+    def _room(self, at: int, number: int) -> int:
+        """Where in memory so many series stand, from a place on."""
+        if (at + number) * _ONE.size > len(self._newest):
+            self._newest.extend(bytes(len(self.layout.series) * _ONE.size - len(self._newest)))
+        return at * _ONE.size
+
+
+@lru_cache(maxsize=100)
+def _together(number: int) -> Struct:
+    return Struct(f"<{_NEWEST * number}")
 
 
 def _is_shared(layout: Layout) -> bool:

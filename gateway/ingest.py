@@ -27,7 +27,7 @@ from edge.contract.names import Name
 from edge.contract.topics import parse, partition_of, up_filters
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
-from gateway.session import NOT_YET, Session, wait
+from gateway.session import NOT_YET, Session, Waiting
 from gateway.shares import ShareConfig, Shares
 from gateway.telemetry import Telemetry
 
@@ -55,6 +55,10 @@ class Processor(Protocol):
 
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         """Lets time pass."""
+        ...
+
+    def save(self) -> None:
+        """Saves what is remembered and not saved yet."""
         ...
 
     def anew(self) -> None:
@@ -118,6 +122,8 @@ class Ingest:
         self._partitions = partitions
         # By partition; None: of all.
         self._sessions: dict[int | None, Session] = {}
+        self._waiting = Waiting(self._bell)
+        self._touched: set[Session] = set()  # something was done with them in this turn: written into, say
         if partitions is None:
             self._sessions[None] = Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us)
         self._said_down = self._said_stuck = False
@@ -152,6 +158,7 @@ class Ingest:
         try:
             while not self._stop.is_set():
                 self._turn()
+            self._save()
         finally:
             for session in self._sessions.values():
                 session.close()
@@ -162,17 +169,19 @@ class Ingest:
         for session in sessions:
             if not session.is_connected and not session.due_s():
                 session.connect()
+                self._waiting.look(session)
                 self._telemetry.connections.inc(session.is_connected)
                 if (ends_us := session.certificate_ends_us) is not None:
                     self._telemetry.certificate_ends.labels("broker").set(ends_us / 1e6)
                 if not session.is_connected:
                     break  # that may have taken long; the others are tried at the next turns
         room, room_bytes = GROUP, GROUP_BYTES
-        found = wait(sessions, self._patience_s(), self._bell)
+        found = self._waiting.wait(self._patience_s())
         self._first = (self._first + 1) % max(len(found), 1)  # where there is more than a group has room for, each has its turn
         for session, readable, writable in found[self._first :] + found[: self._first]:
             room_bytes = session.turn(readable=readable, writable=writable, most=room, most_bytes=room_bytes)
             room -= len(session.arrived)
+            self._touched.add(session)
         with suppress(BlockingIOError):  # nobody has rung
             os.eventfd_read(self._bell)
         if self._stop.is_set():
@@ -181,8 +190,10 @@ class Ingest:
         self._process()
         self._tick_if_due()
         self._speak_if_due()
-        for session in self._sessions.values():
+        for session in self._touched:
             session.flush()
+            self._waiting.look(session)
+        self._touched.clear()
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
@@ -205,24 +216,27 @@ class Ingest:
 
     def _process(self) -> None:
         now_us = self._now_us()
-        arrived: list[Message] = []
-        away_us: int | None = None  # since when one of them may have waited in the broker
-        for session in self._sessions.values():
-            arrived += session.arrived
-            if session.away_since_us is not None and now_us - (session.connected_us or now_us) < CATCH_UP_US:
-                away_us = min(session.away_since_us, away_us or now_us)
+        spoke = [session for session in self._touched if session.arrived]
+        arrived = [message for session in spoke for message in session.arrived]
         self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)
         acks: list[tuple[str, bytes]] | None = []
         if messages := self._shares.take(arrived, now_us):
-            acks = self._processed(messages, now_us, away_us)
+            acks = self._processed(messages, now_us, self._away_us(now_us))
         if acks is None:
             return
         for topic, payload in acks:
             self._publish(topic, payload)
-        for session in self._sessions.values():
-            if session.arrived:
-                session.acknowledge()
+        for session in spoke:
+            session.acknowledge()
         self._telemetry.group_since.set(0)
+
+    def _away_us(self, now_us: int) -> int | None:
+        """Since when messages may have waited in the broker, of any session; None: none can have."""
+        away_us: int | None = None
+        for session in self._sessions.values():
+            if session.away_since_us is not None and now_us - (session.connected_us or now_us) < CATCH_UP_US:
+                away_us = min(session.away_since_us, away_us or now_us)
+        return away_us
 
     def _processed(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]] | None:
         """The acks to publish; None where it was stopped while the database could not be written."""
@@ -251,17 +265,20 @@ class Ingest:
             session = self._sessions.get(partition_of(parse(topic).node))
         if session is not None:
             session.publish(topic, payload, retain=retain)
+            self._touched.add(session)
 
     def _tick_if_due(self) -> None:
         if time.monotonic() < self._next_tick:
             return
         self._next_tick = time.monotonic() + TICK_S
         self._shares.tick(self._now_us())
+        for session in self._sessions.values():
+            session.turn(readable=False, writable=False, most=0, most_bytes=0)  # does it hear of the broker still?
+            self._touched.add(session)
         try:
             whole = self._sessions.get(None)
             self._processor.tick(self._now_us(), whole.since_us if whole is not None else None)
             if self._partitions is not None:
-                # After the tick, which saves what is remembered: of what is let go of, others write from now on.
                 self._arrange(self._partitions)
             self._said_stuck = False
         except OperationalError as error:
@@ -269,12 +286,25 @@ class Ingest:
                 self._said_stuck = True
                 log.error("time can't pass for the rules: the state database: %s", error.orig)
 
+    def _save(self) -> None:
+        """At the end: what many ticks would have saved one after the other. Where that can't be, nothing waits for it."""
+        if self._database_fault is not None or self._said_stuck:
+            return
+        try:
+            self._processor.save()
+        except OperationalError as error:
+            log.error("the newest readings are not all saved; they are again as soon as their nodes speak: %s", error.orig)
+
     def _arrange(self, partitions: Partitions) -> None:
         """Lets go of some partitions, and takes others up. Between two groups: nothing that was read is unprocessed."""
         held = {partition: session.since_us for partition, session in self._sessions.items() if partition is not None}
         new, over = partitions.look(held)
+        if over:
+            self._processor.save()  # before anything else: of what is let go of, others write from now on
         for partition in over:
-            self._sessions.pop(partition).close()
+            session = self._sessions.pop(partition)
+            session.close()
+            self._waiting.forget(session)
         if over:
             self._shares.forget(lambda node: partition_of(node) in over)
             partitions.let_go(over)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from itertools import groupby, repeat
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -22,7 +22,7 @@ from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
 from edge.contract.topics import Channel, parse
 from gateway.flush import Content, EpochKey, Flush, Message, Settled, Synced, Work, Zero, runs
-from gateway.heard import Heard, Layouts, Name, Newest
+from gateway.heard import Heard, Layouts, Name
 from gateway.keeping.late import Keeps
 from gateway.nodes.commands import check_result
 from gateway.nodes.desired import check_report
@@ -51,7 +51,9 @@ _PIECES = 1_000_000  # of all remembered epochs together
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
 _RANGES = select(ranges.c.body, ranges.c.declared).where(ranges.c.node == bindparam("node"), ranges.c.epoch == bindparam("epoch"))
-_LATEST = select(latest.c.node, latest.c.device, latest.c.metric, latest.c.time_us, latest.c.seq).order_by(latest.c.node)
+_LATEST = select(
+    latest.c.node, latest.c.device, latest.c.metric, latest.c.time_us, latest.c.received_us, latest.c.seq, latest.c.value
+).order_by(latest.c.node)
 _DEVICES = select(devices.c.node, devices.c.device).order_by(devices.c.node)
 _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
 
@@ -67,6 +69,16 @@ class _TooEarly(Exception):
     """The message is left unread: neither used nor refused, so that its node sends it again later."""
 
 
+class Unsaved(NamedTuple):
+    """What memory has of some nodes and the database has not."""
+
+    nodes: list[str]
+    newest: list[tuple[str, str, str, int, int, int, float]]
+    """Newest readings of series, as rows of `latest`."""
+    seen: list[tuple[str, int]]
+    """When nodes spoke last."""
+
+
 class Intake:
     """Reads groups of messages; `committed` tells it what came of them."""
 
@@ -77,9 +89,8 @@ class Intake:
         self._wanted_of: Callable[[Names], list[int]] = lru_cache(maxsize=2000)(
             lambda names: [at for at, metric in enumerate(names.metrics) if metric in wanted]
         )
-        # The newest readings that came since `saved`, by node: as they came together, and then, later ones, by series.
-        self._lately: dict[str, dict[Names, tuple[Sequence[int], int, Sequence[int], Sequence[float]]]] = {}
-        self._newest: dict[str, dict[Name, Newest]] = {}
+        # Nodes of which not all is saved, the longest waiting first; and since when, by when it came.
+        self._unsaved: dict[str, int] = {}
         self._layouts = Layouts()
         self._heard: dict[str, Heard] = {}
         # Of nodes that use several epochs or boots at once, the others: with an earlier one's backlog, say.
@@ -96,10 +107,11 @@ class Intake:
         heard: dict[str, Heard] = {}
         with self._database.read() as connection:
             for node, rows in groupby(connection.execute(_LATEST), itemgetter(0)):
-                newest = {_interned(device, metric): (time_us, 0, seq, 0.0) for _, device, metric, time_us, seq in rows}
+                newest = {_interned(device, metric): one for _, device, metric, *one in rows}
                 one = heard[node] = Heard(node, self._layouts.grown(self._layouts.empty, (name[0] for name in newest), *newest))
-                one.keep(newest)
-                one.newest_us = max(time_us for time_us, *_ in newest.values())
+                for name, (time_us, received_us, seq, value) in newest.items():
+                    one.keep(name, (time_us, received_us, seq, value))
+                    one.newest_us = max(one.newest_us, time_us)
             for node, named in groupby(connection.execute(_DEVICES), itemgetter(0)):
                 one = heard.setdefault(node, Heard(node, self._layouts.empty))
                 one.layout = self._layouts.grown(one.layout, [sys.intern(device) for _, device in named])
@@ -107,8 +119,7 @@ class Intake:
         self._settled.clear()
         self._boots.clear()
         self._pieces = 0
-        self._lately.clear()
-        self._newest.clear()
+        self._unsaved.clear()
         self._heard = heard
 
     def read(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> Flush:
@@ -157,24 +168,28 @@ class Intake:
             else:
                 self._boots[node, boot] = zero
 
-    def unsaved(self) -> dict[str, dict[Name, Newest]]:
-        """The newest readings that came since `saved`, by node and series."""
-        for node in [*self._lately]:
-            self._newest_of(node)
-        return self._newest
+    def unsaved(self, most: int) -> Unsaved:
+        """What is not in the database yet, of the nodes that wait longest; of the next one only while fewer than `most` series
+        were looked at.
+        """
+        found = Unsaved([], [], [])
+        looked = 0
+        for node, since_us in self._unsaved.items():
+            if looked >= most:
+                break
+            heard = self._heard[node]
+            looked += max(len(heard.layout.series), 1)
+            found.nodes.append(node)
+            if heard.seen_us:
+                found.seen.append((node, heard.seen_us))
+            found.newest.extend((node, *name, *newest) for name, newest in heard.since(since_us))
+        return found
 
-    def saved(self) -> None:
-        """Says that what was `unsaved` is in the database now."""
-        for node, newest in self._newest.items():
-            self._heard[node].keep(newest)
-        self._newest.clear()
-
-    def _newest_of(self, node: str) -> dict[Name, Newest]:
-        """What is unsaved of the node, by series."""
-        newest = self._newest.setdefault(node, {})
-        for names, (times_us, received_us, seqs, values) in self._lately.pop(node, {}).items():
-            newest.update(zip(names.pairs, zip(times_us, repeat(received_us), seqs, values), strict=False))
-        return newest
+    def saved(self, what: Unsaved) -> None:
+        """Says that this is in the database now."""
+        for node in what.nodes:
+            del self._unsaved[node]
+            self._heard[node].seen_us = 0
 
     def forget(self) -> None:
         """Lets go of what is remembered of epochs and boots: the database has it."""
@@ -217,8 +232,14 @@ class Intake:
             flush.results.append((topic.id, result))
         else:
             raise ValueError(f"{channel} is not something this gateway takes")
+        heard = self._heard_of(node)
         if spoke:
-            flush.seen.add(node)
+            flush.seen.add(heard.node)
+            heard.seen_us = flush.now_us
+        # The earliest, where our clock was set back meanwhile.
+        since_us = self._unsaved.get(node)
+        if since_us is None or flush.now_us < since_us:
+            self._unsaved[heard.node] = flush.now_us
 
     def _birth(self, flush: Flush, heard: Heard, birth: Birth, *, news: bool) -> None:
         """Notes what the node says of itself; asks for what it no longer has and we never saw."""
@@ -304,7 +325,7 @@ class Intake:
         earliest_us = max(EARLIEST_US, heard.newest_us + 1000)
         if (
             not earliest_us <= zero_us + first <= zero_us + last <= latest_us
-            or (heard.names is not names and not self._knows(heard, names))
+            or not heard.knows(names)
             or work.settled.durable.meets(seqs[0], seqs[-1])
             or not work.staged.isdisjoint(seqs)
         ):
@@ -317,21 +338,10 @@ class Intake:
         points.extend(zip(keys, [time_us // 1000 for time_us in times_us], values, strict=True))
         for at in self._wanted_of(names):
             facts.append(_fact(node, devices[at], metrics[at], values[at], times_us[at], now_us, batch.epoch, seqs[at]))
-        lately = self._lately.get(node)
-        if lately is None:
-            lately = self._lately[node] = {}
-        lately.pop(names, None)  # so that the later stands behind
-        lately[names] = (times_us, now_us, seqs, values)
+        heard.keep_together(names, times_us, now_us, seqs, values)
         heard.newest_us = zero_us + last
         work.take(seqs)
         return True
-
-    def _knows(self, heard: Heard, names: Names) -> bool:
-        """Whether all of these are series of the node; what it says most is remembered."""
-        known = heard.layout.series.keys() >= names.known
-        if known:
-            heard.names = names
-        return known
 
     def _take_readings(self, flush: Flush, work: Work, heard: Heard, batch: CheckedBatch, zero_us: int, latest_us: int) -> None:
         """Takes what can be taken of a batch's readings, one by one."""
@@ -346,7 +356,6 @@ class Intake:
             rows = [row for row in rows if row[0] not in known]
             seqs = [row[0] for row in rows]
         node, epoch, wanted, now_us = heard.node, batch.epoch, self._wanted, flush.now_us
-        newest = self._newest_of(node)
         refused: list[tuple[int, str, Any]] = []
         for record in rows:
             seq, dt, device, metric, value = record
@@ -355,7 +364,7 @@ class Intake:
                 refused.append((seq, "time is out of range", record))
                 continue
             name = (device, metric)
-            last = newest.get(name) or heard.last(name)
+            last = heard.last(name)
             if last is None:
                 if not self._has_room(flush, heard, device):
                     refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
@@ -366,12 +375,12 @@ class Intake:
                     continue
                 name = _interned(device, metric)
                 heard.layout = self._layouts.grown(heard.layout, name[:1], name)
-                newest[name] = (time_us, now_us, seq, value)
+                heard.keep(name, (time_us, now_us, seq, value))
             elif time_us - last[0] < 1000 and time_us // 1000 == last[0] // 1000 and last[2] != seq:
                 refused.append((seq, "second reading of its series in one millisecond", record))
                 continue
             elif time_us > last[0]:
-                newest[name] = (time_us, now_us, seq, value)
+                heard.keep(name, (time_us, now_us, seq, value))
             heard.newest_us = max(heard.newest_us, time_us)
             key = (node, *name)
             flush.points.append((key, time_us // 1000, value))

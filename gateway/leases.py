@@ -115,6 +115,11 @@ class Worker:
             told = {"name": self.name, "role": role, "lease_us": lease_s * 1_000_000}
             self.id: int = connection.execute(_ENTER, told).scalar_one()
 
+    @property
+    def alive(self) -> str:
+        """`guard` as a query, for what is one statement and no more: a row where this process works, none where it is fenced."""
+        return f"SELECT FROM workers WHERE id = {self.id} FOR KEY SHARE"
+
     def guard(self, connection: Connection) -> None:
         """Begins each transaction of this process. Fenced where others took it for dead."""
         if connection.execute(_GUARD, {"id": self.id}).first() is None:

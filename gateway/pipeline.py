@@ -52,6 +52,9 @@ REFUSALS, REFUSALS_OF_ALL = 256, 64
 QUARANTINE_ROWS = 100_000  # the newest; a flood of bad messages must not fill the disk
 NODE_ROWS = 5_000  # of them of one node, and of its losses: its flood must not push out what is known of the others
 PIECES = 50  # of an epoch's ranges cost as much to write as a reading
+SAVED = 20_000
+"""Series whose newest readings one tick looks at: in a town of any size it takes no more of the second than this."""
+_RANGES = ("body", "declared")
 _LATEST = ("time_us", "received_us", "seq", "value")
 ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it too large
 
@@ -114,7 +117,6 @@ class Pipeline:
         self._note: Callable[[str, str, int, int], object] = lambda *_: None
         self._charge: Callable[[str, float], object] = lambda *_: None
         self._deaf_until_us = 0
-        self._seen: dict[str, int] = {}  # when nodes spoke last, not saved yet
         # Events may be committed that no rule has seen: after a crash, and when the watch could not commit.
         self._unjudged = True
 
@@ -176,26 +178,36 @@ class Pipeline:
         self._watch.tick(now_us, listening_since_us)
         if self._paging is not None:
             self._paging.tick(now_us, listening_since_us)
-        unsaved = self._intake.unsaved()
-        if unsaved or self._seen:
-            rows = [(node, *name, *newest) for node, series in unsaved.items() for name, newest in series.items()]
-            with self._database.write(own=True) as connection:
-                if rows:
-                    upsert_rows(connection, latest, _LATEST, rows)
-                self._commit_seen(connection)
-            self._intake.saved()
-            self._seen.clear()
-            if rows:
-                said = [
-                    {"node": node, "device": device, "metric": metric, "time_us": time_us, "received_us": received_us,
-                     "seq": seq, "value": value}
-                    for node, device, metric, time_us, received_us, seq, value in rows
-                ]  # fmt: skip
-                self._say("latest", {"rows": said})
+        self._save_newest()
+
+    def save(self) -> None:
+        """Saves all that a tick would have saved, and those after it: others write from now on, or nobody does."""
+        while self._save_newest():
+            pass
 
     def anew(self) -> None:
         """Others may have written what is remembered here: it is read anew before it is used."""
+        self.save()
         self._intake.anew()
+
+    def _save_newest(self) -> bool:
+        """Saves and tells the newest readings, and when their nodes spoke, of who waits longest for it. False: nobody waits."""
+        unsaved = self._intake.unsaved(SAVED)
+        if not unsaved.nodes:
+            return False
+        if unsaved.newest or unsaved.seen:
+            with self._database.write(own=True) as connection:
+                upsert_rows(connection, latest, _LATEST, unsaved.newest)
+                upsert_rows(connection, nodes, ("seen_us",), unsaved.seen)
+        self._intake.saved(unsaved)
+        if unsaved.newest:
+            said = [
+                {"node": node, "device": device, "metric": metric, "time_us": time_us, "received_us": received_us,
+                 "seq": seq, "value": value}
+                for node, device, metric, time_us, received_us, seq, value in unsaved.newest
+            ]  # fmt: skip
+            self._say("latest", {"rows": said})
+        return True
 
     def _judge_rest(self, now_us: int) -> None:
         """Has events judged that were committed without: their own message may never come again."""
@@ -206,7 +218,6 @@ class Pipeline:
     # 3 one transaction for the facts
 
     def _commit_facts(self, flush: Flush) -> None:
-        self._seen.update(dict.fromkeys(flush.seen, flush.now_us))
         settling = {key: work for key, work in flush.work.items() if work.facts}
         answers = flush.reports or flush.results
         if not (settling or flush.quarantine or flush.boots or flush.births or flush.states or answers):
@@ -224,21 +235,16 @@ class Pipeline:
                 _commit_refused(connection, flush.quarantine)
             if flush.boots:
                 _commit_boots(connection, flush)
-            _commit_nodes(connection, flush)
+            _commit_nodes(connection, flush, flush.seen & {*flush.births, *flush.states, *(node for node, _ in settling)})
             commit_reports(connection, flush.reports, flush.now_us)
             commit_results(connection, flush.results, flush.now_us)
-            self._commit_seen(connection)
-            after = _commit_ranges(connection, {key: (work, work.facts, work.declared) for key, work in settling.items()})
-        self._seen.clear()
+            after = _with_added({key: (work, work.facts, work.declared) for key, work in settling.items()})
+            upsert_rows(connection, ranges, _RANGES, _rows_of(after))
         self._intake.committed(flush, after)
         if self._outgoing is not None and flush.births:
             self._outgoing.heard(flush.births.keys(), flush.born)
         for row in flush.events:
             self._say("event", row)
-
-    def _commit_seen(self, connection: Connection) -> None:
-        if self._seen:
-            upsert_rows(connection, nodes, ("seen_us",), list(self._seen.items()))
 
     # 5 series store, 6 one transaction for its ranges
 
@@ -274,10 +280,13 @@ class Pipeline:
             seqs = [seq for seq in work.readings if (key, seq) not in waiting] if waiting else work.readings
             if seqs:
                 stored[key] = (work, list(runs(seqs)), [])
-        with self._database.write(own=True) as connection:
-            if refused:
+        after = _with_added(stored)
+        if refused:
+            with self._database.write(own=True) as connection:
                 _commit_refused(connection, flush.quarantine[told:])
-            after = _commit_ranges(connection, stored)
+                upsert_rows(connection, ranges, _RANGES, _rows_of(after))
+        else:
+            self._database.upsert(ranges, _RANGES, _rows_of(after))
         self._intake.committed(flush, after)
         self._telemetry.records.labels("reading").inc(len(flush.points) - len(refused) - len(left))
         self._telemetry.stored.set(flush.now_us / 1e6)
@@ -380,8 +389,8 @@ def _keep_newest(connection: Connection, table: Table, whose: set[str | None]) -
         connection.execute(delete(table).where(table.c.node == node, table.c.id <= oldest))
 
 
-def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pieces, _Pieces]]) -> dict[EpochKey, Settled]:
-    """Writes the ranges with what was added, durable and declared; returns them, for memory, once that is through."""
+def _with_added(added: dict[EpochKey, tuple[Work, _Pieces, _Pieces]]) -> dict[EpochKey, Settled]:
+    """The ranges with what was added, durable and declared."""
     after = {}
     for key, (work, durable, declared) in added.items():
         before = work.settled
@@ -390,10 +399,11 @@ def _commit_ranges(connection: Connection, added: dict[EpochKey, tuple[Work, _Pi
             settled.durable.add(low, high)
         for low, high in declared:
             settled.declared.add(low, high)
-    if after:
-        rows = [(node, epoch, one.durable.text(), one.declared.text()) for (node, epoch), one in after.items()]
-        upsert_rows(connection, ranges, ("body", "declared"), rows)
     return after
+
+
+def _rows_of(after: dict[EpochKey, Settled]) -> list[tuple[str, str, str, str]]:
+    return [(node, epoch, one.durable.text(), one.declared.text()) for (node, epoch), one in after.items()]
 
 
 def _commit_boots(connection: Connection, flush: Flush) -> None:
@@ -421,7 +431,8 @@ def _commit_boots(connection: Connection, flush: Flush) -> None:
             connection.execute(update(events).where(*theirs, *which).values(time_us=true_us, clock_trusted=True, late=late))
 
 
-def _commit_nodes(connection: Connection, flush: Flush) -> None:
+def _commit_nodes(connection: Connection, flush: Flush, seen: Iterable[str]) -> None:
+    upsert_rows(connection, nodes, ("seen_us",), [(node, flush.now_us) for node in seen])
     if flush.births:
         rows = [
             {"node": node, "epoch": birth.epoch, "session": birth.session, "boot": birth.boot, "agent": birth.agent,

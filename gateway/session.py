@@ -1,14 +1,14 @@
 """One session with the broker: connects, subscribes, reads, writes, acknowledges. What the messages mean is not its business.
 
 A session is kept by the broker under its client id while nobody is connected, so whoever comes with that id next gets what came
-meanwhile. One thread uses it, and waits for several of them at once (`wait`).
+meanwhile. One thread uses it, and waits for several of them at once (`Waiting`).
 """
 
 import random
 import select
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -232,34 +232,64 @@ class Session:
 
     @property
     def client(self) -> BufferedClient | None:
-        """For `wait` alone."""
+        """For `Waiting` alone."""
         return self._client
 
 
-def wait(sessions: Iterable[Session], timeout_s: float, bell: int) -> list[tuple[Session, bool, bool]]:
-    """Waits until there is something to read, or something waits and can be written: (session, readable, writable) of each.
+class Waiting:
+    """Waits for several sessions at once, at the cost of those that something came for: of 64, that may be one."""
 
-    It waits no longer when the file number `bell` becomes readable, either.
-    """
-    poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of one
-    poll.register(bell, select.POLLIN)
-    asked: list[tuple[Session, int, bool, bool]] = []
-    for session in sessions:
-        if (client := session.client) is None:
-            continue
-        sock, behind, ahead = client.socket(), client.behind, client.ahead
-        if sock is not None:
-            poll.register(sock, select.POLLIN | (select.POLLOUT if behind else 0))
-        if ahead or sock is None:
-            timeout_s = 0
-        asked.append((session, -1 if sock is None else sock.fileno(), ahead, behind))
-    said = dict(poll.poll(timeout_s * 1000))
-    found = []
-    for session, number, ahead, behind in asked:
-        flags = said.get(number, 0)
-        ended = flags & (select.POLLERR | select.POLLHUP)
-        found.append((session, bool(ahead or ended or flags & select.POLLIN), bool((ended and behind) or flags & select.POLLOUT)))
-    return found
+    def __init__(self, bell: int) -> None:
+        """It waits no longer when the file number `bell` becomes readable, either."""
+        self._poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of one
+        self._poll.register(bell, select.POLLIN)
+        self._asked: dict[Session, tuple[int, int]] = {}  # the number of its socket, and what is asked of that
+        self._by_number: dict[int, Session] = {}
+        self._ahead: dict[Session, None] = {}  # has work that needs no waiting
+
+    def look(self, session: Session) -> None:
+        """To be called after anything was done with a session, and before waiting: what it waits for now."""
+        client = session.client
+        sock = None if client is None else client.socket()
+        if client is None or sock is None:
+            self.forget(session)
+            if client is not None:
+                self._ahead[session] = None  # its next turn finds out why
+            return
+        if client.ahead:
+            self._ahead[session] = None
+        else:
+            self._ahead.pop(session, None)
+        number = sock.fileno()
+        asked = (number, select.POLLIN | (select.POLLOUT if client.behind else 0))
+        if self._asked.get(session) != asked or self._by_number.get(number) is not session:
+            self._unregister(session)
+            self._poll.register(*asked)
+            self._asked[session], self._by_number[number] = asked, session
+
+    def forget(self, session: Session) -> None:
+        """It is waited for no longer."""
+        self._ahead.pop(session, None)
+        self._unregister(session)
+
+    def wait(self, timeout_s: float) -> list[tuple[Session, bool, bool]]:
+        """Until there is something to read, or something waits and can be written: (session, readable, writable) of those."""
+        said = self._poll.poll(0 if self._ahead else timeout_s * 1000)
+        found = dict.fromkeys(self._ahead, (True, False))
+        for number, flags in said:
+            if (session := self._by_number.get(number)) is None:
+                continue  # the bell
+            ended = flags & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
+            behind = self._asked[session][1] & select.POLLOUT
+            is_readable = session in self._ahead or bool(ended or flags & select.POLLIN)
+            found[session] = (is_readable, bool((ended and behind) or flags & select.POLLOUT))
+        return [(session, *how) for session, how in found.items()]
+
+    def _unregister(self, session: Session) -> None:
+        number, _ = self._asked.pop(session, (-1, 0))
+        if self._by_number.get(number) is session:  # else its socket was closed, and another has the number now
+            del self._by_number[number]
+            self._poll.unregister(number)
 
 
 def credentials(client: mqtt.Client, config: BrokerConfig, *, tls: bool) -> None:

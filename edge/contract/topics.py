@@ -33,6 +33,8 @@ class Channel(StrEnum):
 
 
 WITH_ID = frozenset({Channel.COMMAND, Channel.RESULT})
+_CHANNELS = {channel.value: channel for channel in Channel}
+_LEVELS = tuple(f"{partition:02d}" for partition in range(PARTITIONS))
 
 
 class Topic(NamedTuple):
@@ -52,12 +54,16 @@ def topic_for(topic: Topic) -> str:
     """The topic's text. ValueError when the name is not a name, or an id is missing or too many."""
     if not is_name(topic.node):
         raise ValueError(f"{topic.node!r} is no node name: 1 to 32 of a-z, 0-9 and '-'")
+    _check_id(topic)
+    tail = f"/{topic.id}" if topic.id is not None else ""
+    return f"{ROOT}/{_LEVELS[partition_of(topic.node)]}/{topic.node}/{topic.channel}{tail}"
+
+
+def _check_id(topic: Topic) -> None:
     if (topic.id is not None) != (topic.channel in WITH_ID):
         raise ValueError(f"{topic.channel} {'needs' if topic.channel in WITH_ID else 'takes no'} id")
     if topic.id is not None and not is_name(topic.id):
         raise ValueError(f"{topic.id!r} is no command id: 1 to 32 of a-z, 0-9 and '-'")
-    tail = f"/{topic.id}" if topic.id is not None else ""
-    return f"{ROOT}/{partition_of(topic.node):02d}/{topic.node}/{topic.channel}{tail}"
 
 
 def parse(text: str) -> Topic:
@@ -70,14 +76,13 @@ def parse(text: str) -> Topic:
     partition, node = parts[2], parts[3]
     if not is_name(node):
         raise ValueError(f"topic names node {node[:40]!r}: not 1 to 32 of a-z, 0-9 and '-'")
-    if partition != f"{partition_of(node):02d}":
+    if partition != _LEVELS[partition_of(node)]:
         raise ValueError(f"topic has partition {partition[:8]!r}, node {node} belongs on {partition_of(node):02d}")
-    try:
-        channel = Channel("/".join(parts[4:6]))
-    except ValueError:
-        raise ValueError(f"topic has no channel {'/'.join(parts[4:6])[:40]!r}") from None
+    channel = _CHANNELS.get(f"{parts[4]}/{parts[5]}")
+    if channel is None:
+        raise ValueError(f"topic has no channel {'/'.join(parts[4:6])[:40]!r}")
     topic = Topic(node, channel, parts[6] if len(parts) == 7 else None)
-    topic_for(topic)  # the id's own rule
+    _check_id(topic)
     return topic
 
 

@@ -95,7 +95,8 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
-# The newest reading of each series, saved about once a second; the series store has them all.
+# The newest reading of each series, saved about once a second, so many at a time, who waits longest first; the series store
+# has them all.
 latest = Table(
     "latest",
     metadata,

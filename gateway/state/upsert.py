@@ -25,6 +25,8 @@ def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], 
 
     The values go to the driver as they are: for columns of text and numbers.
     """
+    if not rows:
+        return
     text, order = _statement(table, changed, connection.dialect)
     if order is None:
         names = [*table.primary_key.columns.keys(), *changed]

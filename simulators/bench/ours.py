@@ -117,6 +117,10 @@ class _UntilDone:
             self.ingest.stop()
         return acks
 
+    def save(self) -> None:
+        """As the pipeline does."""
+        self._pipeline.save()
+
     def anew(self) -> None:
         """As the pipeline does."""
         self._pipeline.anew()

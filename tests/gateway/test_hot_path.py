@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 from edge.contract import messages
-from edge.contract.messages import Ack, Batch, check_batch, encode, reading_fault
+from edge.contract.messages import Ack, Batch, Names, check_batch, encode, reading_fault
 from edge.contract.metrics import METRICS
 from edge.contract.ranges import Ranges
+from edge.contract.topics import Channel, Topic, topic_for
 from gateway.flush import Flush, Message, Settled, Work, runs
 from gateway.heard import Heard, Layouts, Name, Newest
 from gateway.intake import Intake
@@ -27,6 +28,7 @@ from gateway.state.tables import latest, nodes, ranges
 from gateway.state.upsert import upsert_rows
 
 EPOCH = "0123456789abcdef"
+ALL = 1_000_000_000
 
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 3600), st.lists(st.integers(1, 2**53 - 1), max_size=5))
@@ -100,6 +102,7 @@ def test_many_rows_are_inserted_and_those_that_stand_are_changed_in_the_named_co
             upsert_rows(connection, nodes, ("seen_us", "online"), [("a", 5, False)])  # not in the table's order
             upsert_rows(connection, latest, ("time_us", "received_us", "seq", "value"), [("a", "trap-1", "rssi", 1, 2, 3, -70.5)])
         with state.write() as connection:
+            upsert_rows(connection, ranges, ("body", "declared"), [])
             upsert_rows(connection, ranges, ("body", "declared"), [("a", EPOCH, "1-6", "6"), ("c", EPOCH, "1", "")])
             upsert_rows(connection, nodes, ("seen_us",), [("a", 6), ("b", 6)])
         with state.read() as connection:
@@ -229,17 +232,16 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
                         durable.add(seq)
                     after[key] = Settled(durable, Ranges())
                 intake.committed(flush, after)
-            found.append({node: dict(newest) for node, newest in intake.unsaved().items()} if number in saved_after else None)
+            found.append(_unsaved(intake) if number in saved_after else None)
             if number in saved_after:
+                unsaved = intake.unsaved(ALL)
                 if number in started_after:
-                    rows = [(node, *name, *new) for node, series in intake.unsaved().items() for name, new in series.items()]
-                    if rows:
-                        with state.write() as connection:
-                            upsert_rows(connection, latest, ("time_us", "received_us", "seq", "value"), rows)
+                    with state.write() as connection:
+                        upsert_rows(connection, latest, ("time_us", "received_us", "seq", "value"), unsaved.newest)
                     intake.anew()
                 else:
-                    intake.saved()
-        return [*found, {node: dict(newest) for node, newest in intake.unsaved().items()}]
+                    intake.saved(unsaved)
+        return [*found, _unsaved(intake)]
 
     with pytest.MonkeyPatch.context() as patched:
         together = taken()
@@ -250,17 +252,53 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
 def test_the_newest_reading_is_the_last_that_came_whatever_came_with_it(state: State) -> None:
     intake = Intake(state, frozenset(), TAKES_ALL)
     for number, rows in enumerate((USUAL, USUAL[:2], USUAL[1:], USUAL[:2])):
-        batch = _batch(rows, NOW_US + number * 10_000, 10 * number)
-        assert intake.read([Message(LIVE, json.dumps(batch).encode())], NOW_US, None).points
-    assert {name: newest[2] for name, newest in intake.unsaved()["kitayama-03"].items()} == {
+        _speak(intake, "hayama-2", rows, 10 * number)
+    assert {name: newest[2] for name, newest in _unsaved(intake)["hayama-2"].items()} == {
         ("a", "rssi"): 31, ("b", "rssi"): 32, ("c", "rssi"): 23
     }  # fmt: skip
+
+
+def _unsaved(intake: Intake) -> dict[str, dict[Name, Newest]]:
+    unsaved = intake.unsaved(ALL)
+    found: dict[str, dict[Name, Newest]] = {node: {} for node in unsaved.nodes}
+    for node, device, metric, time_us, received_us, seq, value in unsaved.newest:
+        found[node][device, metric] = (time_us, received_us, seq, value)
+    return found
+
+
+def _speak(intake: Intake, node: str, rows: list[Any], seq: int, now_us: int = NOW_US) -> None:
+    message = Message(topic_for(Topic(node, Channel.LIVE)), json.dumps(_batch(rows, NOW_US + seq * 1000, seq)).encode())
+    assert intake.read([message], now_us, None).points
+
+
+def test_who_waits_longest_is_saved_first_and_nobody_is_left_out(state: State) -> None:
+    intake = Intake(state, frozenset(), TAKES_ALL)
+    names = [f"nagai-{number}" for number in range(5)]
+    for at, node in enumerate([*names, names[0]]):
+        _speak(intake, node, USUAL, 10 * at)
+    first = intake.unsaved(2 * len(USUAL))
+    assert (first.nodes, first.seen) == (names[:2], [(node, NOW_US) for node in names[:2]])
+    assert {row[5] for row in first.newest if row[0] == names[0]} == {51, 52, 53}, "as it is now, not as when it began to wait"
+    intake.saved(first)
+    _speak(intake, names[0], USUAL[:1], 60, NOW_US + 1)
+    rest = intake.unsaved(ALL)
+    assert rest.nodes == [*names[2:], names[0]]
+    assert [row[:3] for row in rest.newest if row[0] == names[0]] == [(names[0], "a", "rssi")], "what is saved is not saved again"
+    intake.saved(rest)
+    assert intake.unsaved(ALL) == ([], [], [])
+
+
+def test_what_came_before_our_clock_was_set_back_is_saved_and_so_is_what_came_after(state: State) -> None:
+    intake = Intake(state, frozenset(), TAKES_ALL)
+    _speak(intake, "hayama-1", USUAL[:2], 0)
+    _speak(intake, "hayama-1", USUAL[2:], 10, NOW_US - 60_000_000)
+    assert {name for name, _ in _unsaved(intake)["hayama-1"]} == {"a", "b", "c"}
 
 
 def test_after_a_start_a_reading_is_new_only_if_it_is_later_than_what_the_database_has(state: State) -> None:
     with state.write() as connection:
         columns = ("time_us", "received_us", "seq", "value")
-        upsert_rows(connection, latest, columns, [("misawa-07", row[2], "rssi", NOW_US, NOW_US, 90, -70) for row in USUAL])
+        upsert_rows(connection, latest, columns, [("misawa-07", row[2], "rssi", NOW_US, NOW_US - 1, 90, -70) for row in USUAL])
     intake = Intake(state, frozenset(), TAKES_ALL)
 
     def taken(at_us: int, seq: int) -> tuple[int, list[str]]:
@@ -270,9 +308,9 @@ def test_after_a_start_a_reading_is_new_only_if_it_is_later_than_what_the_databa
 
     assert taken(NOW_US - 60_000_000, 0) == (3, []), "a backlog is taken"
     assert taken(NOW_US + 500, 10) == (0, ["second reading of its series in one millisecond"] * 3)
-    assert not intake.unsaved()["misawa-07"], "and what the database has stays the newest"
+    assert not _unsaved(intake)["misawa-07"], "and what the database has stays the newest"
     assert taken(NOW_US + 1000, 20) == (3, [])
-    assert {newest[2] for newest in intake.unsaved()["misawa-07"].values()} == {21, 22, 23}
+    assert {newest[2] for newest in _unsaved(intake)["misawa-07"].values()} == {21, 22, 23}
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -306,22 +344,37 @@ def _of(flush: Flush) -> object:
     st.lists(
         st.dictionaries(
             st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")),
-            st.tuples(st.integers(1, 2**60), st.just(0), st.integers(1, 2**53), st.just(0.0)),
+            st.tuples(st.integers(1, 2**60), st.integers(1, 2**60), st.integers(1, 2**53), st.floats(allow_nan=False)),
+            max_size=6,
         ),
         max_size=6,
-    )
+    ),
+    st.booleans(),
 )
-def test_of_each_series_the_last_that_was_kept_is_known(kept: list[dict[Name, Newest]]) -> None:
+def test_of_each_series_the_last_that_was_kept_is_known(kept: list[dict[Name, Newest]], together: bool) -> None:
     layouts = Layouts()
     one, other = Heard("kitayama-03", layouts.empty), Heard("minamiyama-01", layouts.empty)
     known: dict[Name, Newest] = {}
-    for newest in kept:
+    for new in kept:
+        newest = new
         for heard in (one, other):
-            new = [name for name in newest if heard.last(name) is None]
-            heard.layout = layouts.grown(heard.layout, [device for device, _ in new], *new)
-        one.keep(newest)
+            more = [name for name in newest if heard.last(name) is None]
+            heard.layout = layouts.grown(heard.layout, [device for device, _ in more], *more)
+        if together and newest:
+            devices, metrics = zip(*newest, strict=True)
+            names = Names(devices, metrics, tuple(newest), frozenset(newest), (), ())
+            received_us = min(received_us for _, received_us, _, _ in newest.values())
+            newest = {name: (time_us, received_us, seq, value) for name, (time_us, _, seq, value) in newest.items()}
+            times_us, _, seqs, values = zip(*newest.values(), strict=True)
+            assert one.knows(names)
+            one.keep_together(names, times_us, received_us, seqs, values)
+        else:
+            for name, reading in newest.items():
+                one.keep(name, reading)
         known |= newest
     assert {name: one.last(name) for name in known} == known
+    for since_us in {received_us for _, received_us, _, _ in known.values()}:
+        assert dict(one.since(since_us)) == {name: new for name, new in known.items() if new[1] >= since_us}
     assert one.last(("d", "x")) is None
     assert one.layout is other.layout, "nodes with the same series share where they stand"
 
@@ -333,7 +386,7 @@ def test_a_node_of_very_many_series_has_them_for_itself() -> None:
         for heard in (one, other):
             heard.layout = layouts.grown(heard.layout, (), ("d", f"{number}"))
     one.layout = layouts.grown(one.layout, ["cam-1"], ("d", "more"))
-    one.keep({("d", "more"): (5, 0, 6, 0.0)})
+    one.keep(("d", "more"), (5, 0, 6, 0.0))
     assert one.last(("d", "more")) == (5, 0, 6, 0.0)
     assert other.last(("d", "more")) is None
     assert "cam-1" not in other.layout.devices

@@ -68,6 +68,9 @@ class Processor:
             self._news.notify_all()
         return [(DOWN, b"ack of " + message.payload) for message in messages] if self._answers else []
 
+    def save(self) -> None:
+        """Nothing is remembered."""
+
     def anew(self) -> None:
         """Remembers nothing."""
 

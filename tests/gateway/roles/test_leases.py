@@ -1,20 +1,24 @@
 """Who holds what, by PostgreSQL: a worker that others took for dead can't commit, and a live one is not taken for dead."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from gateway.ingest import Held
 from gateway.leases import HEARD, RULES, Beating, Fenced, Worker, all_held, listening_since_us
 from gateway.partitions import Partitions
 from gateway.state import State, open_state
+from gateway.state.tables import ranges
 from simulators.several import until
 from tests import postgresql
 
 pytestmark = pytest.mark.services
+
+SETTLED = ("body", "declared")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,18 @@ def run(state: State, sql: str) -> None:
 
 def overdue(state: State, worker: Worker) -> None:
     run(state, f"UPDATE workers SET until_us = 0 WHERE id = {worker.id}")  # noqa: S608 - a number
+
+
+def settled(state: State) -> list[tuple[str, ...]]:
+    with state.read() as connection:
+        return [tuple(row) for row in connection.execute(select(ranges).order_by(ranges.c.node))]
+
+
+def waiting(state: State) -> int:
+    """How many wait for a row that another has locked."""
+    with state.read() as connection:
+        asked = text("SELECT count(*) FROM pg_stat_activity WHERE datname = 'leases' AND wait_event_type = 'Lock'")
+        return int(connection.execute(asked).scalar_one())
 
 
 def test_two_that_ask_at_once_never_hold_the_same(state: State) -> None:
@@ -80,6 +96,36 @@ def test_nobody_is_buried_in_the_middle_of_a_commit_and_who_buries_does_not_wait
         other.bury()
         connection.execute(text("INSERT INTO cursors (name, value) VALUES ('slow', 1)"))
     assert other.fellows() == 2
+    other.bury()
+    assert other.fellows() == 1
+
+
+def test_what_is_written_in_one_statement_is_fenced_as_any_transaction_is(state: State) -> None:
+    paused, other = Worker(state, "ingest"), Worker(state, "ingest")
+    guarded = state.guarded(paused.guard, paused.alive)
+    guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-5", ""), ("kita-02", "e", "1", "")])
+    guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-9", "3")])
+    overdue(state, paused)
+    other.bury()
+    with pytest.raises(Fenced):
+        guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-20", ""), ("kita-03", "e", "1", "")])
+    assert settled(state) == [("kita-01", "e", "1-9", "3"), ("kita-02", "e", "1", "")]
+
+
+def test_nobody_is_buried_while_its_one_statement_waits(state: State) -> None:
+    slow, other = Worker(state, "ingest"), Worker(state, "ingest")
+    guarded = state.guarded(slow.guard, slow.alive)
+    guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1", "")])
+    with ThreadPoolExecutor(1) as pool:
+        with state.write(own=True) as connection:
+            connection.execute(text("SELECT * FROM ranges FOR UPDATE"))
+            written = pool.submit(guarded.upsert, ranges, SETTLED, [("kita-01", "e", "1-2", "")])
+            until(lambda: waiting(state) == 1, "the statement waits")
+            overdue(state, slow)
+            other.bury()
+            assert other.fellows() == 2
+        written.result()
+    assert settled(state) == [("kita-01", "e", "1-2", "")]
     other.bury()
     assert other.fellows() == 1
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from gateway import ingest as ingest_module
+from gateway import pipeline
 from gateway.ingest import GatewayBrokerConfig, Held, Ingest
 from gateway.pipeline import Message
 from gateway.state import tables
@@ -55,6 +56,9 @@ class Remembering:
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         """Nothing waits for it."""
 
+    def save(self) -> None:
+        """Nothing is remembered."""
+
     def anew(self) -> None:
         if (error := next(self._fails, None)) is not None:
             raise error
@@ -92,6 +96,32 @@ def test_the_newest_readings_are_saved_before_their_partition_is_let_go_of(town:
     partitions.before_let_go = lambda: found.append(len(town.rows(tables.latest)))
     run(town.pipeline, partitions)
     assert (found, partitions.let) == ([1], [[4]])
+
+
+@pytest.mark.parametrize(("looks", "heard_at"), [([([3, 4], []), ([], [4])], 1), ([([3], [])], 0), ([], 0)],
+                         ids=["let go of", "read anew", "stopped"])  # fmt: skip
+def test_however_many_nodes_wait_none_is_left_unsaved(
+    town: Town, monkeypatch: pytest.MonkeyPatch, looks: list[tuple[list[int], list[int]]], heard_at: int
+) -> None:
+    monkeypatch.setattr(pipeline, "SAVED", 1)
+    names = [f"kitayama-{number:02d}" for number in range(20)]
+    partitions = Scripted(*looks)
+    found: list[int] = []
+
+    def look(since_us: Mapping[int, int | None]) -> tuple[list[Held], list[int]]:
+        if len(partitions.heard) == heard_at:
+            town.process(*(batch([reading(1)], node=node) for node in names))
+        return Scripted.look(partitions, since_us)
+
+    def saved() -> None:
+        found.append(len(town.rows(tables.latest)))
+
+    monkeypatch.setattr(partitions, "look", look)
+    partitions.before_let_go = saved
+    run(town.pipeline, partitions)
+    saved()
+    assert set(found) == {len(names)}
+    assert {row["seen_us"] for row in town.rows(tables.nodes)} == {NOW_US}
 
 
 def test_what_could_not_be_read_anew_is_not_heard_and_not_thought_to_be() -> None:

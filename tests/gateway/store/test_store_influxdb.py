@@ -36,11 +36,11 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def answering(reply: bytes | None) -> Iterator[Server]:
+def answering(reply: bytes | None, port: int = 0) -> Iterator[Server]:
     """A server that takes whole requests and answers each with these bytes, or with nothing, then hangs up."""
     requests: list[Request] = []
     done = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
 
     def serve() -> None:
         while True:
@@ -181,12 +181,11 @@ def test_a_server_that_is_not_there_is_an_outage_and_its_return_ends_it(influxdb
     with pytest.raises(StoreDown, match=r"gives no answer: .*Does it run, is the url right"):
         write_to(influxdb_config(f"http://127.0.0.1:{free_port()}"))
 
-    config = influxdb_config("http://127.0.0.1:1")
-    with closing(InfluxdbStore(config)) as store:
+    port = free_port()
+    with closing(InfluxdbStore(influxdb_config(f"http://127.0.0.1:{port}"))) as store:
         with pytest.raises(StoreDown):
             store.write([(TRAP, 1, 1.0)])
-        with answering(WRITTEN) as server:
-            store._server.client.api_client.configuration.host = server.url
+        with answering(WRITTEN, port) as server:
             store.write([(TRAP, 1, 1.0)])
         assert len(server.requests) == 1
 
