@@ -8,6 +8,7 @@ place, and what is here counts: it came later.
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 
 SCHEMA = (
     # No key: rows stand in the order of their rowid, the later below.
@@ -109,7 +110,10 @@ def done(connection: sqlite3.Connection, folds: int, last: int, rows: int) -> bo
         return False
     if not _is_turn(connection, folds):
         return False
-    connection.execute("DELETE FROM fresh WHERE rowid <= ?", (last,))
+    if connection.execute("SELECT max(rowid) FROM fresh").fetchone() == (last,):
+        connection.execute("DELETE FROM fresh")  # SQLite lets go of all at once, without a look at each row
+    else:
+        connection.execute("DELETE FROM fresh WHERE rowid <= ?", (last,))
     return True
 
 
@@ -127,5 +131,6 @@ def _is_turn(connection: sqlite3.Connection, folds: int) -> bool:
     return connection.execute("UPDATE progress SET folds = folds + 1 WHERE folds = ?", (folds,)).rowcount == 1
 
 
+@cache
 def _insert(rows: int) -> str:
     return f"INSERT INTO fresh VALUES {', '.join([_VALUES] * rows)}"  # noqa: S608 - of question marks

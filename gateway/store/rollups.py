@@ -16,8 +16,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 from gateway.store import fresh
-from gateway.store.numbers import Numbers
-from gateway.store.series import Point
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -73,11 +71,14 @@ class _Progress(NamedTuple):
     forgetting_after: int | None
 
 
-def mark(connection: sqlite3.Connection, numbers: Numbers, points: Sequence[Point]) -> None:
-    """Notes which hours these points, just written, have made out of date. For the transaction that writes them."""
+def mark(connection: sqlite3.Connection, flat: Sequence[float]) -> None:
+    """Notes which hours points, just written, have made out of date. As `fresh.put`, and in the same transaction."""
     (rolling_ms,) = connection.execute("SELECT rolling_ms FROM progress").fetchone()
-    if min([time_ms for _, time_ms, _ in points]) < rolling_ms:
-        touched = {(numbers[key], _hour(time_ms)) for key, time_ms, _ in points if time_ms < rolling_ms}
+    times = flat[1::3]
+    if min(times) < rolling_ms:
+        touched = {
+            (series, _hour(int(time_ms))) for series, time_ms in zip(flat[::3], times, strict=True) if time_ms < rolling_ms
+        }
         connection.executemany("INSERT OR IGNORE INTO touched VALUES (?, ?)", sorted(touched))
 
 

@@ -222,6 +222,30 @@ def test_no_transaction_moves_more_than_a_step_and_between_two_others_may_write(
     assert len(breaths) == 10
 
 
+def test_a_loss_of_power_takes_back_moves_and_never_a_point(
+    store: SqliteStore, sqlite_config: SqliteStoreConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sqlite, "ROWS_A_STEP", 100)
+    log = Path(f"{sqlite_config.path}-wal")
+    store.write([(key, n, value) for value in (1.0, 2.0) for n in range(150) for key in (TRAP, DOOR)])
+    durable = log.stat().st_size  # all that a disk must have when `write` returns
+    before = sqlite_config.path.read_bytes()
+    store.fold(1)
+    written = log.read_bytes()
+    assert len(written) > durable
+    waited = set()
+    for upto in (*range(durable, len(written), 1000), len(written)):
+        after = SqliteStoreConfig(type="sqlite", path=tmp_path / f"after-{upto}.db")
+        after.path.write_bytes(before)
+        Path(f"{after.path}-wal").write_bytes(written[:upto])
+        with closing(SqliteStore(after)) as again:
+            waited.add(waiting(after))
+            assert everything(again, TRAP) == everything(again, DOOR) == [(n, 2.0) for n in range(150)]
+            again.fold(1)
+            assert everything(again, TRAP) == everything(again, DOOR) == [(n, 2.0) for n in range(150)]
+    assert waited == {600, 0}
+
+
 def test_a_file_of_the_version_before_is_brought_up_to_date_with_what_it_holds(
     store: SqliteStore, sqlite_config: SqliteStoreConfig
 ) -> None:
