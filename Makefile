@@ -148,8 +148,8 @@ test: ## run all checks and tests with real servers, e.g. ARGS="-k outbox"
 	sh .ci/services >&2
 	$(MAKE) check
 	$(WEB) >&2
-	$(PYTEST) $(ARGS)
-	$(if $(ARGS),,SATOMORI_STATE=postgresql $(PYTEST) $(STATE_TESTS))
+	$(if $(ARGS),,sh .ci/in-memory) $(PYTEST) $(ARGS)
+	$(if $(ARGS),,SATOMORI_STATE=postgresql sh .ci/in-memory $(PYTEST) $(STATE_TESTS))
 
 # Three on two cores: half of what a worker does is waiting, for a disk, a broker, a browser, a second to pass. Four took as long.
 PYTEST = $(BIN)/python -m pytest --numprocesses=3 --dist=worksteal

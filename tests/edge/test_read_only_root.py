@@ -24,7 +24,7 @@ set -eu
 mount --make-rprivate /
 mount --bind "$1" "$1"
 mount -o remount,ro,bind /
-for place in /tmp /var /home /root; do
+for place in /tmp /var /home /root "$(df --output=target "$1/.." | tail -n 1)"; do
     if mountpoint -q "$place"; then mount -o remount,ro,bind "$place"; fi
 done
 if touch "$1/../outside" 2>/dev/null; then echo "the root is not read-only" >&2; exit 99; fi
