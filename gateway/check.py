@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DBAPIError
 
 from edge.contract.broker import parse_url
 from gateway import vitals
@@ -40,6 +39,7 @@ from gateway.rules.crowd import AREA
 from gateway.rules.trial import TEST
 from gateway.session import certificate_ends_us, credentials
 from gateway.state import State, open_state
+from gateway.state.database import FAILS, trouble
 from gateway.state.tables import labels, watched
 from gateway.terminal import Commands, Told, all_wrapped, clock_us, leaf
 from gateway.vitals import Vital
@@ -62,8 +62,8 @@ def tell(config: GatewayConfig, _arguments: argparse.Namespace) -> Told:
     if "queues" in results:
         try:
             unheard = warnings(config)
-        except DBAPIError as error:
-            results["state"] = _unread(error)
+        except FAILS as error:
+            results["state"] = Vital("NG", trouble(error))
     lines = [f"{one.level}  {part}" + (f": {one.text}" if one.text else "") for part, one in results.items()]
     lines += [f"!!  {warning}" for warning in unheard]
     faults = {part: one.text for part, one in results.items() if one.level == "NG"}
@@ -259,16 +259,9 @@ def check(config: GatewayConfig) -> dict[str, Vital]:
             found |= _from_state(config, now_us, zone)
         except NotMade:
             pass  # `state` says so
-        except DBAPIError as error:
-            found["state"] = _unread(error)
+        except FAILS as error:
+            found["state"] = Vital("NG", trouble(error))
     return found
-
-
-def _unread(error: DBAPIError) -> Vital:
-    """How a state database is that opens and then doesn't answer: it is damaged, or its server has gone."""
-    return Vital(
-        "NG", f"opens, and then can't be read: {str(error.orig).partition(chr(10))[0]}. Where that stays so, restore a backup"
-    )
 
 
 def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
@@ -277,8 +270,8 @@ def _tried(name: str, part: Callable[[], Vital | None]) -> Vital:
         return part() or Vital("OK")
     except NotMade:
         return Vital("??", "can't be tried until the state database is upgraded")
-    except DBAPIError as error:
-        return _unread(error)
+    except FAILS as error:
+        return Vital("NG", trouble(error))
     except (ConfigError, StoreDown, StoreRefused, OSError, ValueError) as error:
         return Vital("NG", str(error).removeprefix(f"{name}: "))
 

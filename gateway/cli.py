@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 141 who reads what
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,10 @@ from gateway.audit.cli import entered
 from gateway.backup.restore import unfinished
 from gateway.config import load
 from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.state.database import FAILS, trouble
 from gateway.terminal import Told
+
+log = logging.getLogger(__name__)
 
 # Only the module of the command that is asked for is imported: all of them take a second, and four on a Raspberry Pi.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -72,6 +76,9 @@ def _do(argv: list[str] | None) -> tuple[Told, bool]:
         told = Told(2, {"error": str(error)}, [])
     except (StoreDown, OSError) as error:
         told = Told(1, {"error": str(error)}, [])
+    except FAILS as error:  # of what reads the state database; a series store's are StoreDown or StoreRefused
+        log.debug("where the state database failed", exc_info=True)
+        told = Told(1, {"error": f"state.url: the database {config.state.url} {trouble(error)}"}, [])
     return told, arguments.json
 
 

@@ -3,11 +3,13 @@
 import argparse
 from pathlib import Path
 
+from gateway.audit.chain import record
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError
 from gateway.state import open_state
 from gateway.state.copy import copy
-from gateway.terminal import Commands, Told, branch, leaf, opened
+from gateway.state.database import FAILS, trouble
+from gateway.terminal import Commands, Told, branch, clock_us, leaf, opened, who
 
 
 def add_commands(commands: Commands) -> None:
@@ -20,10 +22,17 @@ def add_commands(commands: Commands) -> None:
 def _copy(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
     if not arguments.file.is_file():
         raise ConfigError(f"FILE: there is no {arguments.file}")
-    source = open_state(f"sqlite:///{arguments.file.absolute()}")
+    try:
+        source = open_state(f"sqlite:///{arguments.file.absolute()}")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("state.url", "FILE", 1)) from error
     try:
         with opened(config) as target:
             counts = copy(source, target)
+            with target.write() as connection:
+                record(connection, who(), f"{arguments.command}.{arguments.what}", "", clock_us())
+    except FAILS as error:
+        raise ConfigError(f"one of {arguments.file} and the database {config.state.url} {trouble(error)}") from error
     finally:
         source.close()
     rows = sum(counts.values())

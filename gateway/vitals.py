@@ -26,6 +26,7 @@ from gateway.state import State
 from gateway.state.tables import cursors, events, inbox, notifications, quotas
 from gateway.store import open_store
 from gateway.store.disk import RESERVE_MIB
+from gateway.store.journal import put_aside
 from gateway.telemetry import Telemetry
 from gateway.terminal import day, minute
 
@@ -157,7 +158,12 @@ def store(config: GatewayConfig, now_us: int) -> Vital:
     # A server that keeps both of two equal times gives the larger back.
     if not read or read[0][1] < value:
         raise ConfigError("store: a point that was written does not come back when it is read")
-    return Vital("OK", f"written and read in {(time.monotonic() - began) * 1000:.0f} ms")
+    text = f"written and read in {(time.monotonic() - began) * 1000:.0f} ms"
+    if config.store.type == "victoriametrics" and (aside := put_aside(config.store.journal)):
+        names = ", ".join(path.name for path in aside[:3]) + (" and others" if len(aside) > 3 else "")
+        return Vital("!!", f"{text}; {len(aside)} files in {config.store.journal} hold readings that it may not have: {names}. "
+                           "The gateway's log says why; try to give it them again, then remove them")  # fmt: skip
+    return Vital("OK", text)
 
 
 def certificates(ends: Mapping[str, int], now_us: int, zone: ZoneInfo) -> Vital:

@@ -37,6 +37,7 @@ from simulators.world import DAY_US, HOUR_US, MINUTE_US, OPENED_US, SECOND_US, H
 
 LAPSE = 60  # one second here is a minute there
 BEAT_S = 0.25
+LOOK_S = 1.0
 SCENE_S = 60.0
 AT_HOME_US = OPENED_US + HOUR_US // 2
 """Half past midnight: everybody's tag is at home."""
@@ -102,8 +103,8 @@ class Habits:
                 for asked in self._asks(one.name, channel):
                     since_s = self._since.setdefault((one.name, asked), now_s)
                     if not held and now_s - since_s >= PATIENCE_S[one.name]:
-                        self._since[one.name, asked] = float("inf")
                         self._answer(one.name, channel, asked)
+                        self._since[one.name, asked] = float("inf")
 
     def make_the_round(self, town: Town) -> None:
         """Whoever went stands before the traps that sprang, and says so."""
@@ -197,6 +198,40 @@ class Narrator:
             style = {"critical": "bold red", "warning": "yellow"}.get(message["severity"], "cyan")
             self.say(f"[{style}]📱 {escape(message['title'])}[/{style}] {escape(message['body'])}")
         self._told = len(received)
+
+
+class Line:
+    """The demo's line to the gateway, which somebody at the desk may kill: says once that it is dead, and once that it is back.
+
+    What is to be done over it waits until then; the town lives on meanwhile.
+    """
+
+    def __init__(self, town: Town, tell: Narrator) -> None:
+        self._town, self._tell = town, tell
+        self._looks_s, self._dead = float("-inf"), False
+
+    def is_open(self, now_s: float) -> bool:
+        """Whether the gateway answers: looked at each second."""
+        if now_s >= self._looks_s:
+            self._looks_s = now_s + LOOK_S
+            self.over(lambda: self._town.get("/api/v1/health"))
+        return not self._dead
+
+    def over(self, act: Callable[[], object]) -> bool:
+        """Does it. False: it could not be done, or not to its end; do it again when the line is open."""
+        try:
+            act()
+        except (OSError, httpx.TransportError):
+            if not self._dead:
+                self._tell.say("[bold yellow]the gateway gives no answer[/bold yellow]: the town goes on and keeps what it "
+                               "records, and its people wait. To start it again:")  # fmt: skip
+                self._tell.say(escape(" ".join(self._town.gateway.argv)), whole=True)
+            self._dead = True
+        else:
+            if self._dead:
+                self._tell.say("[bold green]the gateway is back[/bold green]")
+            self._dead = False
+        return not self._dead
 
 
 def run(
@@ -312,6 +347,7 @@ def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for
     ends = None if for_s is None else time.monotonic() + for_s
     scene_s = SCENE_S if for_s is None else min(SCENE_S, for_s / 3)
     before_us = OPENED_US
+    line = Line(town, tell)
     for scene in scenes(town.world):
         if stop.is_set() or (ends is not None and time.monotonic() >= ends):
             break
@@ -319,16 +355,16 @@ def _play(town: Town, phones: Phones, tell: Narrator, habits: Habits | None, for
         at = SceneTime(time.monotonic())
         town.skip(before_us, scene.start_us)
         before_us = scene.start_us
-        if habits is not None:
-            habits.make_the_round(town)
+        round_is_due = habits is not None
         while not stop.is_set() and at.played_s < scene_s and (ends is None or time.monotonic() < ends):
             held = town.hands is not None and town.hands.held()
             now_us = scene.start_us + int(at.pass_(time.monotonic(), held=held) * LAPSE * SECOND_US)
             town.play(before_us, now_us, tags_us=None if scene.someone_leaves else AT_HOME_US)
             before_us = now_us
             tell.people(phones.news())
-            if habits is not None:
-                habits.look(time.monotonic(), held=held)
+            if line.is_open(time.monotonic()) and habits is not None:
+                round_is_due = round_is_due and not line.over(lambda: habits.make_the_round(town))
+                line.over(lambda held=held: habits.look(time.monotonic(), held=held))  # type: ignore[misc]
             stop.wait(BEAT_S)
     return before_us
 

@@ -377,7 +377,7 @@ class Guide:
                     try:
                         wait_s = self._press(button.press)
                     except OSError as error:
-                        return _refused(503, f"the gateway gives no answer ({error}); press again when it is back")
+                        return _refused(503, f"{error}. Press again when it is back")
                     news = _HOME_FIRST._asdict() if wait_s > 0 else {}
                     return DeskPage(200, json.dumps(news, ensure_ascii=False), "application/json")
         return _refused(404, f"there is no button {what!r}")
@@ -395,7 +395,7 @@ class Guide:
         except urllib.error.HTTPError as error:
             return _refused(502, f"the gateway made no link for {who}: {error}")
         except OSError as error:
-            return _refused(503, f"the gateway gives no answer ({error}); try again when it is back")
+            return _refused(503, f"{error}. Try again when it is back")
         return DeskPage(303, "", location=f"{url}?next={_OPENS.get(who, '/account')}")
 
     # The page

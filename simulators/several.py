@@ -53,8 +53,9 @@ def process_name(pid: int) -> str:
     return f"{socket.gethostname()}-{pid}"
 
 
-def until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Returns once it holds. TimeoutError."""
+def until(condition: Callable[[], object], what: str, patience_s: float | None = None) -> None:
+    """Returns once it holds. TimeoutError, after PATIENCE_S where nothing else is said."""
+    patience_s = PATIENCE_S if patience_s is None else patience_s
     deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:

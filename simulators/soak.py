@@ -6,6 +6,7 @@
 import argparse
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -266,7 +267,7 @@ def _bring_back(town: Town, target: str, dead: Edge | None) -> None:
     elif dead is not None:
         before = ledger_count(dead)
         dead.program.start()
-        _wait_for(lambda: ledger_count(dead) > before)  # it reads its devices again
+        _wait_for(lambda: ledger_count(dead) > before, f"{dead.node.name} reads its devices again")
     else:
         town.broker.start()
 
@@ -280,7 +281,7 @@ def _wait_born(town: Town) -> None:
         heard = {(row["node"], row["device"]) for row in town.get("/api/v1/devices")["devices"] if row["status"] == "ok"}
         return expected <= heard
 
-    _wait_for(all_there, 60)
+    _wait_for(all_there, "every device of every node has spoken", 60)
 
 
 def _wait_pages(phone: Phone, wanted: int) -> None:
@@ -301,11 +302,11 @@ def _untold(state_db: Path) -> int:
         return int(count)
 
 
-def _wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def _wait_for(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s:g} s in vain for {condition.__name__}")
+            raise TimeoutError(f"in {timeout_s:g} s it never came true that {what}")
         time.sleep(0.1)
 
 
@@ -327,16 +328,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--broker", choices=("nats", "mosquitto", "both"), default="both", help="Which broker (default: both).")
     parser.add_argument("--json", action="store_true", help="One JSON object a broker on stdout.")
     arguments = parser.parse_args(argv)
+    home, stays = Path(tempfile.mkdtemp(prefix="satomori-soak-")), False
+    try:
+        return _soaked(arguments, home)
+    except (OSError, RuntimeError) as error:  # a TimeoutError too: something did not come to be
+        stays = True
+        print(f"soak: {error}\nThe logs and databases of what ran are in {home}", file=sys.stderr)
+        return 1
+    finally:
+        if not stays:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _soaked(arguments: argparse.Namespace, home: Path) -> int:
     if arguments.escalations:
-        return _escalations(arguments.escalations, arguments.seed, as_json=arguments.json)
+        return _escalations(home, arguments.escalations, arguments.seed, as_json=arguments.json)
     if arguments.fuzz:
-        return _fuzzed(arguments.fuzz, arguments.seed, as_json=arguments.json)
+        return _fuzzed(home, arguments.fuzz, arguments.seed, as_json=arguments.json)
     if arguments.roles:
-        return _roles(arguments.roles, arguments.seed, as_json=arguments.json)
+        return _roles(home, arguments.roles, arguments.seed, as_json=arguments.json)
     bad = False
     if arguments.outbox:
-        with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
-            kept = outbox_storm(Path(folder) / "outbox.db", kills=arguments.outbox, seed=arguments.seed)
+        kept = outbox_storm(home / "outbox.db", kills=arguments.outbox, seed=arguments.seed)
         bad = bool(kept.faults)
         if arguments.json:
             print(json.dumps({"outbox": kept._asdict(), "faults": kept.faults}))
@@ -344,17 +357,17 @@ def main(argv: list[str] | None = None) -> int:
             print(_folded(f"outbox: {_words(kept._asdict())}"))
             print("  " + ("; ".join(kept.faults) or "nothing lost, no number twice"))
     for name in ("nats", "mosquitto") if arguments.broker == "both" else (arguments.broker,):
-        with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
-            home = Path(folder)
-            authority = home / "authority"
-            broker = (
-                nats(home / "broker", authority=authority)
-                if name == "nats"
-                else mosquitto(home / "broker", save_every=0, authority=authority)
-            )
-            outcome = storm(
-                home / "town", broker, kills=arguments.kills, seed=arguments.seed, say=lambda text: print(text, file=sys.stderr)
-            )
+        there = home / name
+        there.mkdir()
+        authority = there / "authority"
+        broker = (
+            nats(there / "broker", authority=authority)
+            if name == "nats"
+            else mosquitto(there / "broker", save_every=0, authority=authority)
+        )
+        outcome = storm(
+            there / "town", broker, kills=arguments.kills, seed=arguments.seed, say=lambda text: print(text, file=sys.stderr)
+        )
         bad = bad or bool(outcome.faults)
         line = {"broker": name, **outcome._asdict(), "found": outcome.found._asdict(), "faults": outcome.faults}
         if arguments.json:
@@ -367,13 +380,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
+def _escalations(home: Path, kills: int, seed: int, *, as_json: bool) -> int:
     """The storm of escalations alone: 1 when somebody was left untold, or woken twice."""
-    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
-        home = Path(folder)
-        outcome = escalation_storm(
-            home / "town", nats(home / "broker"), kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr)
-        )
+    outcome = escalation_storm(
+        home / "town", nats(home / "broker"), kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr)
+    )
     if as_json:
         print(json.dumps(outcome._asdict(), ensure_ascii=False))
     else:
@@ -384,20 +395,17 @@ def _escalations(kills: int, seed: int, *, as_json: bool) -> int:
     return 1 if outcome.faults else 0
 
 
-def _roles(kills: int, seed: int, *, as_json: bool) -> int:
+def _roles(home: Path, kills: int, seed: int, *, as_json: bool) -> int:
     """The storm of several processes alone: 1 when something was lost or doubled."""
-    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder:
-        try:
-            with servers.postgresql() as database:
-                outcome = roles_storm(
-                    Path(folder), database, kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr)
-                )
-        except ImportError as error:
-            print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
-            return 1
-        except servers.Lacking as error:
-            print(error, file=sys.stderr)
-            return 1
+    try:
+        with servers.postgresql() as database:
+            outcome = roles_storm(home, database, kills=kills, seed=seed, say=lambda text: print(text, file=sys.stderr))
+    except ImportError as error:
+        print(f"{error.name} is not installed: run `make test` once, which installs it", file=sys.stderr)
+        return 1
+    except servers.Lacking as error:
+        print(error, file=sys.stderr)
+        return 1
     if as_json:
         print(json.dumps(outcome._asdict(), ensure_ascii=False))
     else:
@@ -407,9 +415,9 @@ def _roles(kills: int, seed: int, *, as_json: bool) -> int:
     return 1 if outcome.faults else 0
 
 
-def _fuzzed(examples: int, seed: int, *, as_json: bool) -> int:
+def _fuzzed(home: Path, examples: int, seed: int, *, as_json: bool) -> int:
     """A gateway with every part is asked whatever can be asked: 1 when an answer was wrong."""
-    with tempfile.TemporaryDirectory(prefix="satomori-soak-") as folder, everything(Path(folder)) as gateway:
+    with everything(home) as gateway:
         try:
             found = fuzz(gateway.url, gateway.officer, examples, seed)
         except ImportError as error:

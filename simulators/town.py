@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -260,13 +261,15 @@ class Town:
             return None
 
     def get(self, path: str) -> Any:
-        """One GET with the operator's token, as JSON. A degraded gateway answers 503 with its reasons: those are returned."""
+        """One GET with the operator's token, as JSON. A degraded gateway tells of its health with 503: that is returned too.
+
+        ConnectionError, as of `post` and `put`, where it gives no answer: what to do about that.
+        """
         request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.token}"})  # noqa: S310 - our own
         try:
-            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
-                return json.load(response)
+            return self._asked(request, 5)
         except urllib.error.HTTPError as error:
-            if error.code == 503:
+            if error.code == 503 and path == "/api/v1/health":
                 return json.load(error)
             raise
 
@@ -282,10 +285,22 @@ class Town:
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         request = urllib.request.Request(f"{self.url}/api/v1{path}", body, headers, method=method)  # noqa: S310 - our own
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-                return json.load(response)
+            return self._asked(request, 10)
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
+
+    def _asked(self, request: urllib.request.Request, timeout_s: float) -> Any:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - our own
+                return json.load(response)
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, HTTPException) as error:  # it is not there, or went while it answered
+            why = getattr(error, "reason", error)
+            raise ConnectionError(
+                f"the gateway at {self.url} gives no answer ({why}). Start it again: {' '.join(self.gateway.argv)}. "
+                f"Its log: {self.gateway.log}"
+            ) from error
 
     def answers(self) -> int:
         """How many answers of people the gateway has kept."""

@@ -84,7 +84,7 @@ class _Filling:
         series = None
         if isinstance(config.store, SqliteStoreConfig):
             sqlite_file.snapshot(config.store.path, self._work / SERIES, "store.path")
-            series = sqlite_file.held(self._work / SERIES, "store.path").rows
+            series = sqlite_file.held(self._work / SERIES, "store.path", config.store.path).rows
             self._note(SERIES, "store.path", config.store.path.stat())
         (self._work / MEDIA).mkdir(mode=0o700)
         absent = [sha256 for sha256 in pictures if not self._picture(config.media.folder / sha256)]
@@ -106,7 +106,7 @@ class _Filling:
         file = sqlite_path(config.state.url)
         if file is not None:
             sqlite_file.snapshot(file, self._work / STATE, "state.url")
-            held = sqlite_file.held(self._work / STATE, "state.url")
+            held = sqlite_file.held(self._work / STATE, "state.url", file)
             pictures = sqlite_file.column(self._work / STATE, _PICTURES) if "media" in held.rows else []
             self._note(STATE, "state.url", file.stat())
         else:

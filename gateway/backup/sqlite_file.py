@@ -40,9 +40,9 @@ def snapshot(source: Path, target: Path, setting: str) -> None:
         write_to.execute("PRAGMA journal_mode = DELETE")  # one file, which can be read where nothing can be written
 
 
-def held(path: Path, setting: str) -> Held:
-    """What a copy holds. ConfigError where it can't be read."""
-    with explained(path, setting), _opened(path) as connection:
+def held(path: Path, setting: str, of: Path | None = None) -> Held:
+    """What a copy holds. ConfigError where it can't be read, which names what it is a copy `of`: that is what is damaged."""
+    with explained(of or path, setting), _opened(path) as connection:
         ask = connection.execute
         tables = [row[0] for row in ask("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
         rows = {name: int(ask(f'SELECT count(*) FROM "{name}"').fetchone()[0]) for name in sorted(tables)}  # noqa: S608

@@ -32,7 +32,7 @@ ROOM_BYTES = 8 * MIB
 """How much room is made at once: a record that doesn't make its file longer is on disk in half the time."""
 SEALED_MOST = 64
 """Segments that wait, each an open file: while a server takes points and settles none, for hours, the last one grows instead."""
-ENDING, REFUSED = ".segment", ".refused"
+ENDING, REFUSED, UNREAD = ".segment", ".refused", ".unread"
 
 _HEADER = struct.Struct("<II")
 
@@ -49,20 +49,30 @@ class Segment:
         """Bytes; of one taken over the file's, of which the last may be no record."""
         self.since_s: float | None = None
         """For who settles: since when the server has had all of it, by its clock."""
+        self.unread = False
+        """Whether the disk did not give back all of it: then the file stays, for people, when the rest of it is durable."""
         self._room = size
 
     def bodies(self) -> Iterator[bytes]:
-        """In the order in which they were added; after the last whole one it ends. OSError where the disk can't be read."""
+        """In the order in which they were added; after the last whole one it ends, or where the disk can't be read."""
         at = 0
-        while len(header := os.pread(self._descriptor, _HEADER.size, at)) == _HEADER.size:
-            length, said = _HEADER.unpack(header)
-            body = os.pread(self._descriptor, length, at + _HEADER.size) if length <= self.size - at - _HEADER.size else b""
-            if not length or len(body) != length or _sum_of(header[:4], body) != said:
-                break
-            yield body
-            at += _HEADER.size + length
-        if rest := os.pread(self._descriptor, self.size - at, at).rstrip(b"\0"):
-            log.warning("%s ends with %d bytes of no whole record, which nobody was told is safe", self.path, len(rest))
+        try:
+            while len(header := os.pread(self._descriptor, _HEADER.size, at)) == _HEADER.size:
+                length, said = _HEADER.unpack(header)
+                body = os.pread(self._descriptor, length, at + _HEADER.size) if length <= self.size - at - _HEADER.size else b""
+                if not length or len(body) != length or _sum_of(header[:4], body) != said:
+                    break
+                yield body
+                at += _HEADER.size + length
+            if rest := os.pread(self._descriptor, self.size - at, at).rstrip(b"\0"):
+                log.warning("%s ends with %d bytes of no whole record, which nobody was told is safe", self.path, len(rest))
+        except OSError as error:
+            if not self.unread:
+                log.error(
+                    "%s can't be read beyond byte %d (%s): where the series server was killed it may be all that is left of some "
+                    "readings. It will lie beside the others as %s", self.path, at, error.strerror, self.path.stem + UNREAD,
+                )  # fmt: skip
+            self.unread = True
 
     def add(self, record: bytes) -> None:
         """Durable when it returns. OSError: it is not, what was before it is, and what comes next is written over it."""
@@ -165,8 +175,13 @@ class Journal:
             return list(self._sealed)
 
     def drop(self, segment: Segment) -> None:
-        """Forgets a sealed segment: what it held is durable elsewhere. OSError: it stays."""
-        segment.path.unlink(missing_ok=True)
+        """Forgets a sealed segment: what was read of it is durable elsewhere. One that was not read to its end is kept under
+        another name, and nothing here reads it again. OSError: it stays.
+        """
+        if segment.unread and segment.path.exists():
+            segment.path.rename(segment.path.with_suffix(UNREAD))
+        else:
+            segment.path.unlink(missing_ok=True)
         with self._lock:
             self._sealed.remove(segment)
         segment.let_go()  # last: who has opened it meanwhile finds it unlocked only once it has no name
@@ -242,6 +257,12 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def put_aside(folder: Path) -> list[Path]:
+    """Files that hold readings which nobody may have but they, for people. OSError where the folder can't be read."""
+    with os.scandir(folder) as found:
+        return sorted(Path(one) for one in found if one.name.endswith((REFUSED, UNREAD)))
 
 
 def _locked(descriptor: int) -> bool:

@@ -180,9 +180,15 @@ class VictoriaMetricsStore:
             self._forget(snapshot)
             if after.began_ms != before.began_ms:
                 return
-            for segment in ripe:
-                self._journal.drop(segment)
             self._settles_s = now_s + _REST_S
+            stays: list[OSError] = []
+            for segment in ripe:  # one that can't be dropped keeps no other
+                try:
+                    self._journal.drop(segment)
+                except OSError as error:
+                    stays.append(error)
+            if stays:
+                raise stays[0]
 
     def close(self) -> None:
         """See `SeriesWriter`. What the journal holds is taken up by who opens it next."""
@@ -270,7 +276,7 @@ class VictoriaMetricsStore:
                 try:
                     self._server.post(body, self._config.timeout_s)
                 except StoreRefused as error:
-                    if getattr(error.__cause__, "status", None) in (401, 403, 404):  # that is not the body's fault
+                    if error.status in (401, 403, 404):  # that is not the body's fault
                         raise
                     log.error(
                         "%s It had taken it once, and may have forgotten it since: it lies in %s, as lines for its "

@@ -1,8 +1,12 @@
 """What the demo tells on a terminal of 80 columns, in words; what its people do by themselves, and when they leave it."""
 
 import io
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -12,10 +16,14 @@ from rich.console import Console
 
 from gateway.canary import CanaryConfig
 from simulators import cli, demo
+from simulators.broker import nats
 from simulators.demo import Habits, Narrator, SceneTime, _canary, _summary
-from simulators.kirisawa import EVERYBODY, OFFICER
-from simulators.phone import Received
+from simulators.kirisawa import EVERYBODY, OFFICER, SECTIONS
+from simulators.phone import Phone, Received
 from simulators.phones import Got, Phones
+from simulators.ports import free_port
+from simulators.town import Town
+from simulators.world import World
 
 
 @pytest.fixture
@@ -150,3 +158,84 @@ def test_a_folder_that_is_no_demos_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a-letter").touch()
     assert cli.main(["demo", "--keep", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a-letter"]
+
+
+# --- While the gateway is gone
+
+
+class NoGateway:
+    """What stands in the gateway's place: nothing, until it is opened; then it knows a trap that sprang, until it is visited."""
+
+    def __init__(self, port: int) -> None:
+        self.visits: list[Any] = []
+        self._port, self._stack = port, ExitStack()
+
+    def open(self) -> None:
+        alert = {"rule": "trap-sprung", "node": "kitaone", "device": "trap-3", "place": "北尾根", "label": "3番"}
+
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(answers) -> None:  # noqa: N805
+                answers.say({"alerts": [] if self.visits else [alert]} if "alerts" in answers.path else {"ok": True})
+
+            def do_POST(answers) -> None:  # noqa: N805
+                self.visits.append(json.loads(answers.rfile.read(int(answers.headers["content-length"]))))
+                answers.say({})
+
+            def say(answers, body: object) -> None:  # noqa: N805
+                answers.send_response(200)
+                answers.end_headers()
+                answers.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        server = self._stack.enter_context(ThreadingHTTPServer(("127.0.0.1", self._port), Answers))
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(server.shutdown)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def test_a_gateway_that_is_killed_is_said_once_and_its_town_goes_on_until_it_is_back(
+    tmp_path: Path, phones: Phones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next scene begins with a round, over the gateway's API, while there is none."""
+    monkeypatch.setattr(demo, "LOOK_S", 0.0)
+    monkeypatch.setattr(demo, "BEAT_S", 0.01)
+    stop, said = Event(), io.StringIO()
+    with nats(tmp_path / "broker") as broker, Phone(free_port()) as phone:
+        town = Town(tmp_path / "town", broker, phone, World(1), nodes=1, sections=SECTIONS, phones=phones)
+        with closing(NoGateway(town.api_port)) as gateway:
+            beats = 0
+
+            def beat(_: float) -> None:
+                nonlocal beats
+                beats += 1
+                if beats == 3:
+                    gateway.open()
+                if gateway.visits:
+                    stop.set()
+
+            monkeypatch.setattr(stop, "wait", beat)
+            tell = Narrator(Console(file=said, width=200))
+            demo._play(town, phones, tell, Habits(phones, tell.say), 30, stop)
+        for edge in town.edges:
+            for port in edge.ports.values():
+                port.unplug()
+    assert [visit["device"] for visit in gateway.visits] == ["trap-3"]
+    lines = said.getvalue().splitlines()
+    gone, back = ([at for at, line in enumerate(lines) if words in line] for words in ("gives no answer", "gateway is back"))
+    assert (len(gone), len(back)) == (1, 1)
+    assert lines[gone[0] + 1].endswith(f"satomori-gateway run {tmp_path}/town/gateway.toml"), "to be copied"
+    assert gone < back
+
+
+def test_who_asks_a_gateway_that_is_gone_hears_what_to_do(tmp_path: Path, phones: Phones) -> None:
+    with nats(tmp_path / "broker") as broker, Phone(free_port()) as phone:
+        town = Town(tmp_path / "town", broker, phone, World(1), nodes=0)
+        for ask in (town.get, town.put):
+            with pytest.raises(ConnectionError, match=r"gives no answer \(.*refused.* again: .*gateway\.toml\. Its log: "):
+                ask("/api/v1/alerts")

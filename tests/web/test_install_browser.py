@@ -451,17 +451,66 @@ def test_a_newer_version_is_told_of_and_never_taken_in_the_middle_of_a_record(pl
     expect(page.get_by_text("新しい版があります。")).to_have_count(0)
 
 
-def test_a_phone_without_room_says_so_and_leaves_what_is_on_the_screen(place: Place, phone: BrowserContext) -> None:
+def test_the_next_step_is_shown_once_the_one_before_is_kept(place: Place, phone: BrowserContext) -> None:
+    """Something else, as the worker that sends, has the records until it is done with them."""
+    page = open_page(phone, place, place.sato)
+    press(page, "設置を始める")
+    page.get_by_role("radio", name="北尾根 3番").check()
+    page.evaluate(
+        """() => new Promise(isHeld => {
+            const open = indexedDB.open("satomori-install");
+            open.onsuccess = () => {
+                const held = open.result.transaction("records", "readwrite");
+                held.oncomplete = () => open.result.close();
+                window.letGo = false;
+                const again = () => {
+                    isHeld();
+                    if (!window.letGo) held.objectStore("records").count().onsuccess = again;
+                };
+                again();
+            };
+        })"""
+    )
+    press(page, "次へ")
+    painted = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.evaluate(painted)
+    expect(page.get_by_role("heading", level=1)).to_have_text("どの機器ですか", timeout=1)
+    page.evaluate("window.letGo = true")
+    expect(page.get_by_role("heading", level=1)).to_have_text("どこに付けますか")
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("どこに付けますか")
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("QuotaExceededError", "この端末の空きが足りません。"),
+        ("InvalidStateError", "最後の入力をこの端末に保存できませんでした。"),
+    ],
+)
+def test_what_a_phone_does_not_keep_is_said_and_its_step_stays_on_the_screen(
+    place: Place, phone: BrowserContext, why: str, said: str
+) -> None:
     page = open_page(phone, place, place.sato)
     expect(page.get_by_role("heading", level=3, name="北尾根 2基")).to_be_visible()
     press(page, "設置を始める")
     choose_and_place(page)
-    page.evaluate("IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }; true")
+    page.evaluate(
+        f"""window.put = IDBObjectStore.prototype.put;
+        IDBObjectStore.prototype.put = () => {{ throw new DOMException("no", "{why}"); }}; true"""
+    )
     picture = FilePayload(name="trap.png", mimeType="image/png", buffer=page.screenshot())
     page.get_by_label("写真を撮る").set_input_files(picture)
-    expect(page.get_by_role("alert")).to_contain_text("この端末の空きが足りません。")
+    expect(page.get_by_role("alert")).to_contain_text(said)
     expect(page.get_by_text("写真 1枚をこの端末に保存しました。")).to_have_count(0)
+    page.get_by_label("次に来る人へのメモ").fill("沢の手前")
+    press(page, "次へ")
+    page.evaluate("IDBObjectStore.prototype.put = window.put; true")
     expect(page.get_by_role("heading", level=1, name="写真")).to_be_visible()
+    expect(page.get_by_label("次に来る人へのメモ")).to_have_value("沢の手前")
+    press(page, "次へ")
+    expect(page.get_by_role("heading", level=1, name="通信テスト")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

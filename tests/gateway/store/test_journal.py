@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gateway.errors import ConfigError, StoreDown
 from gateway.store import journal as module
 from gateway.store.disk import Reserve
-from gateway.store.journal import Journal
+from gateway.store.journal import Journal, put_aside
 
 
 def opened(folder: Path, most_mib: int = 64) -> Journal:
@@ -239,6 +239,31 @@ def test_one_that_can_not_be_opened_is_said_once_and_stops_no_other(
     assert held(journal) == held(journal) == [b"body"]
     (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert "0.segment can't be opened (Is a directory)" in record.getMessage()
+
+
+def test_one_that_its_disk_does_not_give_back_is_read_as_far_as_it_goes_and_kept(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for body, mark in ((b"before", 1), (b"behind", 1), (b"another", 2)):
+        journal.append(body, mark)
+    bad, other = journal.seal()
+    content = bad.path.read_bytes()
+    read = os.pread
+
+    def fail_behind_the_first(descriptor: int, length: int, at: int) -> bytes:
+        if descriptor == bad._descriptor and at + length > 8 + len(b"before"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, length, at)
+
+    monkeypatch.setattr(os, "pread", fail_behind_the_first)
+    assert [list(one.bodies()) for one in (bad, bad, other)] == [[b"before"], [b"before"], [b"another"]]
+    assert [one.message.partition(" (")[0] for one in caplog.records] == [f"{bad.path} can't be read beyond byte 14"]
+    for one in (bad, other):
+        journal.drop(one)
+    (kept,) = folder.iterdir()
+    assert (kept, kept.read_bytes()) == (bad.path.with_suffix(".unread"), content)
+    assert put_aside(folder) == [kept]
+    assert journal.seal() == [], "nothing here reads it again"
 
 
 def test_what_is_put_aside_is_a_file_for_people(folder: Path, journal: Journal) -> None:

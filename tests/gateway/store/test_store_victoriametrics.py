@@ -1,6 +1,8 @@
 """VictoriaMetrics: how it must have been started, who it lets in, and that what is called written outlives it and us."""
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -12,9 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from influxdb_client.rest import ApiException
 
-from gateway import core
+from gateway import core, vitals
 from gateway.config import GatewayConfig
 from gateway.errors import ConfigError, StoreDown, StoreRefused
 from gateway.service import running
@@ -288,7 +289,7 @@ def test_a_body_that_it_refuses_when_it_is_given_again_is_kept_for_people(
 
         def refuse_one(body: bytes, wait_s: float) -> None:
             if b"value=1.0" in body:
-                raise StoreRefused("will not take this (400: invented).") from ApiException(status=400)  # type: ignore[no-untyped-call]
+                raise StoreRefused("will not take this (400: invented).", 400)
             honest(body, wait_s)
 
         monkeypatch.setattr(store._server, "post", refuse_one)
@@ -303,6 +304,59 @@ def test_a_body_that_it_refuses_when_it_is_given_again_is_kept_for_people(
         assert held(store) == [(NOON_MS + 1, 1.0), (NOON_MS + 2, 2.0)], "as it says"
 
 
+def test_what_a_disk_does_not_give_back_keeps_nothing_else_from_being_settled(
+    victoria_metrics: str, clock: Clock, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that died, so that it is read. `check` counts it, and is no failure."""
+    config = config_of(victoria_metrics)
+    with closing(VictoriaMetricsStore(config, clock)) as dead:
+        dead.write(points_of(1))
+    (bad,) = journal.iterdir()
+    inode, read = bad.stat().st_ino, os.pread
+
+    def fail(descriptor: int, length: int, at: int) -> bytes:
+        if os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, length, at)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with closing(VictoriaMetricsStore(config, clock)) as store:
+        store.write(points_of(2))
+        settle(store, clock)
+        assert [one.suffix for one in journal.iterdir()] == [".unread"]
+    document = {
+        "broker": {"url": "mqtt://127.0.0.1:1"},
+        "state": {"url": "sqlite:///state.db"},
+        "store": config.model_dump(),
+        "api": {"tokens_file": "tokens"},
+        "media": {"folder": "media"},
+    }
+    found = vitals.store(GatewayConfig.model_validate(document), NOON_MS * 1000)
+    assert (found.level, bad.stem in found.text) == ("!!", True)
+
+
+@pytest.mark.parametrize("stays", [0, 1])
+def test_one_that_can_not_be_dropped_keeps_no_other(
+    victoria_metrics: str, clock: Clock, journal: Path, monkeypatch: pytest.MonkeyPatch, stays: int
+) -> None:
+    config, unlink = config_of(victoria_metrics), Path.unlink
+    for number in range(2):
+        with closing(VictoriaMetricsStore(config, clock)) as dead:
+            dead.write(points_of(number))
+    kept = sorted(journal.iterdir())[stays]
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path == kept:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with closing(VictoriaMetricsStore(config, clock)) as store:
+        with pytest.raises(OSError, match="Input/output error"):
+            settle(store, clock)
+        assert list(journal.iterdir()) == [kept]
+
+
 def test_one_that_lets_us_in_no_more_is_given_it_once_it_does(
     server: servers.Served, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +366,7 @@ def test_one_that_lets_us_in_no_more_is_given_it_once_it_does(
         server.start()
 
         def refuse(body: bytes, wait_s: float) -> None:
-            raise StoreRefused("refuses the login (401: invented).") from ApiException(status=401)  # type: ignore[no-untyped-call]
+            raise StoreRefused("refuses the login (401: invented).", 401)
 
         with monkeypatch.context() as refused:
             refused.setattr(store._server, "post", refuse)

@@ -23,7 +23,10 @@ export class App {
   /** What the gateway says of who is in now. */
   inside = $state<"asking" | "in" | "login" | "unreachable">("asking");
   records = $state.raw<Installation[]>([]);
+  /** As it is kept: a step that is shown is there after a reload. What could not be kept is there too, where `unkept` says so. */
   draft = $state.raw<Installation | null>(null);
+  /** The draft as it will be when all that is being kept is kept. Null: nothing is being kept. */
+  #ahead: Installation | null = null;
   /** The one that was just finished: its end is shown until its writer goes on. */
   ended = $state.raw<Installation | null>(null);
   sending = $state<string | null>(null);
@@ -34,8 +37,8 @@ export class App {
   map = $state.raw<MapOf | null>(null);
   prepared = $state.raw<Prepared | null>(null);
   preparing = $state.raw<Area | null>(null);
-  /** The phone had no room: what was entered last is not kept. */
-  full = $state(false);
+  /** Why what was entered last is not kept: the phone has no room, or will not say what the matter is. Null: it is kept. */
+  unkept = $state<"full" | "broken" | null>(null);
   /** Whether the browser has promised to keep what is here; null: not asked yet. */
   persistent = $state<boolean | null>(null);
   now = $state(Date.now());
@@ -83,6 +86,11 @@ export class App {
 
   get own(): Installation[] {
     return this.records.filter((one) => one.account === this.me?.account);
+  }
+
+  /** Whether there is no network, as far as it is known: a browser may think itself online on a mountain. */
+  get isUnreached(): boolean {
+    return !this.practice && (!navigator.onLine || this.inside === "unreachable");
   }
 
   /** Whole and not yet with the gateway: of me, and of others. */
@@ -188,7 +196,7 @@ export class App {
     try {
       await ask();
     } catch (error) {
-      if ((error as Error).name === "QuotaExceededError") this.full = true;
+      if ((error as Error).name === "QuotaExceededError") this.unkept = "full";
       else if (!isUnreached(error) && !(error instanceof Refused)) throw error;
     }
   }
@@ -197,28 +205,42 @@ export class App {
     this.draft = begun(newId(), this.me!, Date.now());
   }
 
-  /** Keeps the draft with this changed. False where the phone has no room: then it is only on the screen. */
+  /** Keeps the draft with this changed, and then shows it. False where it could not be kept: then words stay on the screen. */
   async write(changed: Partial<Installation>, photo?: { sha256: string; bytes: ArrayBuffer }): Promise<boolean> {
-    const before = this.draft!;
-    const next = { ...before, ...changed };
-    this.draft = next; // at once, so that what is written next stands on it
-    try {
-      await this.#keep.put(next, photo);
-      this.full = false;
-    } catch (error) {
-      if ((error as Error).name !== "QuotaExceededError") throw error;
-      this.full = true;
-      // A record must not name a photo that is not there; words stay on the screen.
-      if (photo !== undefined && this.draft !== null) this.draft = { ...this.draft, photos: before.photos };
+    const next = { ...this.#newest()!, ...changed };
+    this.#ahead = next; // what is written next stands on it
+    const kept = await this.#put(next, photo);
+    if (this.draft?.id === next.id) {
+      // Of what is not kept: no step that a reload would not open, no photo that is not there.
+      const { step, state, photos } = this.draft;
+      this.draft = kept ? next : { ...this.draft, ...changed, step, state, photos };
     }
+    if (this.#ahead === next) this.#ahead = null;
     await this.reload();
-    return !this.full;
+    return kept;
+  }
+
+  #newest(): Installation | null {
+    return this.#ahead !== null && this.#ahead.id === this.draft?.id ? this.#ahead : this.draft;
+  }
+
+  /** Whether it is kept; where not, `unkept` says why. */
+  async #put(one: Installation, photo?: { sha256: string; bytes: ArrayBuffer }): Promise<boolean> {
+    try {
+      await this.#keep.put(one, photo);
+      this.unkept = null;
+      return true;
+    } catch (error) {
+      if (!(error instanceof DOMException)) throw error;
+      this.unkept = error.name === "QuotaExceededError" ? "full" : "broken";
+      return false;
+    }
   }
 
   /** The draft is whole: from now on it sends itself. False: it could not be kept, and stays on the screen. */
   async finish(changed: Partial<Installation>): Promise<boolean> {
     const before = this.draft;
-    if (before?.state !== "draft") return false; // tapped twice: it is being kept
+    if (this.#newest()?.state !== "draft") return false; // tapped twice: it is being kept
     if (!(await this.write({ ...changed, state: this.practice ? "sent" : "unsent" }))) {
       this.draft = before;
       return false;
@@ -241,14 +263,7 @@ export class App {
     // The later of the two, also on a phone whose clock was set back in between.
     const now = begun(newId(), this.me!, Math.max(Date.now(), one.begun_us / 1000 + 1));
     const made: Installation = { ...now, node, device, called, revisit: why, state: "unsent" };
-    try {
-      await this.#keep.put(made);
-    } catch (error) {
-      if ((error as Error).name !== "QuotaExceededError") throw error;
-      this.full = true;
-      return;
-    }
-    this.full = false;
+    if (!(await this.#put(made))) return;
     this.ended = made;
     await this.reload();
     this.#sendSoon();
