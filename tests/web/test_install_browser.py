@@ -289,7 +289,8 @@ def test_without_a_network_all_of_it_is_kept_over_a_reload_and_sent_once_when_th
     assert place.kept() == []
 
     phone.set_offline(False)
-    expect(page.get_by_text("未送信はありません。")).to_be_visible(timeout=15_000)
+    # A browser that was reloaded without a network may not notice that there is one again: the page looks every half minute.
+    expect(page.get_by_text("未送信はありません。")).to_be_visible(timeout=45_000)
     page.reload()
     expect(page.get_by_text("通信確認待ち")).to_be_visible()
     (row,) = place.kept()
@@ -501,7 +502,7 @@ def test_what_a_phone_does_not_keep_is_said_and_its_step_stays_on_the_screen(
     )
     picture = FilePayload(name="trap.png", mimeType="image/png", buffer=page.screenshot())
     page.get_by_label("写真を撮る").set_input_files(picture)
-    expect(page.get_by_role("alert")).to_contain_text(said)
+    expect(page.get_by_role("alert")).to_contain_text(said, timeout=15_000)  # a photo is made smaller first
     expect(page.get_by_text("写真 1枚をこの端末に保存しました。")).to_have_count(0)
     page.get_by_label("次に来る人へのメモ").fill("沢の手前")
     press(page, "次へ")
