@@ -6,18 +6,17 @@ import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gateway.errors import ConfigError, NotMade
 from gateway.secret_files import read_secret_text
-from gateway.state.upsert import upsert_rows
+from gateway.state.upsert import by_column, in_one, upsert_rows
 
 MOST_CONNECTIONS = 200
 """More than there are threads: nobody who has a transaction to make waits for another's to end, but for the write lock."""
@@ -97,7 +96,7 @@ class State:
         self.wrote(perf_counter() - began_s)
 
     def upsert(self, table: Table, changed: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
-        """`upsert_rows` as one transaction of rows that nobody else may write. No two of them have the same primary key.
+        """`upsert_rows` as one transaction, of rows that nobody else may write.
 
         On PostgreSQL one statement that has the guard in it, not four and four answers: ingest makes hundreds of them a second.
         """
@@ -107,10 +106,8 @@ class State:
             began_s = perf_counter()
             with self._engine.connect() as connection:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # noqa: PLW2901
-                columns = tuple(map(list, zip(*rows, strict=True)))
-                written = connection.exec_driver_sql(
-                    _upsert_all(table, changed, self._alive, connection.dialect), columns
-                ).rowcount
+                said = in_one(table, changed, connection.dialect, self._alive)
+                written = connection.exec_driver_sql(said, by_column(rows)).rowcount
             if written == len(rows):
                 self.wrote(perf_counter() - began_s)
                 return
@@ -265,19 +262,6 @@ def open_state(url: str, password_file: Path | None = None, *, as_it_is: bool = 
         state.close()
         raise
     return state
-
-
-@lru_cache(maxsize=100)
-def _upsert_all(table: Table, changed: tuple[str, ...], alive: str, dialect: Dialect) -> str:
-    """PostgreSQL's words for `State.upsert`, which takes each column's values as an array."""
-    key = table.primary_key.columns.keys()
-    names = ", ".join([*key, *changed])
-    arrays = ", ".join(f"%b::{table.c[name].type.compile(dialect)}[]" for name in (*key, *changed))
-    sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
-    return (
-        f"WITH alive AS ({alive}) INSERT INTO {table.name} ({names}) "  # noqa: S608 - names of ours
-        f"SELECT one.* FROM alive, unnest({arrays}) AS one ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
-    )
 
 
 def _named() -> dict[str, Any]:

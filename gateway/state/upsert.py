@@ -23,24 +23,41 @@ def upsert(table: Table, *changed: str) -> Insert:
 def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     """The same for many rows of the primary key's columns and `changed`, in this order; a fifth of the cost a row.
 
-    The values go to the driver as they are: for columns of text and numbers.
+    The values go to the driver as they are: for columns of text and numbers. No two rows have the same primary key.
     """
     if not rows:
         return
-    text, order = _statement(table, changed, connection.dialect)
-    if order is None:
-        names = [*table.primary_key.columns.keys(), *changed]
-        connection.exec_driver_sql(text, [dict(zip(names, row, strict=True)) for row in rows])
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(in_one(table, changed, connection.dialect), by_column(rows))
     else:
+        text, order = _statement(table, changed, connection.dialect)
         connection.exec_driver_sql(text, [tuple(row[at] for at in order) for row in rows] if order else list(rows))
 
 
 @lru_cache(maxsize=100)
-def _statement(table: Table, changed: tuple[str, ...], dialect: Dialect) -> tuple[str, list[int] | None]:
-    """The upsert as the driver takes it, and in which order it wants a row's values: as they are where empty; None: by name."""
+def in_one(table: Table, changed: tuple[str, ...], dialect: Dialect, where: str = "SELECT") -> str:
+    """PostgreSQL's words for all rows in one statement, which takes them `by_column`: of many statements it takes each by itself,
+    and an answer each. Writes nothing where `where` has no row.
+    """
+    key = table.primary_key.columns.keys()
+    names = ", ".join([*key, *changed])
+    arrays = ", ".join(f"%b::{table.c[name].type.compile(dialect)}[]" for name in (*key, *changed))
+    sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+    return (
+        f"WITH holds AS ({where}) INSERT INTO {table.name} ({names}) "  # noqa: S608 - names of ours
+        f"SELECT one.* FROM holds, unnest({arrays}) AS one ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+    )
+
+
+def by_column(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
+    """One list a column."""
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+@lru_cache(maxsize=100)
+def _statement(table: Table, changed: tuple[str, ...], dialect: Dialect) -> tuple[str, list[int]]:
+    """The upsert as SQLite's driver takes it, and in which order it wants a row's values; empty: as they are."""
     names = [*table.primary_key.columns.keys(), *changed]
     compiled = upsert(table, *changed).compile(dialect=dialect, column_keys=names)
-    if compiled.positiontup is None:
-        return str(compiled), None
-    order = [names.index(name) for name in compiled.positiontup]
+    order = [names.index(name) for name in compiled.positiontup or ()]
     return str(compiled), [] if order == sorted(order) else order
