@@ -64,15 +64,15 @@ function firstWords(): Plugin {
   };
 }
 
-interface Chunk { file: string; css?: string[]; imports?: string[]; dynamicImports?: string[] }
+interface Chunk { file: string; css?: string[]; assets?: string[]; imports?: string[]; dynamicImports?: string[] }
 
 /** The page and all files that it may ever load. */
 function neededBy(page: string): Set<string> {
   const chunks: Record<string, Chunk> = JSON.parse(readFileSync("dist/manifest.json", "utf8"));
   const [keys, files] = [new Set([page]), new Set([page])];
   for (const key of keys) {
-    const { file, css = [], imports = [], dynamicImports = [] } = chunks[key]!;
-    for (const one of [file, ...css]) files.add(one);
+    const { file, css = [], assets = [], imports = [], dynamicImports = [] } = chunks[key]!;
+    for (const one of [file, ...css, ...assets]) files.add(one);
     for (const one of [...imports, ...dynamicImports]) keys.add(one);
   }
   return files;
@@ -92,7 +92,7 @@ export default defineConfig({
       injectRegister: false,
       manifest: false,
       injectManifest: {
-        globPatterns: ["install.html", "assets/**/*.{js,css}"],
+        globPatterns: ["install.html", "assets/**/*.{js,css,json}"],
         buildPlugins: { vite: [licences()] },
         dontCacheBustURLsMatching: /^assets\//,
         manifestTransforms: [

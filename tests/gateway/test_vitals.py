@@ -145,6 +145,6 @@ def test_over_tls_it_says_until_when_certificates_last_and_warns_in_time(tmp_pat
 
 def test_all_of_it_fits_on_a_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", str(furnished(tmp_path))])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.replace(str(tmp_path), "/var/lib/satomori").splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80

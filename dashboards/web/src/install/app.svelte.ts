@@ -25,8 +25,10 @@ export class App {
   records = $state.raw<Installation[]>([]);
   /** As it is kept: a step that is shown is there after a reload. What could not be kept is there too, where `unkept` says so. */
   draft = $state.raw<Installation | null>(null);
-  /** The draft as it will be when all that is being kept is kept. Null: nothing is being kept. */
-  #ahead: Installation | null = null;
+  /** What is being kept of drafts: what is written next waits for that, and stands on what came of it. */
+  #keeping: Promise<unknown> = Promise.resolve();
+  /** The draft that is being finished. */
+  #ending: string | null = null;
   /** The one that was just finished: its end is shown until its writer goes on. */
   ended = $state.raw<Installation | null>(null);
   sending = $state<string | null>(null);
@@ -206,22 +208,24 @@ export class App {
   }
 
   /** Keeps the draft with this changed, and then shows it. False where it could not be kept: then words stay on the screen. */
-  async write(changed: Partial<Installation>, photo?: { sha256: string; bytes: ArrayBuffer }): Promise<boolean> {
-    const next = { ...this.#newest()!, ...changed };
-    this.#ahead = next; // what is written next stands on it
-    const kept = await this.#put(next, photo);
-    if (this.draft?.id === next.id) {
-      // Of what is not kept: no step that a reload would not open, no photo that is not there.
-      const { step, state, photos } = this.draft;
-      this.draft = kept ? next : { ...this.draft, ...changed, step, state, photos };
-    }
-    if (this.#ahead === next) this.#ahead = null;
-    await this.reload();
+  write(changed: Partial<Installation>, photo?: { sha256: string; bytes: ArrayBuffer }): Promise<boolean> {
+    const one = this.draft!;
+    const kept = this.#keeping.then(() => this.#write(one, changed, photo));
+    this.#keeping = kept.catch(() => null); // who wrote it hears of it
     return kept;
   }
 
-  #newest(): Installation | null {
-    return this.#ahead !== null && this.#ahead.id === this.draft?.id ? this.#ahead : this.draft;
+  async #write(one: Installation, changed: Partial<Installation>, photo?: { sha256: string; bytes: ArrayBuffer }): Promise<boolean> {
+    const last = this.draft?.id === one.id ? this.draft : (this.records.find((each) => each.id === one.id) ?? one);
+    const next = { ...last, ...changed };
+    const kept = await this.#put(next, photo);
+    if (this.draft?.id === one.id) {
+      // Of what is not kept: no step that a reload would not open, no end, no photo that is not there.
+      const { step, photos } = last;
+      this.draft = kept ? next : changed.state === undefined ? { ...next, step, photos } : last;
+    }
+    await this.reload();
+    return kept;
   }
 
   /** Whether it is kept; where not, `unkept` says why. */
@@ -239,14 +243,15 @@ export class App {
 
   /** The draft is whole: from now on it sends itself. False: it could not be kept, and stays on the screen. */
   async finish(changed: Partial<Installation>): Promise<boolean> {
-    const before = this.draft;
-    if (this.#newest()?.state !== "draft") return false; // tapped twice: it is being kept
-    if (!(await this.write({ ...changed, state: this.practice ? "sent" : "unsent" }))) {
-      this.draft = before;
-      return false;
+    const one = this.draft;
+    if (one === null || this.#ending === one.id) return false; // tapped twice: it is being kept
+    this.#ending = one.id;
+    try {
+      if (!(await this.write({ ...changed, state: this.practice ? "sent" : "unsent" }))) return false;
+    } finally {
+      this.#ending = null;
     }
-    this.ended = this.draft;
-    this.draft = null;
+    if (this.draft?.id === one.id) [this.ended, this.draft] = [this.draft, null]; // else its writer has left it meanwhile
     if (!this.practice) this.#sendSoon();
     return true;
   }

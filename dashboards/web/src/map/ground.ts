@@ -2,6 +2,7 @@
 
 import L from "leaflet";
 import type { components } from "../api/schema";
+import COAST from "./coast.json?url"; // not as a module: where one could not be loaded some browsers never try again
 
 export type About = components["schemas"]["MapJson"];
 type Zooms = Pick<About, "min_zoom" | "max_zoom"> | null;
@@ -153,10 +154,12 @@ async function comes(path: string, signal: AbortSignal): Promise<boolean> {
 
 /** The coast of Japan and lines of latitude and longitude, so that devices stand somewhere. */
 async function coastOf(map: L.Map): Promise<L.LayerGroup> {
-  const { default: rings } = await import("./coast.json");
+  const answer = await fetch(COAST);
+  if (!answer.ok) throw new TypeError(`${COAST}: ${answer.status}`);
+  const rings = (await answer.json()) as number[][];
   const renderer = L.canvas({ padding: 0.5 });
   const [coast, lines] = [L.layerGroup(), L.layerGroup()];
-  for (const steps of rings as number[][]) {
+  for (const steps of rings) {
     const points: [number, number][] = [];
     let [x, y] = [0, 0];
     for (let at = 0; at < steps.length; at += 2) {
