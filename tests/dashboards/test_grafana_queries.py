@@ -22,6 +22,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are not locked
 from dashboards.grafana.__main__ import HERE
 from gateway.store.server import line_head
 from simulators.ports import free_port
+from simulators.several import until
 from simulators.world import World
 from tests.dashboards.simulated_day import BEGAN_US, ENDED_US, NODES, gateways_own, readings
 from tests.services import listening, require_binary, running
@@ -344,21 +345,28 @@ def test_alerts_ring_when_something_is_wrong_and_only_then(stores: Stores) -> No
 
 
 def rung(stores: Stores, span: Span) -> set[str]:
-    since, until = (datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") for at in span)
+    began, ended = (datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z") for at in span)
     subprocess.run(
         [
             require_binary("vmalert"), f"-rule={HERE / 'platform' / 'alerts.yml'}", f"-datasource.url={stores.victoriametrics}",
             f"-remoteWrite.url={stores.victoriametrics}", "-datasource.queryStep=30s",
-            f"-replay.timeFrom={since}", f"-replay.timeTo={until}",
+            f"-replay.timeFrom={began}", f"-replay.timeTo={ended}",
             "-replay.rulesDelay=0", "-replay.disableProgressBar", "-remoteWrite.flushInterval=100ms",
             f"-httpListenAddr=127.0.0.1:{free_port()}",
         ],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
+    # A series that is new shows itself some time after it was written: one that was written last shows that all do.
+    bring(stores.victoriametrics, f"played_{span.since} 1\n", span.until * 1000 - 1)
     post(f"{stores.victoriametrics}/internal/force_flush", b"")
-    query = f'count by (alertname) (last_over_time(ALERTS{{alertstate="firing"}}[{span.until - span.since}s]))'
-    said = ask(f"{stores.victoriametrics}/api/v1/query", query=query, time=str(span.until), nocache="1")
-    return {one["metric"]["alertname"] for one in said["data"]["result"]}
+
+    def found(query: str) -> list[dict[str, dict[str, str]]]:
+        said = ask(f"{stores.victoriametrics}/api/v1/query", query=query, time=str(span.until), nocache="1")
+        return list(said["data"]["result"])
+
+    until(lambda: bool(found(f"played_{span.since}")), "what was played shows itself")
+    firing = f'count by (alertname) (last_over_time(ALERTS{{alertstate="firing"}}[{span.until - span.since}s]))'
+    return {one["metric"]["alertname"] for one in found(firing)}
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one process", "several processes"])
