@@ -16,7 +16,7 @@ from gateway.audit.cli import entered
 from gateway.backup.restore import unfinished
 from gateway.config import load
 from gateway.errors import ConfigError, StoreDown, StoreRefused
-from gateway.state.database import FAILS, trouble
+from gateway.state.database import FAILS, MISTAKES, trouble
 from gateway.terminal import Told
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def _do(argv: list[str] | None) -> tuple[Told, bool]:
         told = Told(2, {"error": str(error)}, [])
     except (StoreDown, OSError) as error:
         told = Told(1, {"error": str(error)}, [])
+    except MISTAKES:
+        raise
     except FAILS as error:  # of what reads the state database; a series store's are StoreDown or StoreRefused
         log.debug("where the state database failed", exc_info=True)
         told = Told(1, {"error": f"state.url: the database {config.state.url} {trouble(error)}"}, [])

@@ -95,14 +95,15 @@ async def running(config: GatewayConfig, roles: Sequence[Role]) -> AsyncIterator
     failed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     threads: list[threading.Thread] = []
+    leases: list[threading.Thread] = []
     beatings: list[Beating] = []
 
     def fenced() -> None:
         loop.call_soon_threadsafe(failed.set)
 
-    def start(name: str, run: Callable[[], None]) -> None:
-        threads.append(thread_of(name, run, loop, failed))
-        threads[-1].start()
+    def start(name: str, run: Callable[[], None], among: list[threading.Thread]) -> None:
+        among.append(thread_of(name, run, loop, failed))
+        among[-1].start()
 
     async with AsyncExitStack() as stack:
         stack.callback(core.close)
@@ -113,7 +114,7 @@ async def running(config: GatewayConfig, roles: Sequence[Role]) -> AsyncIterator
             # At once: on a busy machine what follows may take longer than a lease.
             beating = Beating(worker, fenced)
             stack.callback(beating.stop)
-            start(f"{role} lease", beating.run)
+            start(f"{role} lease", beating.run, leases)
             match role:
                 case "ingest":
                     part = _ingest(core, worker, news)
@@ -134,14 +135,20 @@ async def running(config: GatewayConfig, roles: Sequence[Role]) -> AsyncIterator
             ("hearing", news.run_hearing),
             *(one for part in parts for one in part.threads),
         ]:
-            start(name, run)
+            start(name, run, threads)
         try:
             yield Running(port, failed, core.telemetry, node_port)
         finally:
-            for stop in (news.stop, *(stop for part in parts for stop in part.stops), *(one.stop for one in beatings)):
-                stop()
-            for thread in threads:
-                await asyncio.to_thread(thread.join, 30)
+            # What is under way may take longer than a lease, an attempt at a slow mail server: who is taken for dead meanwhile
+            # has it done a second time by another.
+            for stops, ending in (
+                ([news.stop, *(stop for part in parts for stop in part.stops)], threads),
+                ([one.stop for one in beatings], leases),
+            ):
+                for stop in stops:
+                    stop()
+                for thread in ending:
+                    await asyncio.to_thread(thread.join, 30)
 
 
 def _listening(core: Core, feed: SharedFeed, parts: list[_Part], *, watched: bool) -> News:
@@ -343,8 +350,9 @@ def _api(core: Core, worker: Worker, news: News) -> tuple[_Part, AbstractAsyncCo
 
 
 def _asked_here(reach: Reach) -> list[Chore]:
-    """What people ask of a process that answers them, and that only its memory knows: links to come in by."""
-    return [] if reach.accounts is None else [Chore("accounts", 1, reach.accounts.step)]
+    """What people ask of a process that answers them, and that only its memory knows: links to come in by, and what they said."""
+    said = Chore("said", 1, lambda _: reach.paging.say_moved())
+    return [said] if reach.accounts is None else [said, Chore("accounts", 1, reach.accounts.step)]
 
 
 def _reach(core: Core, state: State, worker: Worker, news: News) -> Reach:

@@ -28,9 +28,8 @@ def _copy(config: GatewayConfig, arguments: argparse.Namespace) -> Told:
         raise ConfigError(str(error).replace("state.url", "FILE", 1)) from error
     try:
         with opened(config) as target:
-            counts = copy(source, target)
-            with target.write() as connection:
-                record(connection, who(), f"{arguments.command}.{arguments.what}", "", clock_us())
+            act = f"{arguments.command}.{arguments.what}"
+            counts = copy(source, target, last=lambda new: record(new, who(), act, "", clock_us()))
     except FAILS as error:
         raise ConfigError(f"one of {arguments.file} and the database {config.state.url} {trouble(error)}") from error
     finally:

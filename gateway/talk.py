@@ -54,7 +54,7 @@ _CHOICES: tuple[Choice, ...] = ("today", "tomorrow", "week")
 
 
 AnswerTo = Callable[[Connection, str, Answer, Literal["line"], int], Answered | NotTaken]
-"""`Paging.answer_to`: (connection, notification, answer, via, now_us)."""
+"""`gateway.paging.answers.Answers.answer_to`: (connection, notification, answer, via, now_us)."""
 
 HelpLinks = Callable[[str, Language, int], Sequence[Link]]
 

@@ -10,7 +10,6 @@ import importlib.resources
 import json
 import re
 import threading
-import urllib.error
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -378,6 +377,8 @@ class Guide:
                         wait_s = self._press(button.press)
                     except OSError as error:
                         return _refused(503, f"{error}. Press again when it is back")
+                    except RuntimeError as error:
+                        return _refused(502, f"the gateway refused it: {error}")
                     news = _HOME_FIRST._asdict() if wait_s > 0 else {}
                     return DeskPage(200, json.dumps(news, ensure_ascii=False), "application/json")
         return _refused(404, f"there is no button {what!r}")
@@ -392,10 +393,10 @@ class Guide:
             return _refused(404, f"{who!r}: nobody of this name may come in")
         try:
             url = self._town.post(f"/accounts/{account}/link", {})["url"]
-        except urllib.error.HTTPError as error:
-            return _refused(502, f"the gateway made no link for {who}: {error}")
         except OSError as error:
             return _refused(503, f"{error}. Try again when it is back")
+        except RuntimeError as error:
+            return _refused(502, f"the gateway made no link for {who}: {error}")
         return DeskPage(303, "", location=f"{url}?next={_OPENS.get(who, '/account')}")
 
     # The page

@@ -66,7 +66,7 @@ class _WithheldError(Exception):
 
 
 def taking(answer_to: Callable[[Connection, str, Answer, Literal["link"], int], Answered | NotTaken]) -> Take:
-    """`Paging.answer_to` as the page asks it. A message of no page is a test: its answer proves the address."""
+    """gateway.paging.answers.Answers.answer_to, for the page. A message of no page is a test: its answer proves the address."""
 
     def take(connection: Connection, row: Row[Any], answer: Answer, now_us: int) -> str | None:
         if row.page is not None:

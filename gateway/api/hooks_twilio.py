@@ -64,7 +64,7 @@ class TwilioHooks:
 
 
 def taking(answer_to: Callable[[Connection, str, Answer, Literal["keypad"], int], Answered | NotTaken]) -> Take:
-    """`Paging.answer_to` as the keypad asks it. A message of no page is a test: its answer proves the telephone."""
+    """gateway.paging.answers.Answers.answer_to, by keypad. A message of no page is a test: its answer proves the telephone."""
 
     def take(connection: Connection, id_: str, answer: Answer, now_us: int) -> str | None:
         row = connection.execute(select(notifications.c.page, notifications.c.address).where(notifications.c.id == id_)).one()

@@ -23,8 +23,8 @@ from gateway.terminal import Commands, Told, branch, clock_us, cut, leaf, minute
 READS = frozenset(("list", "show", "verify", "head", "report", "reports", "file-register", "camera-sign"))
 """What commands are called that change nothing: of them there is no entry."""
 ENTER_THEMSELVES = frozenset(("account", "job", "state"))
-"""Commands whose acts enter themselves: in one with what they do, with the roles that were given, the nodes that were opened; or
-behind it, as a copy's trail is the one that was copied.
+"""Commands whose acts enter themselves, in one with what they do: with the roles that were given, the nodes that were opened; a
+copy's behind the trail that was copied.
 """
 
 

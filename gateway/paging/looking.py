@@ -26,8 +26,8 @@ class Looking:
         self._routes, self._book, self._zone, self._messages = routes, book, teller.zone, Messages(teller, more)
         self.held_until_us = 0
         """What is not critical and has not begun waits until then."""
-        self.touched: set[str] = set()
-        """Alerts that were moved here, to be told to the live stream once they are committed."""
+        self.moved: dict[str, int] = {}
+        """Alerts that were moved here, and the version each came to: told to the live stream once that is committed."""
         self._broken: set[str] = set()
         self._nobody: set[str] = set()
 
@@ -80,5 +80,5 @@ class Looking:
         # The words speak of the alerts as they were when somebody was to be told of them.
         made = self._messages.made
         ready = [one for tell in plan.messages if (one := made(connection, row, plan, tell, found, desk, now_us))]
-        self.touched.update(write_plan(connection, row, plan, [alert for alert, _ in mine], now_us))
+        self.moved.update(write_plan(connection, row, plan, [alert for alert, _ in mine], now_us))
         return ready

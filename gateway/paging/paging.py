@@ -117,18 +117,25 @@ class Paging:
                 with self._state.write() as connection:
                     self._looking.look(connection, ids, now_us)
                 self._ring()
-            self._say_touched(ids)
+            self.say_moved(ids)
         self.looked_us = now_us
 
-    def _say_touched(self, ids: Sequence[str]) -> None:
-        """Tells the live stream of what is committed, as it is now."""
-        touched, self._looking.touched = self._looking.touched, set()
-        if not touched and not ids:
+    def say_moved(self, ids: Sequence[str] = ()) -> None:
+        """Tells the live stream of the alerts that answers moved, and of these pages, as they are now: of what is committed.
+
+        `tick` does. A process that takes answers and has no `tick` calls it now and then.
+        """
+        moved = self._looking.moved
+        waiting = {id_: moved.pop(id_) for id_ in list(moved)}
+        if not waiting and not ids:
             return
         with self._state.read() as connection:
-            for part in parts(list(touched)):
+            for part in parts(list(waiting)):
                 for row in connection.execute(select(*ALERT_COLUMNS).where(alerts.c.id.in_(part))):
-                    self._say("alert", dict(row._mapping))
+                    if row.version >= waiting[row.id]:
+                        self._say("alert", dict(row._mapping))
+                    else:  # another thread's answer is not committed yet; one that was taken back waits for the alert's next move
+                        moved.setdefault(row.id, waiting[row.id])
             for part in parts(list(ids)):
                 for row in connection.execute(select(pages.c.id, pages.c.state, pages.c.severity).where(pages.c.id.in_(part))):
                     self._say("page", dict(row._mapping))

@@ -44,12 +44,12 @@ def open_page(
     )  # fmt: skip
 
 
-def write_plan(connection: Connection, row: Any, plan: Plan, mine: Sequence[Alert], now_us: int) -> list[str]:
-    """The page as planned, and what its answers do to its alerts. The ids of those that moved.
+def write_plan(connection: Connection, row: Any, plan: Plan, mine: Sequence[Alert], now_us: int) -> dict[str, int]:
+    """The page as planned, and what its answers do to its alerts. The ids of those that moved, and the version each came to.
 
     OvertakenError where somebody was first.
     """
-    moved: list[str] = []
+    moved: dict[str, int] = {}
     written = {
         "state": plan.state,
         "step": plan.step,
@@ -72,7 +72,7 @@ def write_plan(connection: Connection, row: Any, plan: Plan, mine: Sequence[Aler
             # The watch may have moved it just now (on a database that lets it): then the page is looked at once more.
             if not write_move(connection, move, now_us):
                 raise OvertakenError(alert.id)
-            moved.append(alert.id)
+            moved[alert.id] = move.alert.version
     return moved
 
 

@@ -14,10 +14,16 @@ PASSING = frozenset({leases.name, workers.name})
 """What is of running processes, and stays behind."""
 
 
-def copy(source: State, target: State, said: Callable[[str, int], object] = lambda *_: None) -> Mapping[str, int]:
+def copy(
+    source: State,
+    target: State,
+    said: Callable[[str, int], object] = lambda *_: None,
+    last: Callable[[Connection], object] = lambda _: None,
+) -> Mapping[str, int]:
     """In one transaction of each, so that the target has all of it or nothing; rows of each table.
 
-    `said(table, rows)` hears how it goes. ConfigError where the target holds something already, or can't hold what comes.
+    `said(table, rows)` hears how it goes; `last(connection)` writes what is to stand behind the rows, in the same transaction.
+    ConfigError where the target holds something already, or can't hold what comes.
     """
     counts: dict[str, int] = {}
     with source.read() as old, target.write() as new:
@@ -38,6 +44,7 @@ def copy(source: State, target: State, said: Callable[[str, int], object] = lamb
                 raise ConfigError(f"state: {counts[table.name]} of {wanted} rows of {table.name} came over; nothing was kept")
             _number_on(new, table)
             said(table.name, counts[table.name])
+        last(new)
     return counts
 
 

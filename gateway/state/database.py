@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, Table, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from gateway.errors import ConfigError, NotMade
 from gateway.secret_files import read_secret_text
@@ -275,16 +275,21 @@ def process_name() -> str:
 
 
 FAILS = (DBAPIError, sqlite3.Error, UnicodeDecodeError)
-"""What a database raises that is damaged or gets no answer; the last comes out of a damaged schema, in place of SQLite's own."""
+"""What a database raises that is damaged or gives no answer; the last comes out of a damaged schema, in place of SQLite's own."""
+MISTAKES = (IntegrityError, DataError, ProgrammingError)
+"""What a whole database raises too, of what it is asked: of that no backup is the cure."""
 
 
 def trouble(error: Exception) -> str:
     """Of one of `FAILS`, raised by a database that opened: what is the matter, and what to do, in one line."""
     cause = getattr(error, "orig", None) or error
     said, code = str(cause).strip().partition("\n")[0], getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    return f"opens, and then can't be used: {said}. {_DO.get(code, 'Where that stays so, restore a backup')}"
+    is_server = isinstance(error, OperationalError) and not isinstance(cause, sqlite3.Error)
+    do = _SERVER if is_server else _DO.get(code, "Where that stays so, restore a backup")
+    return f"opens, and then can't be used: {said}. {do}"
 
 
+_SERVER = "Does its server run, may it be reached, has its disk room? What happened stands in its log"
 _DO = {
     sqlite3.SQLITE_FULL: "Make room on its disk",
     sqlite3.SQLITE_BUSY: "Another program keeps it locked: find and stop that",
@@ -335,7 +340,9 @@ def _file(engine: Engine) -> Path | None:
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the `begin` listener decides which BEGIN
-    connection.execute("PRAGMA journal_mode=WAL")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if not tables or "alembic_version" in tables:  # it stays in the file: another program's is left as it is
+        connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=10000")
     connection.execute("PRAGMA foreign_keys=ON")

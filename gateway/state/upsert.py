@@ -23,7 +23,8 @@ def upsert(table: Table, *changed: str) -> Insert:
 def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     """The same for many rows of the primary key's columns and `changed`, in this order; a fifth of the cost a row.
 
-    The values go to the driver as they are: for columns of text and numbers. No two rows have the same primary key.
+    The values go to the driver as they are: for columns of text and numbers, each column's of one type or None. No two rows have
+    the same primary key.
     """
     if not rows:
         return

@@ -5,8 +5,8 @@ as it lives; those that nobody has locked are of one that is dead, and belong to
 the same folder, on a disk of their own machine.
 
 A record is its length and CRC-32 (of length and body), 4 bytes each, little-endian; then the body. Behind the last come zeros, of
-room that was made beforehand, or what a kill left of a record that nobody was told of: what follows the first record that is not
-whole is cut off.
+room that was made beforehand, or what a kill left of a record that nobody was told of: what follows the last whole record is cut
+off. One that is not whole before another that is was damaged later: its file is kept for people.
 """
 
 import fcntl
@@ -54,25 +54,44 @@ class Segment:
         self._room = size
 
     def bodies(self) -> Iterator[bytes]:
-        """In the order in which they were added; after the last whole one it ends, or where the disk can't be read."""
-        at = 0
+        """In the order in which they were added; after the last whole one it ends, or where the disk can't be read. What the disk
+        has changed is passed over.
+        """
+        at = whole = 0  # where the next record begins, and where the last whole one ends
         try:
-            while len(header := os.pread(self._descriptor, _HEADER.size, at)) == _HEADER.size:
-                length, said = _HEADER.unpack(header)
-                body = os.pread(self._descriptor, length, at + _HEADER.size) if length <= self.size - at - _HEADER.size else b""
-                if not length or len(body) != length or _sum_of(header[:4], body) != said:
-                    break
+            while (found := self._record(at)) is not None:
+                at, body = found
+                if body is None:
+                    continue
+                if at - _HEADER.size - len(body) > whole:  # who could write this one had written those before it
+                    self._is_unread(whole, "it is not what was written")
                 yield body
-                at += _HEADER.size + length
-            if rest := os.pread(self._descriptor, self.size - at, at).rstrip(b"\0"):
+                whole = at
+            if rest := os.pread(self._descriptor, self.size - whole, whole).rstrip(b"\0"):
                 log.warning("%s ends with %d bytes of no whole record, which nobody was told is safe", self.path, len(rest))
         except OSError as error:
-            if not self.unread:
-                log.error(
-                    "%s can't be read beyond byte %d (%s): where the series server was killed it may be all that is left of some "
-                    "readings. It will lie beside the others as %s", self.path, at, error.strerror, self.path.stem + UNREAD,
-                )  # fmt: skip
-            self.unread = True
+            self._is_unread(at, error.strerror)
+
+    def _record(self, at: int) -> tuple[int, bytes | None] | None:
+        """Where the record that begins there ends, and its body; None in place of a body that is not whole. None: no record."""
+        header = os.pread(self._descriptor, _HEADER.size, at)
+        if len(header) < _HEADER.size:
+            return None
+        length, said = _HEADER.unpack(header)
+        begins = at + _HEADER.size
+        if not length or length > self.size - begins:
+            return None
+        body = os.pread(self._descriptor, length, begins)
+        is_whole = len(body) == length and _sum_of(header[:4], body) == said
+        return begins + length, body if is_whole else None
+
+    def _is_unread(self, at: int, why: str | None) -> None:
+        if not self.unread:
+            log.error(
+                "%s can't be read at byte %d (%s): where the series server was killed it may be all that is left of some "
+                "readings. It will lie beside the others as %s", self.path, at, why, self.path.stem + UNREAD,
+            )  # fmt: skip
+        self.unread = True
 
     def add(self, record: bytes) -> None:
         """Durable when it returns. OSError: it is not, what was before it is, and what comes next is written over it."""

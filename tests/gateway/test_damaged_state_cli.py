@@ -8,11 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from gateway import silences, state_cli
 from gateway.cli import COMMANDS, main
 from gateway.config import load
 from gateway.state import open_state
+from gateway.state.database import trouble
 from gateway.state.tables import audit_details, cursors
 from gateway.store import open_store
 
@@ -100,6 +103,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     open_state(f"sqlite:///{folder}/state.db").close()
     open_store(load(configured(folder)).store).close()
     return folder
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def configured(folder: Path, state: str = "state.db") -> Path:
@@ -198,9 +205,10 @@ def test_a_series_file_that_can_not_be_used_is_said(
 def test_another_program_s_database_is_left_as_it_is(whole: Path, tmp_path: Path) -> None:
     command = begun(whole, tmp_path, "contact")
     another_program_s(tmp_path / "state.db")
+    before = (tmp_path / "state.db").read_bytes()
     assert main(command) == 2
-    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
-        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("bookmarks",)]
+    assert (tmp_path / "state.db").read_bytes() == before
+    assert sorted(tmp_path.glob("state.db*")) == [tmp_path / "state.db"]
 
 
 def test_a_copied_state_says_so_behind_the_trail_that_was_copied(whole: Path, tmp_path: Path) -> None:
@@ -213,3 +221,41 @@ def test_a_copied_state_says_so_behind_the_trail_that_was_copied(whole: Path, tm
         assert connection.scalars(select(audit_details.c.action)).all() == ["state.copy"]
         assert connection.scalar(select(func.count()).select_from(audit_details)) == 1
     assert main(command) == 2, "it holds something now"
+
+
+def test_a_copy_that_was_killed_before_it_could_say_so_is_no_copy(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = begun(whole, tmp_path, "state")
+    with closing(open_state(f"sqlite:///{tmp_path}/state.db")) as old, old.write() as connection:
+        connection.execute(insert(cursors).values(name="watch", value=7))
+    monkeypatch.setattr(state_cli, "record", lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        main(command)
+    monkeypatch.undo()
+    with closing(open_state(f"sqlite:///{tmp_path}/new.db")) as new, new.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(cursors)) == 0
+    assert main(command) == 0
+
+
+def test_a_mistake_of_ours_is_no_damaged_database(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads that a backup would help puts one back, and loses what came since."""
+
+    def add(connection: Connection, *_more: object) -> None:
+        for _ in range(2):
+            connection.execute(insert(cursors).values(name="watch", value=7))
+
+    command = begun(whole, tmp_path, "silence")
+    monkeypatch.setattr(silences, "add", add)
+    with pytest.raises(IntegrityError):
+        main(command)
+    assert "backup" not in capsys.readouterr().err
+
+
+def test_a_server_that_has_gone_is_looked_after_before_any_backup_is() -> None:
+    psycopg = pytest.importorskip("psycopg")
+    said = trouble(OperationalError("SELECT", None, psycopg.OperationalError("server closed the connection\nunexpectedly")))
+    assert "server closed the connection. Does its server run" in said
+    assert "backup" not in said

@@ -370,6 +370,23 @@ def test_an_answer_marks_its_message_and_proves_its_address(paged: Paged) -> Non
     assert [(one["contact"], one["via"]) for one in paged.rows(tables.answers)] == [("tanaka", "line")]
 
 
+def test_the_stream_is_told_what_an_answer_moved_once_that_is_committed_and_not_before(paged: Paged) -> None:
+    """A second passes while somebody's answer, on another thread, is on its way into the database."""
+    paged.fire()
+    paged.tick()
+    paged.said.clear()
+    with paged.state.write() as connection:
+        for who in ("tanaka", "sato"):
+            paged.paging.answers.answer(connection, paged.page()["id"], who, "going", "line", None, paged.now_us)
+        paged.tick()
+        assert paged.said == []
+    paged.tick()
+    assert [body["state"] for kind, body in paged.said if kind == "alert"] == ["acknowledged"]
+    paged.said.clear()
+    paged.tick()
+    assert paged.said == []
+
+
 def test_seen_ends_no_asking(paged: Paged) -> None:
     paged.fire()
     paged.new()

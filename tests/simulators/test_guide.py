@@ -122,7 +122,7 @@ class Town:
     accounts = {FARMER: "0123456789abcdef"}  # noqa: RUF012 - nobody changes it
 
     def __init__(self) -> None:
-        self.said, self.is_up, self.asked = said(), True, list[str]()
+        self.said, self.is_up, self.refuses, self.asked = said(), True, False, list[str]()
 
     def get(self, path: str) -> Any:
         self.asked.append(path)
@@ -136,6 +136,8 @@ class Town:
     def post(self, path: str, body: Any) -> Any:
         if not self.is_up:
             raise urllib.error.URLError("refused")
+        if self.refuses:
+            raise RuntimeError(f"POST {path}: 429 too many links")
         return {"url": f"{self.url}/login/link/{path.split('/')[2]}"}
 
 
@@ -150,6 +152,8 @@ class Desk:
 
     def _happens(self, what: str) -> float:
         self.pressed.append(what)
+        if self.town.refuses:
+            raise RuntimeError("POST /visits: 503 the database is locked")
         return self.wait_s
 
     def get(self, path: str, **headers: str) -> httpx.Response:
@@ -278,6 +282,10 @@ def test_who_goes_in_as_somebody_gets_a_new_link_each_time(desk: Desk) -> None:
     assert desk.get(f"go/{INSTALLER}").status_code == 404
     desk.town.is_up = False
     assert desk.get(f"go/{FARMER}").status_code == 503
+    desk.town.is_up, desk.town.refuses = True, True
+    answer = desk.get(f"go/{FARMER}")
+    assert (answer.status_code, "too many links" in answer.text) == (502, True), "the browser is told, too, why there is none"
+    assert desk.press("set", **own(desk)) == 502
 
 
 def test_the_map_opens_with_the_officers_token_at_the_part_that_a_step_names(desk: Desk) -> None:

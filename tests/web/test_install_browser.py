@@ -482,6 +482,44 @@ def test_the_next_step_is_shown_once_the_one_before_is_kept(place: Place, phone:
     expect(page.get_by_role("heading", level=1)).to_have_text("どこに付けますか")
 
 
+def test_what_is_written_while_a_photo_is_being_kept_names_no_photo_that_was_not(place: Place, phone: BrowserContext) -> None:
+    """Such a record could never be sent, nor any that was written after it on this phone."""
+    page = open_page(phone, place, place.sato)
+    press(page, "設置を始める")
+    choose_and_place(page)
+    page.evaluate(
+        """() => {
+            const put = IDBObjectStore.prototype.put;
+            IDBObjectStore.prototype.put = function (...what) {
+                const asked = put.apply(this, what);
+                if (this.name === "photos") {
+                    window.fails = false;
+                    const wait = () => {
+                        if (window.fails) this.transaction.abort();
+                        else this.count().onsuccess = wait;
+                    };
+                    wait();
+                }
+                return asked;
+            };
+        }"""
+    )
+    picture = FilePayload(name="trap.png", mimeType="image/png", buffer=page.screenshot())
+    page.get_by_label("写真を撮る").set_input_files(picture)
+    is_asked = "() => new Promise(done => { const look = () => window.fails === false ? done() : setTimeout(look); look(); })"
+    page.evaluate(is_asked)  # a photo is made smaller first
+    note = page.get_by_label("次に来る人へのメモ")
+    note.fill("沢の手前")
+    note.blur()
+    page.evaluate("window.fails = true")
+    expect(page.get_by_text("写真を小さくしています。")).to_have_count(0)
+    press(page, "次へ")
+    expect(page.get_by_role("heading", level=1, name="通信テスト")).to_be_visible()
+    press(page, "戻る")
+    expect(page.get_by_label("次に来る人へのメモ")).to_have_value("沢の手前")
+    expect(page.get_by_text("この端末に保存しました。")).to_have_count(0)
+
+
 @pytest.mark.parametrize(
     ("why", "said"),
     [

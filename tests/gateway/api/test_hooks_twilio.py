@@ -63,7 +63,7 @@ class Town:
         self.twilio.__exit__()
 
     def answer_to(self, connection: Any, id_: str, answer: Answer, via: Literal["keypad"], now_us: int) -> Answered | NotTaken:
-        """As `Paging.answer_to`."""
+        """As gateway.paging.answers.Answers.answer_to."""
         if self.fails is not None:
             raise self.fails
         if self.refuses:
