@@ -1,9 +1,9 @@
 """paho's MQTT client over a socket that reads ahead and writes together, for one thread that waits in select().
 
 paho takes three calls of the system and a dozen of Python to read a packet, and one of each to acknowledge it: under load, most
-of ingest's time. So the two packets that come and go by the thousand, PUBLISH in and PUBACK out, are read and written here (MQTT
-3.1.1, 2.2 and 3.3), whole packets at a time; paho sees all the others, and still does everything else. What was read ahead no
-select() can see: ask `ahead` before waiting. What is sent waits in memory until `BufferedClient.flush`.
+of ingest's time. So the packets that come and go by the thousand, PUBLISH in, PUBACK and PUBLISH of QoS 0 out, are read and
+written here (MQTT 3.1.1, 2.2 and 3.3), whole packets at a time; paho sees all the others, and still does everything else. What
+was read ahead no select() can see: ask `ahead` before waiting. What is sent waits in memory until `BufferedClient.flush`.
 """
 
 import socket
@@ -247,16 +247,15 @@ class BufferedClient(mqtt.Client):
         """As paho's `ack` of each, with QoS 1; straight to the buffer, unless something that paho holds must go first."""
         sock = self._buffered()
         if sock is None or self.want_write():
-            for mid in mids:
-                if (code := self.ack(mid, 1)) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    return code
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        try:
-            sock.send(b"".join([_PUBACK + mid.to_bytes(2, "big") for mid in mids]))
-        except OSError:
-            sock.close()
-            return MQTTErrorCode.MQTT_ERR_CONN_LOST
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return _first_fault(self.ack(mid, 1) for mid in mids)
+        return _send(sock, b"".join([_PUBACK + mid.to_bytes(2, "big") for mid in mids]))
+
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> MQTTErrorCode:
+        """As paho's `publish` of each (topic, payload), with QoS 0 and not retained; to the buffer likewise."""
+        sock = self._buffered()
+        if sock is None or self.want_write():
+            return _first_fault(self.publish(topic, payload, qos=0).rc for topic, payload in messages)
+        return _send(sock, b"".join([_publish(topic.encode(), payload) for topic, payload in messages]))
 
     def flush(self) -> MQTTErrorCode:
         """Writes what waits, as far as that needs no waiting."""
@@ -268,3 +267,29 @@ class BufferedClient(mqtt.Client):
                 sock.close()
                 return MQTTErrorCode.MQTT_ERR_CONN_LOST
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _publish(topic: bytes, payload: bytes) -> bytes:
+    """The packet, of QoS 0 and not retained."""
+    left = 2 + len(topic) + len(payload)
+    head = bytearray([_PUBLISH])
+    while left > 0x7F:
+        head.append(0x80 | left & 0x7F)
+        left >>= 7
+    head.append(left)
+    head += len(topic).to_bytes(2, "big")
+    return bytes(head) + topic + payload
+
+
+def _send(sock: BufferedSocket, packets: bytes) -> MQTTErrorCode:
+    try:
+        sock.send(packets)
+    except OSError:
+        sock.close()
+        return MQTTErrorCode.MQTT_ERR_CONN_LOST
+    return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _first_fault(codes: Iterable[MQTTErrorCode]) -> MQTTErrorCode:
+    """None of those after it is asked for."""
+    return next((code for code in codes if code != MQTTErrorCode.MQTT_ERR_SUCCESS), MQTTErrorCode.MQTT_ERR_SUCCESS)

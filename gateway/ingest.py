@@ -4,8 +4,9 @@ Where one process does everything it has one session with the broker. Where seve
 partition, and this process has those of the partitions that it holds (gateway.partitions).
 
 A group is what has arrived, up to a size: nothing ever waits for more to come, so no broker's in-flight limit can stall it, and
-under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`: what a
-node sends beyond its share (gateway.shares) is acknowledged to the broker and waits, or is left unread until it comes again.
+under load the groups grow by themselves. MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`, and
+where that does not reach them they send again. What a node sends beyond its share (gateway.shares) is acknowledged to the broker
+and waits, or is left unread until it comes again.
 """
 
 import logging
@@ -24,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 
 from edge.contract.broker import BrokerConfig
 from edge.contract.names import Name
-from edge.contract.topics import parse, partition_of, up_filters
+from edge.contract.topics import Channel, parse, partition_of, up_filters
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
 from gateway.session import NOT_YET, Session, Waiting
@@ -38,6 +39,7 @@ OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again u
 TICK_S = 1.0
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
+_BIRTH = f"/{Channel.BIRTH}"
 
 
 class GatewayBrokerConfig(BrokerConfig):
@@ -224,8 +226,7 @@ class Ingest:
             acks = self._processed(messages, now_us, self._away_us(now_us))
         if acks is None:
             return
-        for topic, payload in acks:
-            self._publish(topic, payload)
+        self._answer(acks, surely=any(message.topic.endswith(_BIRTH) for message in messages))
         for session in spoke:
             session.acknowledge()
         self._telemetry.group_since.set(0)
@@ -258,14 +259,34 @@ class Ingest:
                 log.warning("the state database can be written again")
             return acks
 
+    def _answer(self, acks: list[tuple[str, bytes]], *, surely: bool) -> None:
+        """With QoS 0: a node that hears nothing sends again, and is answered again. `surely`: with QoS 1, as a birth needs it.
+
+        A birth is said once in a connection, and its answer tells what no later one does: of an outage, how much of what was
+        sent before it came; of what the node has no more, what never came; and that a configuration on trial speaks with us.
+        """
+        if surely:
+            for topic, payload in acks:
+                self._publish(topic, payload)
+            return
+        together: dict[Session, list[tuple[str, bytes]]] = {}
+        for ack in acks:
+            if (session := self._session_of(ack[0])) is not None:
+                together.setdefault(session, []).append(ack)
+        for session, theirs in together.items():
+            session.publish_all(theirs)
+            self._touched.add(session)
+
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """In the session of its partition; a partition that is not heard here is spoken to by who hears it."""
-        session = self._sessions.get(None)
-        if session is None:
-            session = self._sessions.get(partition_of(parse(topic).node))
-        if session is not None:
+        if (session := self._session_of(topic)) is not None:
             session.publish(topic, payload, retain=retain)
             self._touched.add(session)
+
+    def _session_of(self, topic: str) -> Session | None:
+        """That of its partition; None: a partition that is not heard here is spoken to by who hears it."""
+        if (whole := self._sessions.get(None)) is not None:
+            return whole
+        return self._sessions.get(partition_of(parse(topic).node))
 
     def _tick_if_due(self) -> None:
         if time.monotonic() < self._next_tick:

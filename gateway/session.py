@@ -112,6 +112,11 @@ class Session:
         if self._client is not None:
             self._client.publish(topic, payload, qos=1, retain=retain)
 
+    def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """With QoS 0, not retained, at the next `flush`; nothing without a connection. Who is not there never gets it."""
+        if self._client is not None:
+            self._client.publish_all(messages)
+
     def acknowledge(self) -> None:
         """To the broker, all that has arrived."""
         if self._client is not None:

@@ -4,11 +4,12 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TypeVar
 
 import paho.mqtt.client as mqtt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
@@ -215,6 +216,78 @@ def test_an_ack_does_not_overtake_what_paho_holds_back() -> None:
     client.loop_write()
     client.flush()
     assert wire.written == packet(0x30, b"\x00\x01tx") + b"\x40\x02\x00\x01\x40\x02\x00\x02"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="#+\0"), min_size=1, max_size=90),
+            st.one_of(st.binary(max_size=300), st.sampled_from([b"x" * size for size in (16_379, 16_384, 70_000, 2_097_152)])),
+        ),
+        max_size=5,
+    )
+)
+@example([("t", b"x" * size) for size in (0, 124, 125, 16_380, 16_381, 2_097_148, 2_097_149)])
+def test_messages_of_qos_0_leave_byte_for_byte_as_paho_writes_them(messages: list[tuple[str, bytes]]) -> None:
+    def written(kind: type[mqtt.Client]) -> bytes:
+        wire = Wire([])
+        client = connected(kind, wire, [])
+        if isinstance(client, BufferedClient):
+            assert client.publish_all(messages) == OK
+            client.flush()
+        else:
+            for topic, payload in messages:
+                client.publish(topic, payload, qos=0)
+        return wire.written
+
+    assert written(BufferedClient) == written(mqtt.Client)
+
+
+def test_messages_of_qos_0_leave_in_order_with_all_else_and_only_by_flush() -> None:
+    wire = Wire([])
+    client = buffered(wire, [])
+    client.flush()
+    wire.written = b""
+    client.publish("t", b"x", qos=1)
+    client.publish_all([("t", b"y"), ("u", b"z")])
+    client.acknowledge([1])
+    assert wire.written == b""
+    client.flush()
+    told = packet(0x30, b"\x00\x01ty") + packet(0x30, b"\x00\x01uz")
+    assert wire.written == packet(0x32, b"\x00\x01t\x00\x01x") + told + b"\x40\x02\x00\x01"
+
+
+def test_messages_of_qos_0_do_not_overtake_what_paho_holds_back() -> None:
+    wire = Wire([])
+    client = buffered(wire, [])
+    client.flush()
+    wire.written = b""
+    with client._in_callback_mutex:
+        client.publish("t", b"x", qos=0)
+        client.publish_all([("t", b"y"), ("t", b"z")])
+    client.loop_write()
+    client.flush()
+    assert wire.written == packet(0x30, b"\x00\x01tx") + packet(0x30, b"\x00\x01ty") + packet(0x30, b"\x00\x01tz")
+
+
+def test_who_publishes_or_acknowledges_into_a_broken_connection_hears_of_it() -> None:
+    class Broken(Wire):
+        def send(self, data: bytes | bytearray) -> int:
+            raise BrokenPipeError
+
+    says: list[Callable[[BufferedClient], MQTTErrorCode]] = [
+        lambda client: client.publish_all([("t", b"x" * 100_000)]),
+        lambda client: client.acknowledge([1] * 40_000),
+    ]
+    for say in says:
+        wire = Wire([])
+        client = buffered(wire, [])
+        sock = client.socket()
+        assert isinstance(sock, BufferedSocket)
+        sock._sock = Broken([])
+        assert say(client) != OK
+        assert sock._sock.closed
+    assert BufferedClient(CallbackAPIVersion.VERSION2).publish_all([("t", b"x")]) != OK  # without any
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=20), st.lists(st.integers(1, 100), max_size=30))

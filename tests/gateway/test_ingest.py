@@ -6,16 +6,16 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.contract.topics import Channel, Topic, topic_for
+from edge.contract.topics import Channel, Topic, partition_of, topic_for
 from gateway import ingest as ingest_module
-from gateway.ingest import GatewayBrokerConfig, Ingest
+from gateway.ingest import GatewayBrokerConfig, Held, Ingest
 from gateway.nodes.authority import init
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
@@ -124,13 +124,14 @@ class Gateway:
 class Node:
     """A client that publishes, each message with the broker's word that it has it, and hears what comes down."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, name: str = "node", *, listens: str = DOWN, comes_back: bool = False) -> None:
+        """`comes_back`: the broker keeps its session, as it does an edge's."""
         self.heard: list[bytes] = []
         self._news = threading.Condition()
         self._ready = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, "node", clean_session=True, protocol=MQTTv311)
+        self._client = Client(CallbackAPIVersion.VERSION2, name, clean_session=not comes_back, protocol=MQTTv311)
         self._client.max_inflight_messages_set(2000)
-        self._client.on_connect = lambda client, *_: client.subscribe(DOWN, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe(listens, 1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = lambda _c, _u, message: self._hear(bytes(message.payload))
         self._client.connect("127.0.0.1", broker.port)
@@ -204,6 +205,63 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
             node.publish(b"last")
             second.wait_for(lambda: b"last" in second.payloads)
     assert second.payloads == [b"last"]
+
+
+def test_only_the_answer_to_a_birth_waits_for_a_node_that_is_away(broker: Broker) -> None:
+    """What it sent besides it sends again: no broker need keep acks for a node that may never come back."""
+    taken, go = threading.Event(), threading.Event()
+
+    def wait(_: list[Message]) -> None:
+        taken.set()
+        go.wait(WAIT_S)
+
+    processor = Processor(wait, answers=True)
+    with Gateway(broker, processor), Node(broker, "witness") as witness:
+        with Node(broker, comes_back=True) as node:
+            node.publish(b"record")
+            assert taken.wait(WAIT_S)
+            node.publish(b"birth", topic=topic_for(Topic(NODE, Channel.BIRTH)))  # is in a group of its own
+        go.set()
+        witness.wait_for(2)
+        with Node(broker, comes_back=True) as node:
+            node.wait_for(1)
+            node.publish(b"record again")
+            node.wait_for(2)
+    assert set(node.heard) == {b"ack of birth", b"ack of record again"}
+
+
+def test_each_node_is_answered_in_the_session_of_its_partition(broker: Broker) -> None:
+    """Where this process hears some partitions only, each in a session of its own; others speak to the nodes of the others."""
+    ours, others = ["hiroba", "nishi-01"], "kitayama-03"
+
+    class Some:
+        def look(self, since_us: Mapping[int, int | None]) -> tuple[list[Held], list[int]]:
+            return [Held(at, None, None) for node in ours if (at := partition_of(node)) not in since_us], []
+
+        def let_go(self, partitions: list[int]) -> None:
+            """None ever is."""
+
+    class Answering(Processor):
+        def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+            super().process(messages, now_us, away_since_us)
+            return [(topic_for(Topic(node, Channel.ACK)), node.encode()) for node in (*ours, others)]
+
+    processor = Answering()
+    config = GatewayBrokerConfig(url=broker.url)
+    ingest = Ingest(config, processor, Telemetry(), random.Random(1), lambda: NOW_US, None, partitions=Some())
+    thread = threading.Thread(target=ingest.run)
+    thread.start()
+    try:
+        processor.wait_for(lambda: all(ingest.hears(node) for node in ours))
+        with Node(broker, listens="satomori/v1/+/+/down/ack") as node:
+            for channel in (Channel.LIVE, Channel.BIRTH):
+                node.heard.clear()
+                node.publish(b"said", topic=topic_for(Topic(ours[0], channel)))
+                node.wait_for(2)
+                assert set(node.heard) == {b"hiroba", b"nishi-01"}
+    finally:
+        ingest.stop()
+        thread.join(WAIT_S)
 
 
 def test_what_the_gateway_says_as_a_node_comes_back_to_it_through_the_broker(broker: Broker) -> None:
