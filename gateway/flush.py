@@ -30,6 +30,15 @@ class Message(NamedTuple):
     """The broker had kept it: it says nothing of whether its sender is there now."""
 
 
+class Answer(NamedTuple):
+    """What a node is told of what it sent."""
+
+    topic: str
+    payload: bytes
+    surely: bool = False
+    """Its link may break at this very moment, and what this says is not said again: the broker keeps it (QoS 1)."""
+
+
 @dataclass(slots=True)
 class Settled:
     """What is known of an epoch's numbers, as committed; never changed, only replaced."""

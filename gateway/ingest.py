@@ -25,7 +25,8 @@ from sqlalchemy.exc import OperationalError
 
 from edge.contract.broker import BrokerConfig
 from edge.contract.names import Name
-from edge.contract.topics import Channel, parse, partition_of, up_filters
+from edge.contract.topics import parse, partition_of, up_filters
+from gateway.flush import Answer
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
 from gateway.session import NOT_YET, Session, Waiting
@@ -39,7 +40,6 @@ OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again u
 TICK_S = 1.0
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
-_BIRTH = f"/{Channel.BIRTH}"
 
 
 class GatewayBrokerConfig(BrokerConfig):
@@ -51,7 +51,7 @@ class GatewayBrokerConfig(BrokerConfig):
 class Processor(Protocol):
     """What ingest hands its groups to; gateway.pipeline.Pipeline is one."""
 
-    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         """Returns the acks to publish."""
         ...
 
@@ -221,12 +221,12 @@ class Ingest:
         spoke = [session for session in self._touched if session.arrived]
         arrived = [message for session in spoke for message in session.arrived]
         self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)
-        acks: list[tuple[str, bytes]] | None = []
+        acks: list[Answer] | None = []
         if messages := self._shares.take(arrived, now_us):
             acks = self._processed(messages, now_us, self._away_us(now_us))
         if acks is None:
             return
-        self._answer(acks, surely=any(message.topic.endswith(_BIRTH) for message in messages))
+        self._answer(acks)
         for session in spoke:
             session.acknowledge()
         self._telemetry.group_since.set(0)
@@ -239,7 +239,7 @@ class Ingest:
                 away_us = min(session.away_since_us, away_us or now_us)
         return away_us
 
-    def _processed(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]] | None:
+    def _processed(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer] | None:
         """The acks to publish; None where it was stopped while the database could not be written."""
         while True:
             try:
@@ -259,20 +259,14 @@ class Ingest:
                 log.warning("the state database can be written again")
             return acks
 
-    def _answer(self, acks: list[tuple[str, bytes]], *, surely: bool) -> None:
-        """With QoS 0: a node that hears nothing sends again, and is answered again. `surely`: with QoS 1, as a birth needs it.
-
-        A birth is said once in a connection, and its answer tells what no later one does: of an outage, how much of what was
-        sent before it came; of what the node has no more, what never came; and that a configuration on trial speaks with us.
-        """
-        if surely:
-            for topic, payload in acks:
-                self._publish(topic, payload)
-            return
+    def _answer(self, acks: list[Answer]) -> None:
+        """With QoS 0, but for what must arrive: a node that hears nothing sends again, and is answered again."""
         together: dict[Session, list[tuple[str, bytes]]] = {}
-        for ack in acks:
-            if (session := self._session_of(ack[0])) is not None:
-                together.setdefault(session, []).append(ack)
+        for topic, payload, surely in acks:
+            if surely:
+                self._publish(topic, payload)
+            elif (session := self._session_of(topic)) is not None:
+                together.setdefault(session, []).append((topic, payload))
         for session, theirs in together.items():
             session.publish_all(theirs)
             self._touched.add(session)

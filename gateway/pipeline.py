@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.messages import VERSION, Ack, encode
 from edge.contract.topics import Channel, Topic, topic_for
 from gateway.errors import StoreDown, StoreRefused
-from gateway.flush import EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
+from gateway.flush import Answer, EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
 from gateway.intake import LATE_US, Intake
 from gateway.keeping.late import TAKES_ALL, Keeps, count_late
 from gateway.nodes.commands import commit_results
@@ -126,8 +126,8 @@ class Pipeline:
         """
         self._note, self._charge = note, charge
 
-    def process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None = None) -> list[tuple[str, bytes]]:
-        """Takes the messages through all steps; returns (topic, payload) of the acks to publish.
+    def process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None = None) -> list[Answer]:
+        """Takes the messages through all steps; returns the acks to publish.
 
         `away_since_us`: when this gateway last listened, if messages may have waited in the broker since.
         A message that breaks the pipeline is found by halving the group and goes to quarantine. An OperationalError of the
@@ -154,7 +154,7 @@ class Pipeline:
             self._telemetry.quarantined.labels("broke").inc()
             return []
 
-    def _process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def _process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         flush = self._intake.read(messages, now_us, away_since_us)
         if flush.events:
             self._unjudged = True  # whatever happens between their commit and their judgement
@@ -165,7 +165,11 @@ class Pipeline:
         wait_s = self._store_readings(flush)
         self._count(flush, messages)
         self._note_conduct(flush)
-        return [ack for (node, epoch), work in flush.work.items() for ack in _acks(node, epoch, work, wait_s)]
+        return [
+            ack
+            for (node, epoch), work in flush.work.items()
+            for ack in _acks(node, epoch, work, wait_s, birth=node in flush.births)
+        ]
 
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
         """Lets time pass: rules that wait for it, and the newest readings saved for the next start."""
@@ -461,8 +465,12 @@ def _ack_topic(node: str) -> str:
     return topic_for(Topic(node, Channel.ACK))
 
 
-def _acks(node: str, epoch: str, work: Work, wait_s: int) -> Iterator[tuple[str, bytes]]:
-    """What the node is told, in one ack or, where that grew too large, in several."""
+def _acks(node: str, epoch: str, work: Work, wait_s: int, *, birth: bool) -> Iterator[Answer]:
+    """What the node is told, in one ack or, where that grew too large, in several.
+
+    What is not said a second time must arrive: of an outage, how much of what was sent before it came; what is refused, so that
+    the node keeps it; what never came; and to a birth, that a configuration on trial speaks with us. All else it asks for again.
+    """
     topic = _ack_topic(node)
     # An outbox that uses numbers again must not forget anything by number: the known record may be another one.
     upto = 0 if work.reused else work.settled.durable.upto
@@ -470,15 +478,16 @@ def _acks(node: str, epoch: str, work: Work, wait_s: int) -> Iterator[tuple[str,
     rejected, missing = work.rejected, work.missing
     if not (above or rejected or missing):
         # The common case by hand, in a fifth of the time; a test holds it to `encode`.
-        yield (
+        yield Answer(
             topic,
             f'{{"v":{VERSION},"epoch":"{epoch}","upto":{upto},"ranges":[],"missing":[],"rejected":[],"wait_s":{wait_s}}}'.encode(),
+            birth,
         )
         return
     while True:
         ack = Ack(epoch=epoch, upto=upto, ranges=above[:ACK_RANGES], missing=missing,
                   rejected=rejected[:ACK_REJECTED], wait_s=wait_s)  # fmt: skip
-        yield topic, encode(ack)
+        yield Answer(topic, encode(ack), birth or bool(rejected or missing))
         above, rejected, missing = above[ACK_RANGES:], rejected[ACK_REJECTED:], []
         if not above and not rejected:
             return

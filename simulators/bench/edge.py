@@ -111,8 +111,8 @@ class Gateway:
         if parse(message.topic).channel in (Channel.LIVE, Channel.BACKLOG):
             for event in json.loads(payload)["events"]:
                 self.arrived.setdefault((event["device"], event["type"]), []).append(time.monotonic())
-        for topic, ack in acks:
-            client.publish(topic, ack, qos=1)
+        for topic, ack, surely in acks:
+            client.publish(topic, ack, qos=int(surely))
 
     def say_expected(self, signer: Signer) -> None:
         """The node checks a signature, and has in memory from then on what every claimed node has: the library that does it."""

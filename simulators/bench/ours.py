@@ -24,6 +24,7 @@ from gateway.contacts.book import Book
 from gateway.core import calm_collector, now_us, settling
 from gateway.deployments import Deployments
 from gateway.feed import Feed
+from gateway.flush import Answer
 from gateway.ingest import GatewayBrokerConfig, Ingest
 from gateway.paging import Paging
 from gateway.pipeline import Message, Pipeline
@@ -109,7 +110,7 @@ class _UntilDone:
         self.ingest: Ingest | None = None
         self.got = 0
 
-    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         """As the pipeline's. Ingest sends the acks of this group before it looks whether it should stop."""
         acks = self._pipeline.process(messages, now_us, away_since_us)
         self.got += len(messages)

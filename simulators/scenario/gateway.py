@@ -21,6 +21,7 @@ from gateway.config import GatewayConfig
 from gateway.deployments import Deployments
 from gateway.doors import open_doors
 from gateway.feed import Feed
+from gateway.flush import Answer
 from gateway.keeping.late import Keeps
 from gateway.media import MediaShelf
 from gateway.mimamori.enrolled import Enrolled
@@ -141,7 +142,7 @@ class Gateway:
             self._wire_down_us = self._now_us()
         self._pipeline.tick(self._now_us(), self.listening_since_us)
 
-    def take(self, messages: list[Message], away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def take(self, messages: list[Message], away_since_us: int | None) -> list[Answer]:
         """A group of messages; the acks."""
         return self._pipeline.process(messages, self._now_us(), away_since_us)
 

@@ -197,7 +197,7 @@ class Story:
             self.crash_before_acks = False
             self.wire.to_gateway.extendleft(reversed(taken))  # not acknowledged: the session has them still
             raise CrashError
-        for topic, payload in acks:
+        for topic, payload, _ in acks:
             self.wire.down(topic, payload)
 
     async def _drain(self) -> None:

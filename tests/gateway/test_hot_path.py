@@ -34,7 +34,8 @@ ALL = 1_000_000_000
 @given(st.integers(0, 2**53 - 1), st.integers(0, 3600), st.lists(st.integers(1, 2**53 - 1), max_size=5))
 def test_an_ack_by_hand_is_byte_for_byte_the_encoded_one(upto: int, wait_s: int, seqs: list[int]) -> None:
     durable = Ranges([(1, upto)] if upto else [])
-    [(topic, payload)] = _acks("kitayama-03", EPOCH, Work(Settled(durable, Ranges()), upto, seqs=seqs), wait_s)
+    work = Work(Settled(durable, Ranges()), upto, seqs=seqs)
+    [(topic, payload, _)] = _acks("kitayama-03", EPOCH, work, wait_s, birth=False)
     assert topic == "satomori/v1/29/kitayama-03/down/ack"
     assert payload == encode(Ack(epoch=EPOCH, upto=upto, wait_s=wait_s))
 

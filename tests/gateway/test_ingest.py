@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.contract.topics import Channel, Topic, partition_of, topic_for
 from gateway import ingest as ingest_module
+from gateway.flush import Answer
 from gateway.ingest import GatewayBrokerConfig, Held, Ingest
 from gateway.nodes.authority import init
 from gateway.pipeline import Message
@@ -60,13 +61,15 @@ class Processor:
         self.away: list[int | None] = []
         self.ticks: list[int | None] = []
 
-    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         self._before(messages)
         with self._news:
             self.groups.append(messages)
             self.away.append(away_since_us)
             self._news.notify_all()
-        return [(DOWN, b"ack of " + message.payload) for message in messages] if self._answers else []
+        if not self._answers:
+            return []
+        return [Answer(DOWN, b"ack of " + message.payload, message.payload == b"surely") for message in messages]
 
     def save(self) -> None:
         """Nothing is remembered."""
@@ -207,7 +210,7 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
     assert second.payloads == [b"last"]
 
 
-def test_only_the_answer_to_a_birth_waits_for_a_node_that_is_away(broker: Broker) -> None:
+def test_only_an_answer_that_must_arrive_waits_for_a_node_that_is_away(broker: Broker) -> None:
     """What it sent besides it sends again: no broker need keep acks for a node that may never come back."""
     taken, go = threading.Event(), threading.Event()
 
@@ -220,14 +223,14 @@ def test_only_the_answer_to_a_birth_waits_for_a_node_that_is_away(broker: Broker
         with Node(broker, comes_back=True) as node:
             node.publish(b"record")
             assert taken.wait(WAIT_S)
-            node.publish(b"birth", topic=topic_for(Topic(NODE, Channel.BIRTH)))  # is in a group of its own
+            node.publish(b"surely")
         go.set()
         witness.wait_for(2)
         with Node(broker, comes_back=True) as node:
             node.wait_for(1)
             node.publish(b"record again")
             node.wait_for(2)
-    assert set(node.heard) == {b"ack of birth", b"ack of record again"}
+    assert set(node.heard) == {b"ack of surely", b"ack of record again"}
 
 
 def test_each_node_is_answered_in_the_session_of_its_partition(broker: Broker) -> None:
@@ -242,9 +245,12 @@ def test_each_node_is_answered_in_the_session_of_its_partition(broker: Broker) -
             """None ever is."""
 
     class Answering(Processor):
-        def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+        def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
             super().process(messages, now_us, away_since_us)
-            return [(topic_for(Topic(node, Channel.ACK)), node.encode()) for node in (*ours, others)]
+            return [
+                Answer(topic_for(Topic(node, Channel.ACK)), node.encode(), messages[0].payload == b"surely")
+                for node in (*ours, others)
+            ]
 
     processor = Answering()
     config = GatewayBrokerConfig(url=broker.url)
@@ -254,9 +260,9 @@ def test_each_node_is_answered_in_the_session_of_its_partition(broker: Broker) -
     try:
         processor.wait_for(lambda: all(ingest.hears(node) for node in ours))
         with Node(broker, listens="satomori/v1/+/+/down/ack") as node:
-            for channel in (Channel.LIVE, Channel.BIRTH):
+            for said in (b"said", b"surely"):
                 node.heard.clear()
-                node.publish(b"said", topic=topic_for(Topic(ours[0], channel)))
+                node.publish(said, topic=topic_for(Topic(ours[0], Channel.LIVE)))
                 node.wait_for(2)
                 assert set(node.heard) == {b"hiroba", b"nishi-01"}
     finally:

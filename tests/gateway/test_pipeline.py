@@ -404,8 +404,20 @@ def test_300_bad_records_among_300_good_ones(town: Town) -> None:
 def test_an_ack_is_never_larger_than_a_broker_takes(town: Town) -> None:
     messages = [batch([reading(1 + 1000 * i + seq * 2, seq, metric="x" * 70) for seq in range(400)]) for i in range(10)]
     acks = town.pipeline.process(messages, town.now_us)
-    assert max(len(payload) for _, payload in acks) < 200_000
-    assert sum(len(Ack.model_validate_json(payload).rejected) for _, payload in acks) == 4000
+    assert max(len(ack.payload) for ack in acks) < 200_000
+    assert sum(len(Ack.model_validate_json(ack.payload).rejected) for ack in acks) == 4000
+
+
+def test_what_is_not_said_a_second_time_is_said_so_that_it_arrives(town: Town) -> None:
+    """All else a node asks for again, by sending again what it heard nothing of."""
+
+    def surely(*messages: Message) -> list[bool]:
+        return [ack.surely for ack in town.pipeline.process(messages, town.now_us)]
+
+    assert surely(batch([reading(1)])) == [False]
+    assert surely(batch([reading(2), reading(3, metric="no such thing!")])) == [True], "a refusal"
+    assert surely(batch([reading(1)])) == [False], "known already"
+    assert surely(birth(next_=4)) == [True], "that it is heard"
 
 
 TOPICS = st.one_of(

@@ -184,7 +184,7 @@ class Town:
     def process(self, *messages: Message, away_since_us: int | None = None) -> list[Ack]:
         """The acks that come of the messages, in order."""
         acks = self.pipeline.process(list(messages), self.now_us, away_since_us)
-        return [Ack.model_validate_json(payload) for _, payload in acks]
+        return [Ack.model_validate_json(payload) for _, payload, _ in acks]
 
     def tick(self, *, listening_since_us: int | None = NOW_US - YEAR_US) -> None:
         self.pipeline.tick(self.now_us, listening_since_us)

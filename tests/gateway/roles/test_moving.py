@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from gateway import ingest as ingest_module
 from gateway import pipeline
+from gateway.flush import Answer
 from gateway.ingest import GatewayBrokerConfig, Held, Ingest
 from gateway.pipeline import Message
 from gateway.state import tables
@@ -50,7 +51,7 @@ class Remembering:
     def __init__(self, *fails: Exception | None) -> None:
         self._fails = iter(fails)
 
-    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[tuple[str, bytes]]:
+    def process(self, messages: list[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         return []
 
     def tick(self, now_us: int, listening_since_us: int | None) -> None:
