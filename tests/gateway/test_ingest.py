@@ -210,6 +210,20 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
     assert second.payloads == [b"last"]
 
 
+def test_what_comes_soon_after_a_group_is_gathered_until_it_is_worth_one(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        for pause in ("GATHERS_S", "TICK_S"):  # nothing but its size makes a group
+            monkeypatch.setattr(ingest_module, pause, 3600.0)
+        ticked = len(processor.ticks)
+        processor.wait_for(lambda: len(processor.ticks) > ticked)
+        node.publish(b"first")
+        processor.wait_for(lambda: processor.payloads == [b"first"])
+        node.publish(*numbered(ingest_module.ENOUGH))
+        processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
+    assert [len(group) for group in processor.groups] == [1, ingest_module.ENOUGH]
+
+
 def test_only_an_answer_that_must_arrive_waits_for_a_node_that_is_away(broker: Broker) -> None:
     """What it sent besides it sends again: no broker need keep acks for a node that may never come back."""
     taken, go = threading.Event(), threading.Event()
