@@ -157,8 +157,8 @@ class Flush:
                 "received_us": self.now_us,
                 "node": node,
                 "seq": seq,
-                "topic": message.topic[:256],
-                "reason": reason,
+                "topic": _storable(message.topic[:256]),
+                "reason": _storable(reason),
                 "size": len(message.payload),
                 "payload": message.payload[:QUARANTINE_BYTES],
             }
@@ -176,6 +176,11 @@ class Flush:
         reason = reason[:MAX_REASON] or "refused by the series store"
         self.refuse(Message(STORE, json.dumps([*series, time_ms, value]).encode()), reason, seq, node)
         self.work[node, epoch].rejected.append((seq, reason))
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text has no NUL; MQTT forbids it, and who refuses must not break over what it refuses."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
@@ -444,6 +444,7 @@ PAYLOADS = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).enc
 
 
 @given(st.lists(st.builds(Message, TOPICS, PAYLOADS), min_size=1, max_size=20))
+@example([Message("satomori/v1/29/kitayama-03/up/live\0", b"{}")])
 @settings(max_examples=30, deadline=None)
 def test_no_message_breaks_the_pipeline_and_none_goes_unseen(messages: list[Message]) -> None:
     with tempfile.TemporaryDirectory() as folder, Town(Path(folder)) as town:
