@@ -22,7 +22,7 @@ from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
 from edge.contract.topics import Channel, parse
 from gateway.flush import Content, EpochKey, Flush, Message, Settled, Synced, Work, Zero, runs
-from gateway.heard import Heard, Layouts, Name
+from gateway.heard import Heard, Layouts, Name, Newest
 from gateway.keeping.late import Keeps
 from gateway.nodes.commands import check_result
 from gateway.nodes.desired import check_report
@@ -357,6 +357,7 @@ class Intake:
             seqs = [row[0] for row in rows]
         node, epoch, wanted, now_us = heard.node, batch.epoch, self._wanted, flush.now_us
         refused: list[tuple[int, str, Any]] = []
+        newest: dict[Name, Newest] = {}  # of these rows, of which many may be of one series
         for record in rows:
             seq, dt, device, metric, value = record
             time_us = zero_us + dt
@@ -364,7 +365,7 @@ class Intake:
                 refused.append((seq, "time is out of range", record))
                 continue
             name = (device, metric)
-            last = heard.last(name)
+            last = newest.get(name) or heard.last(name)
             if last is None:
                 if not self._has_room(flush, heard, device):
                     refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
@@ -375,17 +376,19 @@ class Intake:
                     continue
                 name = _interned(device, metric)
                 heard.layout = self._layouts.grown(heard.layout, name[:1], name)
-                heard.keep(name, (time_us, now_us, seq, value))
+                newest[name] = (time_us, now_us, seq, value)
             elif time_us - last[0] < 1000 and time_us // 1000 == last[0] // 1000 and last[2] != seq:
                 refused.append((seq, "second reading of its series in one millisecond", record))
                 continue
             elif time_us > last[0]:
-                heard.keep(name, (time_us, now_us, seq, value))
+                newest[name] = (time_us, now_us, seq, value)
             heard.newest_us = max(heard.newest_us, time_us)
             key = (node, *name)
             flush.points.append((key, time_us // 1000, value))
             if metric in wanted:
                 flush.facts.append(_fact(*key, value, time_us, now_us, epoch, seq))
+        for name, one in newest.items():
+            heard.keep(name, one)
         if refused:
             batch.rejected += refused
             gone = {seq for seq, _, _ in refused}
