@@ -66,16 +66,21 @@ def test_what_it_kept_is_there_in_order_for_who_comes_next(folder: Path) -> None
         assert segment.mark is None, "what was known of it died with who knew it"
 
 
+def write_anew(folder: Path, bodies: list[bytes]) -> None:
+    """A journal that holds these, and nothing of an earlier example."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with closing(opened(folder)) as writer:
+        for body in bodies:
+            writer.append(body, 1)
+
+
 @given(bodies=st.lists(st.binary(min_size=1, max_size=50), max_size=6), data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 def test_wherever_its_file_was_cut_off_all_that_was_whole_is_there_and_nothing_else(
     tmp_path: Path, bodies: list[bytes], data: st.DataObject
 ) -> None:
     folder = tmp_path / "cut"
-    shutil.rmtree(folder, ignore_errors=True)
-    with closing(opened(folder)) as writer:
-        for body in bodies:
-            writer.append(body, 1)
+    write_anew(folder, bodies)
     ends = [sum(8 + len(body) for body in bodies[:number]) for number in range(len(bodies) + 1)]
     cut = data.draw(st.integers(0, ends[-1]))
     # A power cut may leave anything at the end of what was not synced: nothing, zeros, or the disk's former content.
@@ -97,10 +102,7 @@ def test_of_what_its_disk_changed_the_rest_is_given_back_and_the_file_is_kept_fo
     tmp_path: Path, bodies: list[bytes], data: st.DataObject
 ) -> None:
     folder = tmp_path / "changed"
-    shutil.rmtree(folder, ignore_errors=True)
-    with closing(opened(folder)) as writer:
-        for body in bodies:
-            writer.append(body, 1)
+    write_anew(folder, bodies)
     (file,) = folder.iterdir()
     content = bytearray(file.read_bytes())
     number = data.draw(st.integers(0, len(bodies) - 1))
@@ -121,10 +123,7 @@ def test_of_what_its_disk_changed_the_rest_is_given_back_and_the_file_is_kept_fo
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 def test_a_body_that_its_disk_changed_is_never_given_back(tmp_path: Path, bodies: list[bytes], data: st.DataObject) -> None:
     folder = tmp_path / "changed"
-    shutil.rmtree(folder, ignore_errors=True)
-    with closing(opened(folder)) as writer:
-        for body in bodies:
-            writer.append(body, 1)
+    write_anew(folder, bodies)
     (file,) = folder.iterdir()
     content = bytearray(file.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
