@@ -3,9 +3,9 @@
 Where one process does everything it has one session with the broker. Where several hear the town, a session belongs to a
 partition, and this process has those of the partitions that it holds (gateway.partitions).
 
-A group is what has arrived, up to a size. What comes soon after one is gathered for a moment, so that a busy town costs a few
-groups a second and not hundreds; never for longer, and never for more than brokers send unacknowledged, so no in-flight limit can
-stall it. Under load the groups grow by themselves.
+A group is what has arrived, up to a size. What comes soon after one is gathered, so that a busy town costs a few groups a second
+and not hundreds: for a moment, and where nobody waits for any of it (`is_waited_for`) until the next tick. Never for longer, and
+never for more than brokers send unacknowledged, so no in-flight limit can stall it. Under load the groups grow by themselves.
 
 MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`, and where that does not reach them they send
 again. What a node sends beyond its share (gateway.shares) is acknowledged to the broker and waits, or is left unread until it
@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from edge.contract.broker import BrokerConfig
 from edge.contract.names import Name
-from edge.contract.topics import parse, partition_of, up_filters
+from edge.contract.topics import Channel, parse, partition_of, up_filters
 from gateway.flush import Answer
 from gateway.nodes.outgoing import Outgoing
 from gateway.pipeline import Message
@@ -42,12 +42,13 @@ GROUP, GROUP_BYTES = 1000, 4 * 1024 * 1024  # what is read at once: one node's l
 ENOUGH = 20
 """Messages of one session that begin a group at once: what a broker sends before it waits for us, where nobody told it otherwise
 (Mosquitto)."""
-GATHERS_S = 0.05
-"""Otherwise a group begins so long after the last one. Each costs the same commits, requests and syncs of a disk,
-however little it holds; who speaks after a silence is heard at once.
+GATHERS_S, READINGS_S = 0.05, 1.0
+"""Otherwise a group begins so long after the last one; the second where it holds live readings and nothing else. Each costs the
+same commits, requests and syncs of a disk, however little it holds; who speaks after a silence is heard at once.
 """
 OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
+_LIVE, _NO_EVENTS = f"/{Channel.LIVE}", b'"events":[]'
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
 
@@ -136,12 +137,15 @@ class Ingest:
         self._sessions: dict[int | None, Session] = {}
         self._waiting = Waiting(self._bell)
         self._touched: set[Session] = set()  # something was done with them in this turn: written into, say
-        if partitions is None:
-            self._sessions[None] = Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us)
         self._said_down = self._said_stuck = False
         self._database_fault: str | None = None
-        self._next_tick, self._next_group, self._first = 0.0, 0.0, 0
-        self._spoke: dict[Session, None] = {}  # with messages that no group has had yet
+        self._next_tick, self._first = 0.0, 0
+        self._down: set[Session] = set()  # do not listen
+        # Of what no group has had yet: who sent it, what more there is room for, and how long after the last group it may wait.
+        self._spoke: dict[Session, None] = {}
+        self._room, self._room_bytes, self._may_wait_s, self._grouped_s = GROUP, GROUP_BYTES, READINGS_S, 0.0
+        if partitions is None:
+            self._begin(None, Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us))
 
     @property
     def fault(self) -> str | None:
@@ -177,9 +181,12 @@ class Ingest:
                 session.close()
             self._telemetry.broker_up.set(0)
 
+    def _begin(self, partition: int | None, session: Session) -> None:
+        self._sessions[partition] = session
+        self._down.add(session)
+
     def _turn(self) -> None:
-        sessions = self._sessions.values()
-        for session in sessions:
+        for session in self._down:
             if not session.is_connected and not session.due_s():
                 session.connect()
                 self._waiting.look(session)
@@ -188,47 +195,59 @@ class Ingest:
                     self._telemetry.certificate_ends.labels("broker").set(ends_us / 1e6)
                 if not session.is_connected:
                     break  # that may have taken long; the others are tried at the next turns
-        room, room_bytes = GROUP, GROUP_BYTES
         found = self._waiting.wait(self._patience_s())
         self._first = (self._first + 1) % max(len(found), 1)  # where there is more than a group has room for, each has its turn
         for session, readable, writable in found[self._first :] + found[: self._first]:
-            room_bytes = session.turn(readable=readable, writable=writable, most=room, most_bytes=room_bytes)
-            room -= len(session.arrived)
-            self._touched.add(session)
-            if session.arrived:
-                self._spoke[session] = None
+            self._read(session, readable=readable, writable=writable)
         with suppress(BlockingIOError):  # nobody has rung
             os.eventfd_read(self._bell)
         if self._stop.is_set():
             return
-        self._say_faults()
-        if not self._gathers():
+        if self._group_due_s() <= 0:
             self._process()
         self._tick_if_due()
         self._speak_if_due()
         for session in self._touched:
             session.flush()
             self._waiting.look(session)
+            (self._down.discard if session.why is None else self._down.add)(session)
         self._touched.clear()
+        self._say_faults()
+
+    def _read(self, session: Session, *, readable: bool, writable: bool) -> None:
+        """Takes what there is room for, and notes how long it may wait."""
+        here = len(session.arrived)
+        self._room_bytes = session.turn(
+            readable=readable, writable=writable, most=here + self._room, most_bytes=self._room_bytes
+        )  # fmt: skip
+        self._touched.add(session)
+        if not session.arrived:
+            return
+        self._spoke[session] = None
+        new = session.arrived[here:]
+        self._room -= len(new)
+        if len(session.arrived) >= ENOUGH or self._room <= 0 or self._room_bytes <= 0:
+            self._may_wait_s = 0.0
+        elif self._may_wait_s > GATHERS_S and any(map(is_waited_for, new)):
+            self._may_wait_s = GATHERS_S
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
-        due_s = self._shares.due_s(self._now_us())
-        patience_s = TICK_S / 2 if due_s is None else min(due_s, TICK_S / 2)
-        lost = [session.due_s() for session in self._sessions.values() if not session.is_connected]
-        if self._spoke:
-            lost.append(self._next_group - time.monotonic())
-        return max(min([patience_s, self._next_tick - time.monotonic(), *lost]), 0.0)
+        lost = [session.due_s() for session in self._down if not session.is_connected]
+        return max(min([self._group_due_s(), TICK_S / 2, self._next_tick - time.monotonic(), *lost]), 0.0)
 
-    def _gathers(self) -> bool:
-        """Whether what has arrived waits for more. Before a tick nothing does: partitions may be let go of then."""
-        if not self._spoke or any(len(session.arrived) >= ENOUGH for session in self._spoke):
-            return False
-        return time.monotonic() < min(self._next_group, self._next_tick)
+    def _group_due_s(self) -> float:
+        """In how many seconds the next group begins; before a tick at the latest: partitions may be let go of then."""
+        due_s = self._shares.due_s(self._now_us())
+        by_shares_s = TICK_S if due_s is None else due_s
+        if not self._spoke:
+            return by_shares_s
+        now_s = time.monotonic()
+        return min(by_shares_s, self._grouped_s + self._may_wait_s - now_s, self._next_tick - now_s)
 
     def _say_faults(self) -> None:
         """Once when it goes down, once when all of it is back."""
-        faults = [session.why for session in self._sessions.values() if session.why is not None]
+        faults = [session.why for session in self._down if session.why is not None]
         said = [fault for fault in faults if fault != NOT_YET]
         if said and not self._said_down:
             self._said_down = True
@@ -241,9 +260,10 @@ class Ingest:
     def _process(self) -> None:
         now_us = self._now_us()
         spoke, self._spoke = list(self._spoke), {}
+        self._room, self._room_bytes, self._may_wait_s = GROUP, GROUP_BYTES, READINGS_S
         arrived = [message for session in spoke for message in session.arrived]
         if arrived:
-            self._next_group = time.monotonic() + GATHERS_S
+            self._grouped_s = time.monotonic()
         self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)
         acks: list[Answer] | None = []
         if messages := self._shares.take(arrived, now_us):
@@ -344,6 +364,7 @@ class Ingest:
         for partition in over:
             session = self._sessions.pop(partition)
             session.close()
+            self._down.discard(session)
             self._waiting.forget(session)
         if over:
             self._shares.forget(lambda node: partition_of(node) in over)
@@ -351,10 +372,9 @@ class Ingest:
         if new:
             self._processor.anew()  # where that fails there are no sessions either, and the next look begins anew
         for one in new:
-            self._sessions[one.partition] = Session(
-                self._config, f"{self._config.client_id}-{one.partition:02d}", up_filters(one.partition), self._rng, self._now_us,
-                one.heard_us, one.since_us,
-            )  # fmt: skip
+            name = f"{self._config.client_id}-{one.partition:02d}"
+            filters = up_filters(one.partition)
+            self._begin(one.partition, Session(self._config, name, filters, self._rng, self._now_us, one.heard_us, one.since_us))
 
     def hears(self, node: str) -> bool:
         """Whether this process is the one that hears this node, and does now. For who publishes through it."""
@@ -362,14 +382,15 @@ class Ingest:
         return session is not None and session.since_us is not None
 
     def _speak_if_due(self) -> None:
+        is_due = self._outgoing is not None and (self._rung.is_set() or time.monotonic() >= self._next_speech)
+        if not self._own and not is_due:
+            return
         up = [session for session in self._sessions.values() if session.since_us is not None]
         if not up:
             return
         while self._own:
             self._publish(*self._own.popleft())
-        if self._outgoing is None:
-            return
-        if not self._rung.is_set() and time.monotonic() < self._next_speech:
+        if self._outgoing is None or not is_due:
             return
         self._rung.clear()  # before we look: who rings from now on is heard at the next turn
         self._next_speech = time.monotonic() + TICK_S
@@ -387,3 +408,13 @@ class Ingest:
             session.is_new = False
         for topic, payload, retain in found:
             self._publish(topic, payload, retain=retain)
+
+
+def is_waited_for(message: Message) -> bool:
+    """Whether somebody may wait for what comes of a message: an event, what waited before, what a node says of itself. False of
+    live readings: they are shown at ticks, and their node sends the next ones without an answer to these.
+
+    Of its JSON it sees no more than that the list of events is empty as our nodes write it; what is written otherwise only
+    costs a group.
+    """
+    return not (message.topic.endswith(_LIVE) and _NO_EVENTS in message.payload)

@@ -66,7 +66,6 @@ _BURY = _sql(
     """
 )
 _LEAVE = _sql("DELETE FROM workers WHERE id = :id RETURNING bounded()")
-_COUNT = _sql("SELECT count(*) FROM workers WHERE role = :role")
 _LIVE = _sql("SELECT role, faults FROM workers ORDER BY id")
 _TAKE = _of_names(
     """
@@ -78,8 +77,22 @@ _TAKE = _of_names(
     RETURNING name, heard_us, listening_since_us, now_us() AS now_us
     """
 )
-_LISTEN = _sql("UPDATE leases SET heard_us = now_us(), listening_since_us = :since_us WHERE name = :name AND holder = :id")
-_DEAF = _of_names("UPDATE leases SET listening_since_us = NULL WHERE holder = :id AND name IN :names")
+_LISTEN = _sql(
+    """
+    UPDATE leases SET
+        listening_since_us = told.since_us,
+        heard_us = CASE WHEN told.since_us IS NULL THEN leases.heard_us ELSE now_us() END
+    FROM unnest(CAST(:names AS text[]), CAST(:since_us AS bigint[])) AS told (name, since_us)
+    WHERE leases.name = told.name AND leases.holder = :id
+    """
+)
+_STANDS = _sql(
+    """
+    SELECT
+        (SELECT count(*) FROM workers WHERE role = :role) AS fellows,
+        (SELECT count(*) FROM leases WHERE holder = :id AND name = ANY(CAST(:names AS text[]))) AS held
+    """
+)
 _GIVE = _of_names("UPDATE leases SET holder = NULL WHERE holder = :id AND name IN :names")
 _LISTENING = _of_names("SELECT listening_since_us FROM leases WHERE name IN :names AND holder IS NOT NULL")
 
@@ -89,6 +102,15 @@ class Fenced(BaseException):
 
     As SystemExit no Exception: whoever goes on after somebody's mistake must not go on after this.
     """
+
+
+class Stands(NamedTuple):
+    """How a process stands among those of its role."""
+
+    fellows: int
+    """How many of them are live, itself among them."""
+    held: int
+    """How many partitions are its own."""
 
 
 class Taken(NamedTuple):
@@ -148,11 +170,6 @@ class Worker:
         except OperationalError as error:
             log.warning("what %s held is free in %d s only: the state database: %s", self.name, self.lease_s, error.orig)
 
-    def fellows(self) -> int:
-        """How many live processes have this role, itself among them."""
-        with self._state.read() as connection:
-            return int(connection.execute(_COUNT, {"role": self.role}).scalar_one())
-
     def take(self, names: Iterable[str], most: int) -> list[Taken]:
         """At most so many of these that nobody else holds, first those that it holds itself without knowing it: the word that
         they were taken may have been lost with a connection. Fenced.
@@ -169,17 +186,13 @@ class Worker:
                 self.guard(connection)
                 connection.execute(_GIVE, {"id": self.id, "names": given})
 
-    def listens(self, since_us: Mapping[str, int | None]) -> None:
-        """Since when each of these leases, held here, has been heard; None: it is not heard now. Fenced."""
-        if since_us:
-            with self._state.write(own=True) as connection:
-                self.guard(connection)
-                told = [{"id": self.id, "name": name, "since_us": since} for name, since in since_us.items() if since is not None]
-                if told:
-                    connection.execute(_LISTEN, told)
-                deaf = [name for name, since in since_us.items() if since is None]
-                if deaf:
-                    connection.execute(_DEAF, {"id": self.id, "names": deaf})
+    def listens(self, since_us: Mapping[str, int | None]) -> Stands:
+        """Since when each of these partitions, held here, has been heard; None: it is not heard now. Fenced."""
+        with self._state.write(own=True) as connection:
+            self.guard(connection)
+            if since_us:
+                connection.execute(_LISTEN, {"id": self.id, "names": list(since_us), "since_us": list(since_us.values())})
+            return Stands(*connection.execute(_STANDS, {"id": self.id, "role": self.role, "names": list(HEARD)}).one())
 
     def _fenced(self) -> Fenced:
         return Fenced(f"{self.name} was not heard of for {self.lease_s} s; others do its work now")

@@ -28,12 +28,12 @@ class Partitions:
         now_us = self._now_us()
         if self._deaf():
             self._deaf_until_us = now_us
-        self._worker.listens({HEARD[one]: self._counted(since) for one, since in since_us.items()})
+        stands = self._worker.listens({HEARD[one]: self._counted(since) for one, since in since_us.items()})
         others = [HEARD[one] for one in range(PARTITIONS) if one not in since_us]
-        share = -(-PARTITIONS // max(self._worker.fellows(), 1))
+        share = -(-PARTITIONS // max(stands.fellows, 1))
         if len(since_us) >= share:
-            # Where the database went away in the middle, some may be ours still that nobody hears.
-            self._worker.give(others)
+            if stands.held > len(since_us):  # the database went away in the middle: some are ours still that nobody hears
+                self._worker.give(others)
             return [], sorted(since_us)[share:]
         new = []
         for taken in self._worker.take(others, share - len(since_us)):

@@ -9,9 +9,9 @@ connection has said already. Used by the one thread that has the connection; it 
     expected    retained; when tags change, each hour, on each new connection
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -26,6 +26,13 @@ FIRST_PAUSE_US = 30 * 1_000_000
 LONGEST_PAUSE_US = 3600 * 1_000_000
 AT_ONCE = 5  # expected documents made in one go: each is signed, and traps wait meanwhile
 _NAMED_AT_ONCE = 500  # in one query
+
+_ASKED = select(cursors.c.value).where(cursors.c.name == desired.ASKED)
+_WAITING = (
+    select(commands.c.id, commands.c.node, commands.c.payload, commands.c.expires_us)
+    .where(commands.c.state == orders.WAITING)
+    .order_by(commands.c.issued_us, commands.c.id)
+)
 
 
 class Down(NamedTuple):
@@ -74,7 +81,11 @@ class Outgoing:
         if anew:
             self._forget()
         try:
-            found = [*self._desired(), *self._commands(now_us), *self._expected(now_us)]
+            with self._state.read() as connection:
+                found = list(self._desired(connection))
+                waiting = connection.execute(_WAITING).all()
+                revision = None if self._signer is None else expected.newest(connection)
+            found += [*self._commands(waiting, now_us), *self._expected(revision, now_us)]
         except BaseException:
             self._forget()
             raise
@@ -90,23 +101,22 @@ class Outgoing:
         self._told.clear()
         self._to_tell = self._listeners() if self._coming is not None else []
 
-    def _desired(self) -> Iterator[Down]:
-        with self._state.read() as connection:
-            asked = connection.scalar(select(cursors.c.value).where(cursors.c.name == desired.ASKED))
-            if asked is None:
-                return  # nothing was ever asked of anybody
-            due: dict[str, int] = {}
-            if asked != self._asked:
-                unanswered = {
-                    row.node: row.revision
-                    for row in desired.highest(connection)
-                    if row.outcome is None and self.speaks_to(row.node)
-                }
-                due = {node: revision for node, revision in unanswered.items() if self._said.get(node) != revision}
-                self._said, self._asked = unanswered, asked
-            due.update(self._behind(connection))
-            for node, revision in due.items():
-                yield Down(topic_for(Topic(node, Channel.DESIRED)), desired.payload_of(connection, node, revision), retain=True)
+    def _desired(self, connection: Connection) -> Iterator[Down]:
+        asked = connection.scalar(_ASKED)
+        if asked is None:
+            return  # nothing was ever asked of anybody
+        due: dict[str, int] = {}
+        if asked != self._asked:
+            unanswered = {
+                row.node: row.revision
+                for row in desired.highest(connection)
+                if row.outcome is None and self.speaks_to(row.node)
+            }  # fmt: skip
+            due = {node: revision for node, revision in unanswered.items() if self._said.get(node) != revision}
+            self._said, self._asked = unanswered, asked
+        due.update(self._behind(connection))
+        for node, revision in due.items():
+            yield Down(topic_for(Topic(node, Channel.DESIRED)), desired.payload_of(connection, node, revision), retain=True)
 
     def _behind(self, connection: Connection) -> Iterator[tuple[str, int]]:
         """Nodes just born that run less than they should, and have not said that they can't: the broker may have forgotten."""
@@ -119,13 +129,7 @@ class Outgoing:
                 if row.outcome != "failed" and runs.get(row.node, 0) < row.revision:
                     yield row.node, row.revision
 
-    def _commands(self, now_us: int) -> Iterator[Down]:
-        with self._state.read() as connection:
-            waiting = connection.execute(
-                select(commands.c.id, commands.c.node, commands.c.payload, commands.c.expires_us)
-                .where(commands.c.state == orders.WAITING)
-                .order_by(commands.c.issued_us, commands.c.id)
-            ).all()
+    def _commands(self, waiting: Sequence[Any], now_us: int) -> Iterator[Down]:
         alive = [row for row in waiting if row.expires_us > now_us]
         if len(alive) < len(waiting):
             with self._state.write() as connection:
@@ -141,12 +145,8 @@ class Outgoing:
                 one.due_us, one.pause_us = now_us + one.pause_us, min(2 * one.pause_us, LONGEST_PAUSE_US)
                 yield Down(topic_for(Topic(row.node, Channel.COMMAND, row.id)), row.payload.encode(), retain=False)
 
-    def _expected(self, now_us: int) -> Iterator[Down]:
-        if self._signer is None:
-            return
-        with self._state.read() as connection:
-            revision = expected.newest(connection)
-        if revision is None:
+    def _expected(self, revision: int | None, now_us: int) -> Iterator[Down]:
+        if self._signer is None or revision is None:
             return  # no tag was ever enrolled
         if self._coming is None or self._coming.revision != revision or now_us >= self._coming.remake_us:
             known = None if self._coming is None else self._coming.revision

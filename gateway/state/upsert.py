@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 
+@lru_cache(maxsize=100)
 def upsert(table: Table, *changed: str) -> Insert:
     """Inserts rows; where a row with the same primary key stands, sets its `changed` columns to the new values.
 

@@ -13,10 +13,13 @@ import pytest
 from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.clock import Instant
 from edge.contract.topics import Channel, Topic, partition_of, topic_for
+from edge.lanes import pack
+from edge.outbox import Row
 from gateway import ingest as ingest_module
 from gateway.flush import Answer
-from gateway.ingest import GatewayBrokerConfig, Held, Ingest
+from gateway.ingest import GatewayBrokerConfig, Held, Ingest, is_waited_for
 from gateway.nodes.authority import init
 from gateway.pipeline import Message
 from gateway.telemetry import Telemetry
@@ -160,6 +163,8 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # Or it and its sockets are left to the garbage collector together, which may complain of an open one.
+        self._client.on_subscribe = self._client.on_message = None
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
@@ -213,7 +218,7 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
 def test_what_comes_soon_after_a_group_is_gathered_until_it_is_worth_one(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     processor = Processor()
     with Gateway(broker, processor), Node(broker) as node:
-        for pause in ("GATHERS_S", "TICK_S"):  # nothing but its size makes a group
+        for pause in ("GATHERS_S", "READINGS_S", "TICK_S"):  # nothing but its size makes a group
             monkeypatch.setattr(ingest_module, pause, 3600.0)
         ticked = len(processor.ticks)
         processor.wait_for(lambda: len(processor.ticks) > ticked)
@@ -222,6 +227,61 @@ def test_what_comes_soon_after_a_group_is_gathered_until_it_is_worth_one(broker:
         node.publish(*numbered(ingest_module.ENOUGH))
         processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
     assert [len(group) for group in processor.groups] == [1, ingest_module.ENOUGH]
+
+
+def said_by_a_node(*rows: str) -> bytes:
+    """A batch as an edge writes it: readings as `"trap-1","rssi",-70`, events as `{...}`."""
+    boot, now = "b" * 16, Instant(NOW_US, SECOND_US)
+    made = [Row(seq, 0, boot, "sync", *now, body) for seq, body in enumerate(rows, 1)]
+    [(payload, _)] = pack("a" * 16, boot, made, now)
+    return payload
+
+
+READING = '"trap-1","battery_v",3.6'
+SPRUNG = '{"device":"trap-1","type":"trap_sprung","class":"alarm"}'
+
+
+def test_live_readings_wait_for_somebody_who_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings, sprung = said_by_a_node(READING, READING), said_by_a_node(SPRUNG)
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        for pause in ("READINGS_S", "TICK_S"):  # nothing else makes a group
+            monkeypatch.setattr(ingest_module, pause, 3600.0)
+        ticked = len(processor.ticks)
+        processor.wait_for(lambda: len(processor.ticks) > ticked)
+        node.publish(b"first")
+        processor.wait_for(lambda: processor.payloads == [b"first"])
+        node.publish(readings)
+        node.publish(sprung)
+        processor.wait_for(lambda: sprung in processor.payloads)
+    assert [[message.payload for message in group] for group in processor.groups] == [[b"first"], [readings, sprung]]
+
+
+def test_live_readings_wait_for_the_next_tick_and_no_longer(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = [said_by_a_node(READING, *[READING] * more) for more in range(2)]
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        monkeypatch.setattr(ingest_module, "READINGS_S", 3600.0)
+        for payload in readings:
+            node.publish(payload)
+            processor.wait_for(lambda: processor.payloads[-1:] == [payload])  # noqa: B023 - called here and now
+    assert processor.payloads == readings
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload", "waited_for"),
+    [
+        (Channel.LIVE, said_by_a_node(READING), False),
+        (Channel.LIVE, said_by_a_node(SPRUNG), True),
+        (Channel.LIVE, said_by_a_node(READING, SPRUNG), True),
+        (Channel.LIVE, b'{ "events": [] }', True),  # it may be anything
+        (Channel.BACKLOG, said_by_a_node(READING), True),  # with more of it behind
+        (Channel.BIRTH, b"{}", True),
+        (Channel.STATE, b"{}", True),
+    ],
+)
+def test_what_somebody_waits_for(channel: Channel, payload: bytes, waited_for: bool) -> None:
+    assert is_waited_for(Message(topic_for(Topic(NODE, channel)), payload)) is waited_for
 
 
 def test_only_an_answer_that_must_arrive_waits_for_a_node_that_is_away(broker: Broker) -> None:

@@ -95,9 +95,9 @@ def test_nobody_is_buried_in_the_middle_of_a_commit_and_who_buries_does_not_wait
     with state.guarded(slow.guard).write() as connection:
         other.bury()
         connection.execute(text("INSERT INTO cursors (name, value) VALUES ('slow', 1)"))
-    assert other.fellows() == 2
+    assert other.listens({}).fellows == 2
     other.bury()
-    assert other.fellows() == 1
+    assert other.listens({}).fellows == 1
 
 
 def test_what_is_written_in_one_statement_is_fenced_as_any_transaction_is(state: State) -> None:
@@ -123,11 +123,11 @@ def test_nobody_is_buried_while_its_one_statement_waits(state: State) -> None:
             until(lambda: waiting(state) == 1, "the statement waits")
             overdue(state, slow)
             other.bury()
-            assert other.fellows() == 2
+            assert other.listens({}).fellows == 2
         written.result()
     assert settled(state) == [("kita-01", "e", "1-2", "")]
     other.bury()
-    assert other.fellows() == 1
+    assert other.listens({}).fellows == 1
 
 
 def test_who_is_taken_for_dead_loses_its_connections_and_what_it_had_locked(server: postgresql.Server, state: State) -> None:
@@ -138,7 +138,7 @@ def test_who_is_taken_for_dead_loses_its_connections_and_what_it_had_locked(serv
 
         def is_buried() -> bool:
             other.bury()
-            return other.fellows() == 1
+            return other.listens({}).fellows == 1
 
         until(is_buried, "it is buried")
         with state.write() as connection:  # the town's lock is free
@@ -163,7 +163,7 @@ def test_after_an_outage_nobody_buries_before_the_others_could_say_that_they_wor
     beating = Beating(worker, fenced=pytest.fail)
 
     def faults() -> dict[str, str]:
-        fellows.append(worker.fellows())
+        fellows.append(worker.listens({}).fellows)
         if fellows[-1] == 1:
             beating.stop()
         return {}
@@ -224,7 +224,7 @@ def test_who_was_started_in_a_dead_ones_place_under_its_name_keeps_its_connectio
     with closing(psycopg.connect(server.url("leases"), application_name="gateway-1")) as connection:
         other.bury()
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    assert other.fellows() == 2
+    assert other.listens({}).fellows == 2
 
 
 def test_a_short_move_is_no_break_and_a_long_one_is(state: State) -> None:
