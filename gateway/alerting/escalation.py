@@ -36,6 +36,8 @@ Waited = Literal["outage", "quiet", "digest"]
 
 RESULT_PATIENCE_US = 10 * 60 * 1_000_000
 """Asked what came of it, somebody has this long to answer; then they count as not having answered at all."""
+GATHER_US = 2 * 1_000_000
+"""Who goes hears who goes too so long after that was said: of two who say it at once it is one message."""
 LONGEST_HOLD_US = 10 * 60 * 1_000_000
 """A page waits no longer than this for a start or a return of the broker, however often that happens."""
 LOOK_AGAIN_US = 60 * 1_000_000
@@ -114,6 +116,8 @@ class Memory(BaseModel):
     """Why it was held back: what it says may be collected with others."""
     announced: list[str] = []
     """Whose `going` the others know of."""
+    shared: list[str] = []
+    """Whose `going` those who go know of."""
     void: dict[str, int] = {}
     """Answers up to this id count no more: nothing came of them."""
     result_us: int | None = None
@@ -481,19 +485,29 @@ class _Look:
     # Answered
 
     def _announce(self) -> None:
-        """Whoever was told hears who goes, and how many more are needed."""
-        memory = self.memory
+        """Whoever was told hears who goes, and how many more are needed; who goes too a moment later, of all that go by then."""
+        memory, hearers = self.memory, self._hearers()
         new = [one for one in self.going if one not in memory.announced]
-        if self.view.needed == 0 or not new:
-            memory.announced = list(self.going)
-            return
         memory.announced = list(self.going)
-        latest_id = max(self.said[one].id for one in new)
+        if self.view.needed == 0:
+            return
+        if new:
+            self._say_who_goes(new, [one for one in hearers if one not in self.going])
+        new = [one for one in self.going if one not in memory.shared]
+        if new and len(self.going) > 1:
+            at_us = min(self.said[one].at_us for one in new) + GATHER_US
+            if self.now_us < at_us:
+                self._due(at_us)
+                return
+            self._say_who_goes(new, [one for one in hearers if one in self.going])
+        memory.shared = list(self.going)
+
+    def _say_who_goes(self, new: Sequence[str], hearers: Sequence[str]) -> None:
+        latest = max(new, key=lambda one: self.said[one].id)
         checked = all(self.said[one].answer == "done" for one in new)  # nobody waits for who has been there already
-        for contact in self._hearers():
-            names = tuple(one for one in self.going if one != contact)
-            if contact in new or not names:
-                continue
+        for contact in hearers:
+            if contact == latest:
+                continue  # who else goes they were shown when they answered
             asks = not self.enough and contact not in self.going
             moment = "page.more"
             if self.enough:
@@ -501,8 +515,9 @@ class _Look:
                 if contact in self.going:
                     moment = "page.enough_goer"  # who reads only that others go might stay at home
             if checked:
-                moment, names = "page.checked" if self.enough else "page.checked_more", tuple(new)
-            self._tell(contact, "update", moment, f"going/{latest_id}", asks=asks, names=names, missing=self.missing)
+                moment = "page.checked" if self.enough else "page.checked_more"
+            names = tuple(one for one in (new if checked else self.going) if one != contact)
+            self._tell(contact, "update", moment, f"going/{self.said[latest].id}", asks=asks, names=names, missing=self.missing)
 
     def _hearers(self) -> list[str]:
         """Who was told, without those who can't go, sleep or went away; who goes hears everything."""

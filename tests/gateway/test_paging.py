@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
+from gateway.notify.message import Message
 from gateway.paging import Answered, NotTaken
 from gateway.state import tables
 from tests.gateway.paged import HOUR_US, MINUTE_US, NOW_US, SECOND_US, TRAP, Paged, asked
@@ -198,10 +199,12 @@ def test_with_enough_nobody_is_asked_any_more_and_the_alerts_are_acknowledged_by
     paged.answer("tanaka", "going")
     paged.new()
     paged.answer("suzuki", "going")
-    assert paged.new() == [("ito", "update"), ("sato", "update"), ("tanaka", "update")]
+    assert paged.new() == [("ito", "update"), ("sato", "update")], "who might set out hears it at once"
     assert "tanakaさん、suzukiさん" in paged.last("sato").body
     assert asked(paged.last("sato")) == []
     assert "向かわなくて大丈夫です" in paged.last("sato").body
+    paged.later(2 * SECOND_US)
+    assert paged.new() == [("tanaka", "update")]
     assert "suzukiさんも行きます。あなたを入れて" in paged.last("tanaka").body  # who goes must not read that others do
     assert paged.page()["state"] == "answered"
     now = paged.alert(alert)
@@ -210,6 +213,48 @@ def test_with_enough_nobody_is_asked_any_more_and_the_alerts_are_acknowledged_by
     paged.later(50 * MINUTE_US)
     assert paged.new() == []
     assert ("alert", "acknowledged") in [(kind, body["state"]) for kind, body in paged.said]
+
+
+def test_who_goes_hears_in_one_message_of_two_who_say_it_at_once(paged: Paged) -> None:
+    paged.fire()
+    paged.later(10 * MINUTE_US)
+    paged.answer("tanaka", "going")
+    paged.later(MINUTE_US)
+    paged.new()
+    paged.answer("sato", "going")
+    paged.later(SECOND_US)
+    paged.answer("suzuki", "going")
+    paged.later(MINUTE_US)
+    assert [who for who, _ in paged.new() if who in ("sato", "tanaka")] == ["sato", "tanaka"], "one message each"
+    assert "も行きます" not in paged.last("suzuki").body, "who was the last saw who goes when they answered"
+    assert "satoさん、suzukiさんも行きます" in paged.last("tanaka").body
+    assert "tanakaさん、suzukiさんも行きます" in paged.last("sato").body
+
+
+def test_who_says_later_that_they_go_too_is_another_message(paged: Paged) -> None:
+    paged.fire()
+    paged.later(10 * MINUTE_US)
+    for who in ("tanaka", "sato", "suzuki"):
+        paged.answer(who, "going")
+        paged.later(2 * SECOND_US)
+    told = [Message.model_validate_json(row["body"]).body for row in paged.ledger() if row["contact"] == "tanaka"]
+    assert [body.split("も")[0] for body in told if "も行きます" in body] == ["satoさん", "satoさん、suzukiさん"]
+
+
+def test_who_goes_hears_of_nobody_who_has_taken_it_back_at_once(paged: Paged) -> None:
+    paged.fire()
+    paged.answer("tanaka", "going")
+    paged.answer("sato", "going")
+    paged.answer("sato", "cannot")
+    paged.later(MINUTE_US)
+    assert "satoさんが行けなくなりました" in paged.last("tanaka").body
+    assert not any("も行きます" in message.body for message in paged.messages())
+    for _ in range(2):
+        paged.answer("sato", "going")
+        paged.later(2 * SECOND_US)
+        assert "satoさんも行きます" in paged.last("tanaka").body
+        paged.answer("sato", "cannot")
+        assert "satoさんが行けなくなりました" in paged.last("tanaka").body
 
 
 def test_the_same_tap_ten_times_is_one_answer(paged: Paged) -> None:
@@ -256,8 +301,9 @@ def test_who_goes_is_asked_what_came_of_it_and_silence_counts_as_no_answer(paged
     paged.fire()
     paged.answer("tanaka", "going")
     paged.answer("sato", "going")
+    paged.later(2 * SECOND_US)
     paged.new()
-    paged.later(60 * MINUTE_US)
+    paged.later(60 * MINUTE_US - 2 * SECOND_US)
     assert paged.new() == [("sato", "result"), ("tanaka", "result")]
     assert asked(paged.last("tanaka")) == ["done", "false_alarm", "cannot"]
     paged.later(10 * MINUTE_US - SECOND_US)
@@ -768,4 +814,5 @@ def test_where_one_has_checked_and_one_more_must_go_the_others_are_asked(paged: 
     assert paged.last("sato").body == "tanakaさんが確認しました（午前6時12分）。あと1人必要です。"
     assert asked(paged.last("sato")) == ["going", "cannot"]
     paged.answer("sato", "going")
+    paged.later(2 * SECOND_US)
     assert "satoさんも行きます" in paged.last("tanaka").body

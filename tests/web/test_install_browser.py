@@ -47,6 +47,14 @@ CONTROLLED = """new Promise((done) => {
     if (all.controller !== null) done(true);
 })"""
 """The worker is there, and this page's requests go by it."""
+LOSES_PHOTOS = """new Promise((done) => {
+    indexedDB.open("satomori-install").onsuccess = ({target: {result: db}}) => {
+        const tx = db.transaction("photos", "readwrite");
+        tx.objectStore("photos").clear();
+        tx.oncomplete = () => { db.close(); done(null); };
+    };
+})"""
+"""What the phone kept of photos is gone; the records stay."""
 AT = (36.2105, 137.9702)
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 """A picture of one pixel, as a piece of the map."""
@@ -331,6 +339,32 @@ def test_what_the_gateway_took_while_the_phone_lost_the_answer_is_there_once(pla
     expect(again.get_by_text("未送信はありません。")).to_be_visible(timeout=15_000)
     assert len(place.kept()) == 1
     assert place.door.puts() == [201, 200]
+
+
+def test_a_record_whose_photo_the_phone_has_lost_goes_without_it_and_says_so_and_the_later_ones_go(
+    place: Place, phone: BrowserContext
+) -> None:
+    page = install_offline(phone, place)
+    press(page, "一覧に戻る")
+    press(page, "設置を始める")
+    page.get_by_role("radio", name="北尾根 3番").check()
+    press(page, "次へ")
+    page.get_by_text("今日は設置できないとき").click()
+    page.get_by_label("なぜ、もう一度来る必要がありますか").fill("板が外れた")
+    press(page, "要再訪として終わる")
+    expect(page.get_by_text("未送信 2件。")).to_be_visible()
+    page.evaluate(LOSES_PHOTOS)
+    phone.set_offline(False)
+    expect(page.get_by_text("未送信はありません。")).to_be_visible(timeout=45_000)
+    first, later = sorted(place.kept(), key=lambda row: row.begun_us)
+    assert (first.photos, first.note, first.lat) == ("[]", "沢の手前、杉の根元", 36.2105)
+    assert later.why == "板が外れた"
+    press(page, "一覧に戻る")
+    said = page.get_by_text("写真 1枚がこの端末から消えていました。記録にその写真は入りません。")
+    expect(said).to_have_count(1)
+    expect(said).to_be_visible()
+    shoot(page, "photo-lost")
+    assert violations(page) == []
 
 
 def test_another_persons_records_wait_for_their_owner(place: Place, phone: BrowserContext) -> None:

@@ -46,7 +46,15 @@ export class Keep {
     await Promise.all([...writes, tx.done]);
   }
 
-  photo = async (sha256: string): Promise<ArrayBuffer | undefined> => (await this.#db.get("photos", sha256))?.bytes;
+  /** Undefined where it is lost: it is not here, or the file in which the browser kept its bytes is gone. */
+  async photo(sha256: string): Promise<ArrayBuffer | undefined> {
+    try {
+      return (await this.#db.get("photos", sha256))?.bytes;
+    } catch (error) {
+      if ((error as Error).name === "NotReadableError") return undefined; // for good; what may come back has other names
+      throw error;
+    }
+  }
 
   /** Changes one that is still `unsent`: a page and its worker may both be sending it. */
   async change(id: string, changed: Partial<Installation>): Promise<void> {

@@ -33,6 +33,8 @@ export interface Installation {
   note: string;
   /** SHA-256 of each; the bytes lie beside. */
   photos: string[];
+  /** How many this phone has lost: it is sent without them. Absent: none. */
+  lost?: number;
   signal: Trip[];
   self_test: "good" | "bad" | null;
   tripped_us: number | null;

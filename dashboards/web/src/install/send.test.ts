@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { Keep } from "./keep";
 import { begun, bodyOf, revisited, type Installation } from "./record";
 import { sendAll, waitMs, type Ask, type Waiting } from "./send";
 
@@ -10,7 +11,7 @@ const PHOTO = "f".repeat(64);
 class Kept implements Waiting {
   all: Installation[] = [];
   records = async () => this.all;
-  photo = async () => new Uint8Array([1, 2, 3, 4, 5, 6]).buffer;
+  photo: Waiting["photo"] = async () => new Uint8Array([1, 2, 3, 4, 5, 6]).buffer;
   change = async (id: string, changed: Partial<Installation>) => {
     this.all = this.all.map((one) => (one.id === id ? { ...one, ...changed } : one));
   };
@@ -125,6 +126,64 @@ describe("what waits on a phone", () => {
     kept.all[0]!.state = "draft";
     await send();
     expect(town.asked).toEqual([]);
+  });
+});
+
+describe("a photo that the phone has lost", () => {
+  const LOST = "0".repeat(64);
+  const intact = new Uint8Array([1, 2, 3, 4, 5, 6]).buffer;
+  beforeEach(() => {
+    kept.photo = async (sha256) => (sha256 === LOST ? undefined : intact);
+    kept.all = [{ ...kept.all[0]!, id: "i-2" }, { ...kept.all[0]!, photos: [LOST, PHOTO] }]; // the newest first
+  });
+  const sentPhotos = (): unknown[] => [...town.records.values()].map((said) => (JSON.parse(said) as { photos: unknown }).photos);
+
+  it("is left out: its record goes with the others, says how many are lost, and holds back no later one", async () => {
+    expect(await send()).toBe("empty");
+    expect(kept.all.map(({ id, state, lost }) => [id, state, lost])).toEqual([["i-2", "sent", undefined], ["i-1", "sent", 1]]);
+    expect(sentPhotos()).toEqual([[PHOTO], [PHOTO]]);
+  });
+
+  it("is still part of its record where the gateway had all of it already", async () => {
+    town.bytes = 6;
+    expect(await send()).toBe("empty");
+    expect(sentPhotos()).toEqual([[LOST, PHOTO], [PHOTO]]);
+    expect(kept.all[1]!.lost).toBeUndefined();
+  });
+
+  it("is not given up before the gateway has said that it does not have it", async () => {
+    kept.all[1]!.photos = [LOST];
+    town.says = () => new TypeError("Failed to fetch");
+    expect(await send()).toBe("later");
+    expect(kept.all[1]).toMatchObject({ state: "unsent", photos: [LOST] });
+    town.says = () => refusing(401);
+    expect(await send(true)).toBe("login");
+    expect(kept.all[1]).toMatchObject({ state: "unsent", photos: [LOST] });
+  });
+
+  it("is left out the same way again where no answer came", async () => {
+    town.says = (what) => (what === "PUT nodes" ? new TypeError("Failed to fetch") : undefined);
+    await send();
+    expect(kept.all[1]).toMatchObject({ state: "unsent", photos: [PHOTO], lost: 1 });
+    town.says = () => undefined;
+    expect(await send(true)).toBe("empty");
+    expect(kept.all[1]).toMatchObject({ state: "sent", photos: [PHOTO], lost: 1 });
+  });
+
+  it("may come back where the phone only can't read it now: its record waits whole, the later ones go", async () => {
+    kept.photo = async (sha256) => {
+      if (sha256 === LOST) throw new DOMException("", "UnknownError");
+      return intact;
+    };
+    expect(await send()).toBe("later");
+    expect(kept.all.map((one) => one.state)).toEqual(["sent", "unsent"]);
+    expect(kept.all[1]!.photos).toEqual([LOST, PHOTO]);
+  });
+
+  it.each([["NotReadableError", true], ["UnknownError", false]])("a browser's %s says so for good: %s", async (name, isLost) => {
+    const broken = { get: () => Promise.reject(new DOMException("", name)) };
+    const read = new Keep(broken as unknown as ConstructorParameters<typeof Keep>[0]).photo(LOST);
+    await (isLost ? expect(read).resolves.toBeUndefined() : expect(read).rejects.toThrow());
   });
 });
 

@@ -1,4 +1,5 @@
 // Sends what waits: photos, then the record. Whatever it is cut off by, it may simply begin again: the gateway knows each by its id.
+// One that can't go holds back no other. A photo that the phone has lost is told of, and the record goes without it.
 // Used by the page and by its worker, so it knows neither.
 
 import { bodyOf, type Installation } from "./record";
@@ -6,6 +7,7 @@ import { bodyOf, type Installation } from "./record";
 /** What of `Keep` is needed to send. */
 export interface Waiting {
   records(): Promise<Installation[]>;
+  /** Undefined where it is lost. */
   photo(sha256: string): Promise<ArrayBuffer | undefined>;
   change(id: string, changed: Partial<Installation>): Promise<void>;
   sent(id: string, nowMs: number): Promise<void>;
@@ -64,11 +66,17 @@ export async function sendAll(
 
 async function sendOne(keep: Waiting, one: Installation, ask: Ask): Promise<Came> {
   try {
+    const lost = new Set<string>();
     for (const sha256 of one.photos) {
-      const bytes = await keep.photo(sha256);
-      if (bytes === undefined) throw new Error(`the photo ${sha256} of ${one.id} is not kept any more`);
-      const came = await sendPhoto(sha256, bytes, ask);
-      if (!("taken" in came)) return came;
+      const came = await sendPhoto(sha256, await keep.photo(sha256), ask);
+      if (came === "lost") lost.add(sha256);
+      else if (!("taken" in came)) return came;
+    }
+    if (lost.size > 0) {
+      // Kept before it is said, so that the very same is said again where no answer comes.
+      const changed = { photos: one.photos.filter((each) => !lost.has(each)), lost: (one.lost ?? 0) + lost.size };
+      await keep.change(one.id, changed);
+      one = { ...one, ...changed };
     }
     return await heard(
       await ask(`/api/v1/nodes/${encodeURIComponent(one.node)}/installations/${one.id}`, {
@@ -76,15 +84,17 @@ async function sendOne(keep: Waiting, one: Installation, ask: Ask): Promise<Came
       }),
     );
   } catch (error) {
-    if (error instanceof TypeError || (error as Error).name === "AbortError") return { afterMs: null }; // no network, or none that answers
+    // No network, or none that answers; or a photo that the phone can't read just now.
+    if (error instanceof TypeError || error instanceof DOMException) return { afterMs: null };
     throw error;
   }
 }
 
-/** Goes on from where the gateway is. */
-async function sendPhoto(sha256: string, bytes: ArrayBuffer, ask: Ask): Promise<Came> {
+/** Goes on from where the gateway is. `lost`: the phone does not have it any more, and the gateway not all of it. */
+async function sendPhoto(sha256: string, bytes: ArrayBuffer | undefined, ask: Ask): Promise<Came | "lost"> {
   const path = `/api/v1/media/${sha256}`;
   let answer = await ask(path, { method: "HEAD" });
+  if (bytes === undefined) return answer.status === 204 ? "lost" : heard(answer);
   for (let piece = 0; piece < MOST_PIECES && (answer.status === 204 || answer.status === 409); piece++) {
     const offset = Number(answer.headers.get("Upload-Offset") ?? 0);
     answer = await ask(path, {
