@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 RESYNC = "resync"
 
+Body = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What is said, or what makes it: called only where somebody listens."""
+
 
 class Said(NamedTuple):
     """One message. `id` grows by one a message while the gateway runs; a `resync` has the id of what it stands for."""
@@ -94,11 +97,13 @@ class Feed:
         self._count = 0
         self._ended = False
 
-    def say(self, kind: str, body: Mapping[str, Any]) -> None:
+    def say(self, kind: str, body: Body) -> None:
         """Tells every listener; from any thread, never blocks, never fails. The body must not be changed afterwards."""
         with self._lock:
             self._count += 1
-            said = Said(self._count, kind, body)
+            if not self._listeners:
+                return
+            said = Said(self._count, kind, body() if callable(body) else body)
             # Offered under the lock, so that every listener hears the messages in the order of their ids.
             for listener in self._listeners:
                 listener.offer(said)

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from edge.contract.messages import MAX_REASON, SEQ_REUSED, Birth, State
 from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
 from edge.contract.topics import parse
+from gateway.points import Points
 from gateway.rules import Fact
 
 QUARANTINE_BYTES = 4096
@@ -49,21 +50,34 @@ class Settled:
     """Those of them that the node said will never come. One that comes after all is taken as if nothing had been said."""
 
 
-@dataclass(slots=True)
 class Work:
-    """What one flush does for one node's epoch: what becomes durable, and what its ack will say."""
+    """What one flush does for one node's epoch: what becomes durable, and what its ack will say. Numbers as closed ranges."""
 
-    settled: Settled
-    given_out: int  # the highest number that is settled: what this epoch gave to a record, as far as we know
-    facts: list[tuple[int, int]] = field(default_factory=list)  # become durable in step 3
-    declared: list[tuple[int, int]] = field(default_factory=list)  # those of them that will never come
-    readings: list[int] = field(default_factory=list)  # become durable in step 6
-    staged: set[int] = field(default_factory=set)  # records of both, and what is refused
-    seqs: list[int] = field(default_factory=list)  # everything the messages held: what the ack is about
-    lost: list[tuple[int, int, str]] = field(default_factory=list)  # as the node said; see Intake._record_losses
-    rejected: list[tuple[int, str]] = field(default_factory=list)
-    missing: list[tuple[int, int]] = field(default_factory=list)
-    reused: bool = False  # a number came with other content: nothing that this outbox calls by number is sure
+    __slots__ = (
+        "declared",
+        "facts",
+        "lost",
+        "missing",
+        "readings",
+        "rejected",
+        "reused",
+        "seqs",
+        "settled",
+        "staged",
+    )
+
+    # By hand, in half of a dataclass's time: most nodes have but one message in a group.
+    def __init__(self, settled: Settled) -> None:
+        self.settled = settled
+        self.facts: list[tuple[int, int]] = []  # become durable in step 3
+        self.declared: list[tuple[int, int]] = []  # those of them that will never come
+        self.readings: list[tuple[int, int]] = []  # become durable in step 6
+        self.staged = Ranges()  # records of both, and what is refused
+        self.seqs: list[tuple[int, int]] = []  # everything the messages held: what the ack is about
+        self.lost: list[tuple[int, int, str]] = []  # as the node said; see Intake._record_losses
+        self.rejected: list[tuple[int, str]] = []
+        self.missing: list[tuple[int, int]] = []
+        self.reused = False  # a number came with other content: nothing that this outbox calls by number is sure
 
     def knows(self, seq: int) -> bool:
         """Whether this record is durable, or about to be."""
@@ -71,10 +85,11 @@ class Work:
         return seq in self.staged or (seq in settled.durable and seq not in settled.declared)
 
     def take(self, seqs: Sequence[int]) -> None:
-        """Takes these readings in, none of which it knew."""
-        self.staged.update(seqs)
-        self.readings += seqs
-        self.seqs += seqs
+        """Takes these readings in, none of which it knew; in rising order."""
+        for low, high in (taken := runs(seqs)):
+            self.staged.add(low, high)
+        self.readings += taken
+        self.seqs += taken
 
     def reuse(self, seq: int) -> None:
         """Says that a known number came with other content."""
@@ -117,7 +132,7 @@ class Flush:
     work: dict[EpochKey, Work] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     contents: dict[tuple[str, str, int], Content] = field(default_factory=dict)  # of the events, by identity
-    points: list[tuple[SeriesKey, int, float]] = field(default_factory=list)
+    points: Points = field(default_factory=Points)
     origins: list[tuple[int, EpochKey, Sequence[int]]] = field(default_factory=list)  # first point, epoch, numbers: once a batch
     facts: list[Fact] = field(default_factory=list)
     lost: list[dict[str, Any]] = field(default_factory=list)
@@ -183,13 +198,9 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Numbers as closed ranges, in the order in which they came."""
-    if seqs and seqs[-1] - seqs[0] == len(seqs) - 1 and seqs == list(range(seqs[0], seqs[-1] + 1)):
-        yield seqs[0], seqs[-1]  # what a healthy agent sends, without a step of Python a number
-        return
-    start = 0
-    for i in range(1, len(seqs) + 1):
-        if i == len(seqs) or seqs[i] != seqs[i - 1] + 1:
-            yield seqs[start], seqs[i - 1]
-            start = i
+def runs(seqs: Sequence[int]) -> list[tuple[int, int]]:
+    """Numbers in rising order as closed ranges."""
+    if not seqs or seqs[-1] - seqs[0] == len(seqs) - 1:
+        return [(seqs[0], seqs[-1])] if seqs else []  # what a healthy agent sends, without a step of Python a number
+    ends = [at for at in range(1, len(seqs)) if seqs[at] != seqs[at - 1] + 1]
+    return [(seqs[first], seqs[end - 1]) for first, end in zip([0, *ends], [*ends, len(seqs)], strict=True)]

@@ -17,6 +17,9 @@ Name = tuple[str, str]
 Newest = tuple[int, int, int, float]
 """The newest reading of a series: when it was and when it came, in UTC µs; its seq; its value."""
 
+NOTHING_YET: Newest = (0, 0, 0, 0.0)
+"""Of a series that has no reading."""
+
 _NEWEST = "qqqd"  # as one stands in memory
 _ONE = Struct(f"<{_NEWEST}")
 
@@ -96,11 +99,11 @@ class Heard:
         """Of that boot; None: to be read anew, or nothing is known of it."""
 
     def last(self, name: Name) -> Newest | None:
-        """The newest reading of a series; zeros where there is none yet. None: no such series."""
+        """The newest reading of a series; NOTHING_YET where there is none. None: no such series."""
         at = self.layout.series.get(name)
         if at is None:
             return None
-        return _ONE.unpack_from(self._newest, at * _ONE.size) if (at + 1) * _ONE.size <= len(self._newest) else (0, 0, 0, 0.0)
+        return _ONE.unpack_from(self._newest, at * _ONE.size) if (at + 1) * _ONE.size <= len(self._newest) else NOTHING_YET
 
     def keep(self, name: Name, newest: Newest) -> None:
         """Remembers the newest reading of one of its series."""
@@ -121,8 +124,14 @@ class Heard:
     def keep_together(
         self, names: Names, times_us: Sequence[int], received_us: int, seqs: Sequence[int], values: Sequence[float]
     ) -> None:
-        """Remembers the newest readings of the series that it was asked last whether it `knows` them."""
-        at, number = self._together_at, len(seqs)
+        """Remembers the newest readings of the series that it was asked last whether it `knows` them: the last of each, where
+        these are rounds of them.
+        """
+        at, number, of_all = self._together_at, len(names.pairs), len(seqs)
+        if of_all > number:
+            whole = of_all // number * number  # what is behind begins one more round
+            rows = [*range(whole, of_all), *range(of_all - number, whole)]
+            times_us, seqs, values = ([column[row] for row in rows] for column in (times_us, seqs, values))
         newest: list[float] = [received_us] * (4 * number)
         newest[::4], newest[2::4], newest[3::4] = times_us, seqs, values
         if at is not None:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from itertools import groupby, repeat
-from operator import itemgetter
+from itertools import cycle, groupby, islice, repeat
+from operator import itemgetter, lt
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -20,9 +20,9 @@ from edge.contract.events import AnyEvent, ClockSynced
 from edge.contract.messages import MAX_BYTES, SEQ_REUSED, Birth, CheckedBatch, Columns, Names, State, check_batch
 from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
-from edge.contract.topics import Channel, parse
-from gateway.flush import Content, EpochKey, Flush, Message, Settled, Synced, Work, Zero, runs
-from gateway.heard import Heard, Layouts, Name, Newest
+from edge.contract.topics import LIVE, Channel, named_in, parse, unchecked
+from gateway.flush import Content, EpochKey, Flush, Message, SeriesKey, Settled, Synced, Work, Zero, runs
+from gateway.heard import NOTHING_YET, Heard, Layouts, Name, Newest
 from gateway.keeping.late import Keeps
 from gateway.nodes.commands import check_result
 from gateway.nodes.desired import check_report
@@ -46,7 +46,7 @@ MAX_UNHEARD = 10_000_000  # numbers a node may have given up before we heard of 
 # New ones of one node: a card that was restored now and then, and a week of power cuts. What comes too early is left unread.
 NEW_EPOCHS, EPOCH_EVERY_US = 50, 600 * 1_000_000
 NEW_BOOTS, BOOT_EVERY_US = 2000, 60 * 1_000_000
-_REMEMBERED = 10_000  # topics, and the boots and epochs that are not the newest of their node; a flood must not fill the memory
+_REMEMBERED = 10_000  # boots and epochs that are not the newest of their node; a flood must not fill the memory
 _PIECES = 1_000_000  # of all remembered epochs together
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to answer it.
@@ -62,7 +62,6 @@ _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam(
 NOTHING_SETTLED = Settled(Ranges(), Ranges())
 
 _OF_NO_EVENT = tuple(Fact._field_defaults.values())
-_parsed = lru_cache(maxsize=_REMEMBERED)(parse)
 
 
 class _TooEarly(Exception):
@@ -151,8 +150,9 @@ class Intake:
     def committed(self, flush: Flush, after: dict[EpochKey, Settled]) -> None:
         """Remembers what is durable now."""
         for key, settled in after.items():
-            self._pieces += max(len(settled.durable) - len(flush.work[key].settled.durable), 0)
-            flush.work[key].settled = settled
+            work = flush.work[key]
+            self._pieces += max(len(settled.durable) - len(work.settled.durable), 0)
+            work.settled = settled
         if self._pieces > _PIECES:
             self.forget()
         for (node, epoch), settled in after.items():
@@ -203,18 +203,23 @@ class Intake:
 
     def _read(self, flush: Flush, message: Message) -> None:
         """ValueError with the reason when the whole message is refused; nothing of it is in the flush then."""
-        topic = _parsed(message.topic)
-        node, channel = topic.node, topic.channel
+        node = named_in(message.topic)
+        heard = self._heard.get(node)
+        channel, id_ = LIVE, None
+        if heard is None or message.topic != unchecked(node, LIVE):  # else as most are: what `parse` would say is known
+            node, channel, id_ = parse(message.topic)
+            heard = self._heard.get(node)
         if len(message.payload) > MAX_BYTES:
             raise ValueError(f"message of {len(message.payload)} bytes, at most {MAX_BYTES}")
         spoke = not message.retained
-        if channel is Channel.LIVE or channel is Channel.BACKLOG:
+        if channel == LIVE or channel is Channel.BACKLOG:
             try:
                 decoded = orjson.loads(message.payload)
             except orjson.JSONDecodeError as error:
                 raise ValueError(f"no JSON: {error}") from None
             batch = check_batch(decoded)
-            self._batch(flush, message, self._heard_of(node), batch)
+            heard = heard or self._heard_of(node)
+            self._batch(flush, message, heard, batch)
         elif channel is Channel.BIRTH:
             birth = _model(Birth, message.payload)
             self._birth(flush, self._heard_of(node), birth, news=spoke)
@@ -226,18 +231,18 @@ class Intake:
             report = _model(Reported, message.payload)
             check_report(self._view, node, report)
             flush.reports.append((node, report, spoke))
-        elif channel is Channel.RESULT and topic.id is not None:
+        elif channel is Channel.RESULT and id_ is not None:
             result = _model(Result, message.payload)
-            check_result(self._view, node, topic.id)
-            flush.results.append((topic.id, result))
+            check_result(self._view, node, id_)
+            flush.results.append((id_, result))
         else:
             raise ValueError(f"{channel} is not something this gateway takes")
-        heard = self._heard_of(node)
+        heard = heard or self._heard_of(node)
         if spoke:
             flush.seen.add(heard.node)
             heard.seen_us = flush.now_us
         # The earliest, where our clock was set back meanwhile.
-        since_us = self._unsaved.get(node)
+        since_us = self._unsaved.get(heard.node)
         if since_us is None or flush.now_us < since_us:
             self._unsaved[heard.node] = flush.now_us
 
@@ -288,7 +293,7 @@ class Intake:
                 self._take_events(flush, work, message, heard, batch, zero_us, trusted=trusted)
         for seq, reason, record in batch.rejected:
             if work.knows(seq):
-                work.seqs.append(seq)
+                work.seqs.append((seq, seq))
                 flush.duplicates += 1
             else:
                 work.staged.add(seq)
@@ -310,7 +315,7 @@ class Intake:
                 raise ValueError(f"this epoch's numbers lie in {len(durable)} pieces already: only what fills gaps is taken")
         if batch.lost:
             high = max(row[1] for row in batch.lost)
-            top = max(work.given_out, self._said_top(heard.node, batch.epoch), max(_seqs(batch), default=0))
+            top = max(durable.top, self._said_top(heard.node, batch.epoch), max(_seqs(batch), default=0))
             if high > top + MAX_UNHEARD:
                 raise ValueError(f"gives up numbers to {high}, but no record above {top} was ever heard of")
 
@@ -319,7 +324,8 @@ class Intake:
     ) -> bool:
         """The hot path: takes all readings of a batch that is as most are. False, and nothing is done, where one is odd.
 
-        None is known already, all series are, and all times are later than any before: `_take_readings` has nothing to ask.
+        None is known already, all series are, all times are later than any before, and in each series in order:
+        `_take_readings` has nothing to ask.
         """
         names, seqs, dts, values, first, last = columns
         earliest_us = max(EARLIEST_US, heard.newest_us + 1000)
@@ -327,17 +333,25 @@ class Intake:
             not earliest_us <= zero_us + first <= zero_us + last <= latest_us
             or not heard.knows(names)
             or work.settled.durable.meets(seqs[0], seqs[-1])
-            or not work.staged.isdisjoint(seqs)
+            or work.staged.meets(seqs[0], seqs[-1])
         ):
             return False
-        node, now_us, points, facts = heard.node, flush.now_us, flush.points, flush.facts
-        devices, metrics = names.devices, names.metrics
+        number, size = len(seqs), len(names.pairs)
         times_us = [zero_us + dt for dt in dts]
+        times_ms = [time_us // 1000 for time_us in times_us]
+        if number > size and not all(map(lt, times_ms, times_ms[size:])):
+            return False
+        node, now_us, points, facts = heard.node, flush.now_us, flush.points, flush.facts
         flush.origins.append((len(points), (node, batch.epoch), seqs))
-        keys = zip(repeat(node), devices, metrics, strict=False)
-        points.extend(zip(keys, [time_us // 1000 for time_us in times_us], values, strict=True))
-        for at in self._wanted_of(names):
-            facts.append(_fact(node, devices[at], metrics[at], values[at], times_us[at], now_us, batch.epoch, seqs[at]))
+        keys, wanted = list(zip(repeat(node), names.devices, names.metrics, strict=False)), self._wanted_of(names)
+        if number > size:
+            keys = list(islice(cycle(keys), number))
+            wanted = [row for begin in range(0, number, size) for at in wanted if (row := begin + at) < number]
+        points.keys += keys
+        points.times_ms += times_ms
+        points.values += values
+        for row in wanted:
+            facts.append(_fact(*keys[row], values[row], times_us[row], now_us, batch.epoch, seqs[row]))
         heard.keep_together(names, times_us, now_us, seqs, values)
         heard.newest_us = zero_us + last
         work.take(seqs)
@@ -349,15 +363,18 @@ class Intake:
         if not rows:
             return
         seqs = [row[0] for row in rows]
-        if not work.staged.isdisjoint(seqs) or work.settled.durable.meets(min(seqs), max(seqs)):
+        low, high = min(seqs), max(seqs)
+        if work.staged.meets(low, high) or work.settled.durable.meets(low, high):
             known = {seq for seq in seqs if work.knows(seq)}
-            work.seqs += known
+            work.seqs += runs(sorted(known))
             flush.duplicates += len(known)
             rows = [row for row in rows if row[0] not in known]
             seqs = [row[0] for row in rows]
         node, epoch, wanted, now_us = heard.node, batch.epoch, self._wanted, flush.now_us
         refused: list[tuple[int, str, Any]] = []
         newest: dict[Name, Newest] = {}  # of these rows, of which many may be of one series
+        keys: dict[Name, SeriesKey] = {}
+        points = flush.points
         for record in rows:
             seq, dt, device, metric, value = record
             time_us = zero_us + dt
@@ -367,35 +384,36 @@ class Intake:
             name = (device, metric)
             last = newest.get(name) or heard.last(name)
             if last is None:
-                if not self._has_room(flush, heard, device):
-                    refused.append((seq, f"this node has {MAX_DEVICES} devices already", record))
-                    continue
-                if len(heard.layout.series) >= MAX_SERIES:
-                    flush.crowded.add(node)
-                    refused.append((seq, f"this node has {MAX_SERIES} series already", record))
+                if reason := self._why_no_series(flush, heard, device):
+                    refused.append((seq, reason, record))
                     continue
                 name = _interned(device, metric)
                 heard.layout = self._layouts.grown(heard.layout, name[:1], name)
-                newest[name] = (time_us, now_us, seq, value)
-            elif time_us - last[0] < 1000 and time_us // 1000 == last[0] // 1000 and last[2] != seq:
+                last = NOTHING_YET
+            time_ms, last_ms = time_us // 1000, last[0] // 1000
+            if time_ms == last_ms and last[2] != seq:
                 refused.append((seq, "second reading of its series in one millisecond", record))
                 continue
-            elif time_us > last[0]:
+            if time_ms <= last_ms:  # of those before the last one nobody knows here when they were
+                points.are_distinct = False
+            if time_us > last[0]:
                 newest[name] = (time_us, now_us, seq, value)
-            heard.newest_us = max(heard.newest_us, time_us)
-            key = (node, *name)
-            flush.points.append((key, time_us // 1000, value))
+            key = keys.get(name) or keys.setdefault(name, (node, *name))
+            points.keys.append(key)
+            points.times_ms.append(time_ms)
+            points.values.append(value)
             if metric in wanted:
                 flush.facts.append(_fact(*key, value, time_us, now_us, epoch, seq))
         for name, one in newest.items():
             heard.keep(name, one)
+            heard.newest_us = max(heard.newest_us, one[0])
         if refused:
             batch.rejected += refused
             gone = {seq for seq, _, _ in refused}
             seqs = [seq for seq in seqs if seq not in gone]
         if seqs:
             flush.origins.append((len(flush.points) - len(seqs), (node, epoch), seqs))
-            work.take(seqs)
+            work.take(sorted(seqs))
 
     def _take_events(
         self, flush: Flush, work: Work, message: Message, heard: Heard, batch: CheckedBatch, zero_us: int, *, trusted: bool
@@ -410,7 +428,7 @@ class Intake:
             if not believed and not EARLIEST_US <= time_us <= now_us:
                 time_us = now_us  # a clock that is wrong must not cost an alarm: it counts from when we heard of it
             if known == content:
-                work.seqs.append(seq)
+                work.seqs.append((seq, seq))
                 flush.duplicates += 1
             elif known is None and (tag := getattr(event, "tag", None)) is not None and not self._is_ours(tag):
                 # Whoever that is, it is nobody's business: not even stored. But settled, so that it is not sent again.
@@ -418,16 +436,16 @@ class Intake:
                     work.staged.add(seq)
                     work.facts.append((seq, seq))
                     flush.strangers += 1
-                work.seqs.append(seq)
+                work.seqs.append((seq, seq))
             elif known is None and (kind := self._late(event, time_us, now_us)) is not None:
                 # It is settled, so that its node lets go of it too.
                 if not work.knows(seq):
                     work.staged.add(seq)
                     work.facts.append((seq, seq))
                     flush.late[kind, node] = flush.late.get((kind, node), 0) + 1
-                work.seqs.append(seq)
+                work.seqs.append((seq, seq))
             elif known is None and getattr(event, "tag", None) is not None and work.knows(seq):
-                work.seqs.append(seq)  # sent again, and dropped when nobody was enrolled for it yet
+                work.seqs.append((seq, seq))  # sent again, and dropped when nobody was enrolled for it yet
                 flush.duplicates += 1
             elif known is not None or work.knows(seq):  # known as another event, or as a reading
                 work.reuse(seq)
@@ -441,7 +459,7 @@ class Intake:
             else:
                 work.staged.add(seq)
                 work.facts.append((seq, seq))
-                work.seqs.append(seq)
+                work.seqs.append((seq, seq))
                 flush.contents[node, epoch, seq] = content
                 flush.events.append(
                     {
@@ -480,15 +498,15 @@ class Intake:
         Only numbers that were given out, as far as we know: an ack for more would free records that are yet to be made.
         """
         known = work.settled.durable.copy()
-        for low, high in runs(sorted(work.staged)):
+        for low, high in work.staged:
             known.add(low, high)
-        top = max(work.given_out, self._said_top(*key), max(work.staged, default=0))
+        top = max(work.settled.durable.top, self._said_top(*key), work.staged.top)
         wanted = sorted((low, min(high, top), reason) for low, high, reason in work.lost if low <= top)
         holes = iter(known.holes(max((high for _, high, _ in wanted), default=0) + 1))
         hole = next(holes, None)
         recorded = 0  # losses may overlap
         for low, high, reason in wanted:
-            work.seqs += (low, high)
+            work.seqs += [(low, low), (high, high)]
             while hole is not None and hole[0] <= high:
                 first, last = max(hole[0], low, recorded + 1), min(hole[1], high)
                 if first <= last:
@@ -519,7 +537,7 @@ class Intake:
             settled = heard.settled if heard.epoch == epoch else self._settled.get(key)
             if settled is None:
                 settled = self._read_settled(flush, heard, epoch)
-            work = flush.work[key] = Work(settled, settled.durable.top)
+            work = flush.work[key] = Work(settled)
         return work
 
     def _read_settled(self, flush: Flush, heard: Heard, epoch: str) -> Settled:
@@ -573,6 +591,15 @@ class Intake:
                 return False
             self._add(heard, (device,))
         return True
+
+    def _why_no_series(self, flush: Flush, heard: Heard, device: str) -> str | None:
+        """Why a new series of the device can't be the node's, or None when it can."""
+        if not self._has_room(flush, heard, device):
+            return f"this node has {MAX_DEVICES} devices already"
+        if len(heard.layout.series) >= MAX_SERIES:
+            flush.crowded.add(heard.node)
+            return f"this node has {MAX_SERIES} series already"
+        return None
 
     def _add(self, heard: Heard, devices: Iterable[str]) -> None:
         heard.layout = self._layouts.grown(heard.layout, map(sys.intern, devices))

@@ -15,15 +15,14 @@ unacknowledged at the edge. One thread; `now` is given; nothing here calls upstr
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Table, case, delete, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from edge.contract.messages import VERSION, Ack, encode
-from edge.contract.topics import Channel, Topic, topic_for
+from edge.contract.topics import ACK, unchecked
 from gateway.errors import StoreDown, StoreRefused
 from gateway.flush import Answer, EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
 from gateway.intake import LATE_US, Intake
@@ -56,6 +55,7 @@ SAVED = 20_000
 """Series whose newest readings one tick looks at: in a town of any size it takes no more of the second than this."""
 _RANGES = ("body", "declared")
 _LATEST = ("time_us", "received_us", "seq", "value")
+_NEWEST = ("node", "device", "metric", *_LATEST)
 ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it too large
 
 
@@ -99,14 +99,14 @@ class Pipeline:
         store: Writer,
         watch: Judge,
         telemetry: Telemetry,
-        say: Callable[[str, dict[str, Any]], None],
+        say: Callable[[str, Any], None],
         outgoing: Outgoing | None = None,
         paging: Paging | None = None,
         keeps: Keeps = TAKES_ALL,
     ) -> None:
-        """`say(kind, body)` tells the live stream what was committed. `outgoing` is told which nodes came back.
+        """`say(kind, body)` tells the live stream what was committed: gateway.feed.Feed.say is one.
 
-        `paging` is told that time passes. `keeps`: what is dropped before it is stored.
+        `outgoing` is told which nodes came back. `paging` is told that time passes. `keeps`: what is dropped before it is stored.
         """
         self._database, self._store, self._watch, self._telemetry, self._say = database, store, watch, telemetry, say
         self.store_down = False
@@ -205,12 +205,7 @@ class Pipeline:
                 upsert_rows(connection, nodes, ("seen_us",), unsaved.seen)
         self._intake.saved(unsaved)
         if unsaved.newest:
-            said = [
-                {"node": node, "device": device, "metric": metric, "time_us": time_us, "received_us": received_us,
-                 "seq": seq, "value": value}
-                for node, device, metric, time_us, received_us, seq, value in unsaved.newest
-            ]  # fmt: skip
-            self._say("latest", {"rows": said})
+            self._say("latest", lambda: {"rows": [dict(zip(_NEWEST, row, strict=True)) for row in unsaved.newest]})
         return True
 
     def _judge_rest(self, now_us: int) -> None:
@@ -281,9 +276,11 @@ class Pipeline:
         waiting = {flush.origin(index) for index in left}
         stored: dict[EpochKey, tuple[Work, _Pieces, _Pieces]] = {}
         for key, work in flush.work.items():
-            seqs = [seq for seq in work.readings if (key, seq) not in waiting] if waiting else work.readings
-            if seqs:
-                stored[key] = (work, list(runs(seqs)), [])
+            pieces = work.readings
+            if waiting:
+                pieces = runs(sorted(s for low, high in pieces for s in range(low, high + 1) if (key, s) not in waiting))
+            if pieces:
+                stored[key] = (work, pieces, [])
         after = _with_added(stored)
         if refused:
             with self._database.write(own=True) as connection:
@@ -460,34 +457,28 @@ def _commit_nodes(connection: Connection, flush: Flush, seen: Iterable[str]) -> 
         connection.execute(upsert(nodes, "online", "offline_reason"), rows)
 
 
-@lru_cache(maxsize=10_000)
-def _ack_topic(node: str) -> str:
-    return topic_for(Topic(node, Channel.ACK))
-
-
-def _acks(node: str, epoch: str, work: Work, wait_s: int, *, birth: bool) -> Iterator[Answer]:
+def _acks(node: str, epoch: str, work: Work, wait_s: int, *, birth: bool) -> list[Answer]:
     """What the node is told, in one ack or, where that grew too large, in several.
 
     What is not said a second time must arrive: of an outage, how much of what was sent before it came; what is refused, so that
     the node keeps it; what never came; and to a birth, that a configuration on trial speaks with us. All else it asks for again.
     """
-    topic = _ack_topic(node)
-    # An outbox that uses numbers again must not forget anything by number: the known record may be another one.
-    upto = 0 if work.reused else work.settled.durable.upto
-    above = [] if work.reused else work.settled.durable.around(seq for seq in work.seqs if seq > upto)
+    topic, durable = unchecked(node, ACK), work.settled.durable
+    upto, above = durable.upto, _Pieces()
+    if work.reused:  # the known record may be another one: its outbox must not forget anything by number
+        upto = 0
+    elif upto < durable.top:
+        above = durable.around((max(low, upto + 1), high) for low, high in work.seqs if high > upto)
     rejected, missing = work.rejected, work.missing
     if not (above or rejected or missing):
         # The common case by hand, in a fifth of the time; a test holds it to `encode`.
-        yield Answer(
-            topic,
-            f'{{"v":{VERSION},"epoch":"{epoch}","upto":{upto},"ranges":[],"missing":[],"rejected":[],"wait_s":{wait_s}}}'.encode(),
-            birth,
-        )
-        return
+        text = f'{{"v":{VERSION},"epoch":"{epoch}","upto":{upto},"ranges":[],"missing":[],"rejected":[],"wait_s":{wait_s}}}'
+        return [Answer(topic, text.encode(), birth)]
+    answers = []
     while True:
         ack = Ack(epoch=epoch, upto=upto, ranges=above[:ACK_RANGES], missing=missing,
                   rejected=rejected[:ACK_REJECTED], wait_s=wait_s)  # fmt: skip
-        yield Answer(topic, encode(ack), birth or bool(rejected or missing))
+        answers.append(Answer(topic, encode(ack), birth or bool(rejected or missing)))
         above, rejected, missing = above[ACK_RANGES:], rejected[ACK_REJECTED:], []
         if not above and not rejected:
-            return
+            return answers

@@ -27,7 +27,7 @@ from gateway.chores import Chore, Chores
 from gateway.config import GatewayConfig
 from gateway.core import Core, broker_of, now_us, open_core, settling
 from gateway.errors import ConfigError
-from gateway.feed import RESYNC, Feed
+from gateway.feed import RESYNC, Body, Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
 from gateway.judging import FORGETS_S, Handing, Judging
@@ -62,9 +62,9 @@ class SharedFeed(Feed):
     tell: Callable[[str, Any, str], None]
     """gateway.news.News.say; set before anybody says anything."""
 
-    def say(self, kind: str, body: Mapping[str, Any]) -> None:
+    def say(self, kind: str, body: Body) -> None:
         """Tells every process that somebody may watch, this one too."""
-        self.tell(f"feed:{kind}", body, FEED)
+        self.tell(f"feed:{kind}", body() if callable(body) else body, FEED)
 
     def heard(self, kind: str, body: Mapping[str, Any]) -> None:
         """Tells every listener of this process."""

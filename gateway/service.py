@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -20,7 +19,7 @@ from gateway.chores import Chore
 from gateway.config import GatewayConfig
 from gateway.core import broker_of, now_us, open_core, settling
 from gateway.doors import deps_of, serving
-from gateway.feed import Feed
+from gateway.feed import Body, Feed
 from gateway.flow.mode import tell_mode, town_mode
 from gateway.ingest import Ingest
 from gateway.nodes.conduct import Conduct
@@ -50,7 +49,7 @@ async def running(config: GatewayConfig) -> AsyncIterator[Running]:
         if town_mode(connection) == "disaster":
             tell_mode(connection, now_us())
 
-    def say(kind: str, body: Mapping[str, Any]) -> None:
+    def say(kind: str, body: Body) -> None:
         core.feed.say(kind, body)
         if kind == "alert":
             reach.deliverer.ring()

@@ -45,21 +45,26 @@ class ShareConfig(BaseModel):
 class _Share:
     """One node's. `left` may be below 0: what has been let in is let in whole."""
 
-    __slots__ = ("at_us", "backlog", "bytes", "dropped_us", "itself", "left", "live", "turn", "used")
+    __slots__ = ("at_us", "left", "turn", "used")
 
-    def __init__(self, left: float, now_us: int) -> None:
+    def __init__(self, left: float, now_us: int, turn: int) -> None:
         self.left, self.at_us = left, now_us
-        self.turn, self.used = 0, 0
-        # None of almost all nodes: an empty queue takes 0.7 KiB, and a town may have 100,000.
-        self.live: deque[Message] | None = None
-        self.backlog: deque[Message] | None = None
-        self.itself: dict[str, Message] = {}
-        self.bytes = 0
-        self.dropped_us: int | None = None
+        self.turn, self.used = turn, 0
 
-    @property
-    def waits(self) -> bool:
-        return bool(self.live or self.backlog or self.itself)
+
+class _Queue:
+    """What waits of one node. Almost none has one: a town may have 100,000, and an empty one takes 1.5 KiB."""
+
+    __slots__ = ("backlog", "bytes", "itself", "live")
+
+    def __init__(self) -> None:
+        self.itself: dict[str, Message] = {}
+        self.live: deque[Message] = deque()
+        self.backlog: deque[Message] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.itself) + len(self.live) + len(self.backlog)
 
 
 class Shares:
@@ -70,9 +75,10 @@ class Shares:
     ) -> None:
         """`note` hears of each message that is left unread, and `left_unread` counts it."""
         self._config, self._note, self._left_unread = config, note, left_unread
-        self._shares: dict[str, _Share] = {}
-        self._waiting: dict[str, _Share] = {}
-        self._turn = 0
+        self._shares: dict[str, _Share] = {}  # of who is not here all is left
+        self._waiting: dict[str, _Queue] = {}
+        self._over: dict[str, int] = {}  # of whom something was left unread, and when last
+        self._turn, self._most = 0, _REMEMBERED
 
     def take(self, messages: Iterable[Message], now_us: int) -> list[Message]:
         """What of these, and of what waits, is processed now."""
@@ -83,8 +89,8 @@ class Shares:
             node = _node(message.topic)
             share = shares.get(node)
             if share is None:
-                share = shares[node] = _Share(self._config.burst, now_us)
-            if share.turn != turn:
+                share = shares[node] = _Share(self._config.burst, now_us, turn)
+            elif share.turn != turn:
                 share.turn, share.used = turn, 0
                 self._refill(share, now_us)
             if node not in waiting:
@@ -94,21 +100,21 @@ class Shares:
                     share.left -= cost
                     taken.append(message)
                     continue
-            self._queue(node, share, message, now_us)
+            self._queue(node, message, now_us)
         return taken
 
     def forget(self, others: Callable[[str], bool]) -> None:
         """Lets go of what waits of these nodes: another process hears them now, and they send it again."""
-        for node in [node for node in self._shares if others(node)]:
-            del self._shares[node]
-            self._waiting.pop(node, None)
+        for known in (self._shares, self._waiting, self._over):
+            for node in [node for node in known if others(node)]:
+                del known[node]
 
     def due_s(self, now_us: int) -> float | None:
         """When something that waits may be taken, in seconds from now; None when nothing waits."""
         if not self._waiting:
             return None
         longest = min(max(-share.left, 0) / self._config.readings_per_s - (now_us - share.at_us) / 1e6
-                      for share in self._waiting.values())  # fmt: skip
+                      for share in map(self._shares.__getitem__, self._waiting))  # fmt: skip
         return max(longest, 0.0)
 
     def charge(self, node: str, readings: float) -> None:
@@ -117,18 +123,19 @@ class Shares:
             share.left -= readings
 
     def tick(self, now_us: int) -> None:
-        """Says who keeps within its budget again, and forgets who has all of it."""
-        for node, share in self._shares.items():
-            if share.dropped_us is not None and not 0 <= now_us - share.dropped_us < QUIET_US:
-                share.dropped_us = None
+        """Says who keeps within its budget again, and forgets who has all of it, where they have become many."""
+        for node, dropped_us in list(self._over.items()):
+            if not 0 <= now_us - dropped_us < QUIET_US:
+                del self._over[node]
                 log.warning("node %s keeps within its share again", node)
-        if len(self._shares) > _REMEMBERED:
-            for share in self._shares.values():
-                self._refill(share, now_us)
-            full = self._config.burst
+        if len(self._shares) > self._most:
+            full, per_us, waiting = self._config.burst, self._config.readings_per_s / 1e6, self._waiting
             self._shares = {
-                node: share for node, share in self._shares.items() if share.left < full or share.waits or share.dropped_us
+                node: share
+                for node, share in self._shares.items()
+                if share.left + (now_us - share.at_us) * per_us < full or node in waiting
             }
+            self._most = max(_REMEMBERED, 2 * len(self._shares))  # so that each is looked at once or twice in all
 
     def _refill(self, share: _Share, now_us: int) -> None:
         # Where the clock was set back nothing is won, and nobody waits for the old time.
@@ -137,44 +144,42 @@ class Shares:
         share.at_us = now_us
 
     def _of_waiting(self, now_us: int) -> Iterator[Message]:
-        for node, share in list(self._waiting.items()):
+        for node, waits in list(self._waiting.items()):
+            share = self._shares[node]
             share.turn, share.used = self._turn, 0
             self._refill(share, now_us)
-            while share.left > 0 and share.waits:
-                if share.itself:
-                    message = share.itself.pop(next(iter(share.itself)))
-                elif queue := share.live or share.backlog:
+            while share.left > 0 and waits:
+                if waits.itself:
+                    message = waits.itself.pop(next(iter(waits.itself)))
+                else:
+                    queue = waits.live or waits.backlog
                     message = queue[0]
                     if share.used and share.used + cost_of(message.payload) > TURN:
                         break
                     queue.popleft()
-                    share.bytes -= len(message.payload)
+                    waits.bytes -= len(message.payload)
                 cost = cost_of(message.payload)
                 share.used += cost
                 share.left -= cost
                 yield message
-            if not share.waits:
-                share.live = share.backlog = None
+            if not waits:
                 del self._waiting[node]
 
-    def _queue(self, node: str, share: _Share, message: Message, now_us: int) -> None:
+    def _queue(self, node: str, message: Message, now_us: int) -> None:
+        waits = self._waiting.get(node) or _Queue()
         if message.topic.endswith(_OF_ITSELF):
-            share.itself[message.topic] = message
-        elif (
-            len(share.live or ()) + len(share.backlog or ()) < QUEUE_MESSAGES
-            and share.bytes + len(message.payload) <= QUEUE_BYTES
-        ):
-            share.live, share.backlog = share.live or deque(), share.backlog or deque()
-            (share.backlog if message.topic.endswith("/up/backlog") else share.live).append(message)
-            share.bytes += len(message.payload)
+            waits.itself[message.topic] = message
+        elif len(waits.live) + len(waits.backlog) < QUEUE_MESSAGES and waits.bytes + len(message.payload) <= QUEUE_BYTES:
+            (waits.backlog if message.topic.endswith("/up/backlog") else waits.live).append(message)
+            waits.bytes += len(message.payload)
         else:
-            if share.dropped_us is None:
+            if node not in self._over:
                 log.error("node %s sends more than its share; what is beyond it is left unread until it sends it again", node)
-            share.dropped_us = now_us
+            self._over[node] = now_us
             self._left_unread()
             self._note(node, "over_share", now_us)
-        if share.waits:
-            self._waiting[node] = share
+        if waits:
+            self._waiting[node] = waits
 
 
 def cost_of(payload: bytes) -> int:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge.contract.events import EVENTS, MAX_DT_US, MAX_SEQ, AnyEvent, DtUs, Event, Seq
 from edge.contract.metrics import METRICS
-from edge.contract.names import Hex16, Name, Sha256, is_hex16, is_name
+from edge.contract.names import Hex16, Name, Sha256, is_name
 
 VERSION = 1
 MAX_RECORDS = 500
@@ -167,7 +167,7 @@ SEQ_REUSED = "seq reused with other content"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names:
-    """Whose readings stand in the rows of a batch, where each row is of another series. One object for all such batches."""
+    """Whose readings stand in the rows of a batch, each series once: one round of them. One object for all such batches."""
 
     devices: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -178,9 +178,9 @@ class Names:
 
 
 class Columns(NamedTuple):
-    """The readings of a batch column by column: all of them good, in order, and each of another series."""
+    """The readings of a batch column by column: all of them good, in order, and the series in rounds."""
 
-    names: Names
+    names: Names  # of a round; the last may end early
     seqs: tuple[int, ...]  # in order
     dts: tuple[int, ...]
     values: tuple[float, ...]
@@ -226,9 +226,9 @@ _FIELDS = frozenset(Batch.model_fields)
 _fields_of = itemgetter(*Batch.model_fields)
 _CLOCKS = frozenset(("sync", "holdover", "unsync"))
 _INT, _NUMBERS = frozenset((int,)), frozenset((int, float))
-_ROWS_TOGETHER = range(2, 33)  # so many are looked at column by column; what is remembered of their names stays small
+_ROUNDS = range(1, 33)  # rounds of so many series are looked at column by column; what is remembered of their names stays small
 
-_is_id = lru_cache(maxsize=10_000)(is_hex16)
+_HEX = "0123456789abcdef"  # what is left of an id without these is no id: `is_hex16` in half of the time
 
 
 # What is no name is not remembered: it may be as long as a message.
@@ -253,23 +253,34 @@ def _names(devices: tuple[str, ...], metrics: tuple[str, ...]) -> Names | None:
 
 
 def _columns(rows: list[Any]) -> Columns | None:
-    """The rows column by column, where all are good, in order, and each of another series; None says nothing of what is odd.
+    """The rows column by column, where all are good, in order, and the series in rounds; None says nothing of what is odd.
 
     What `check_batch` asks of each row, asked of each column: half the time.
     """
     try:
         seqs, dts, devices, metrics, values = zip(*rows, strict=True)
-        names = _names(devices, metrics)
-    except (TypeError, ValueError):  # a row that is none, or not of five; a name that is none, or a list
+        names = _names(devices, metrics) if len(devices) in _ROUNDS else None
+        if names is None and (size := _round(devices, metrics)):
+            names = _names(devices[:size], metrics[:size])
+    except (TypeError, ValueError, RecursionError):  # a row that is none, or not of five; a name that is none, or a list
         return None
     if names is None or not (_INT.issuperset(map(type, seqs + dts)) and _NUMBERS.issuperset(map(type, values))):
         return None
     first, last = min(dts), max(dts)
     if not (1 <= seqs[0] <= seqs[-1] <= MAX_SEQ and all(map(lt, seqs, seqs[1:])) and -MAX_DT_US <= first <= last <= MAX_DT_US):
         return None
-    if not (all(map(le, names.lows, values)) and all(map(le, values, names.highs))):
+    rounds = -(-len(values) // len(names.pairs))
+    if not (all(map(le, names.lows * rounds, values)) and all(map(le, values, names.highs * rounds))):
         return None
     return Columns(names, seqs, dts, values, first, last)
+
+
+def _round(devices: tuple[str, ...], metrics: tuple[str, ...]) -> int:
+    """After how many rows the first series follows again, and from there on all the others as before; 0 where they don't."""
+    for at in range(1, min(len(devices), _ROUNDS.stop)):
+        if devices[at] == devices[0] and metrics[at] == metrics[0]:
+            return at if devices[at:] == devices[:-at] and metrics[at:] == metrics[:-at] else 0
+    return 0
 
 
 def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912, PLR0915 - the hot path: one flat loop
@@ -286,9 +297,9 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912, PLR091
     version, epoch, boot, clock, t0, mono0, sent, sent_mono, readings, events, lost = _fields_of(message)
     if type(version) is not int or version != VERSION:
         raise ValueError(f"message version {_short(version)}, this gateway speaks {VERSION}")
-    if type(epoch) is not str or len(epoch) != 16 or not _is_id(epoch):
+    if type(epoch) is not str or len(epoch) != 16 or epoch.strip(_HEX):
         raise ValueError(f"epoch is not 16 hex digits: {_short(epoch)}")
-    if type(boot) is not str or len(boot) != 16 or not _is_id(boot):
+    if type(boot) is not str or len(boot) != 16 or boot.strip(_HEX):
         raise ValueError(f"boot is not 16 hex digits: {_short(boot)}")
     if type(clock) is not str or clock not in _CLOCKS:
         raise ValueError(f"clock is not sync, holdover or unsync: {_short(clock)}")
@@ -309,7 +320,7 @@ def check_batch(message: object) -> CheckedBatch:  # noqa: C901, PLR0912, PLR091
     rejected: list[tuple[int, str, Any]] = []
     good: list[list[Any]] = []
     seqs: set[int] = set()
-    columns = _columns(readings) if len(readings) in _ROWS_TOGETHER else None
+    columns = _columns(readings) if len(readings) > 1 else None
     if columns is not None:
         good = readings
         if events:

@@ -1,20 +1,21 @@
 """Sets of sequence numbers as closed ranges: what the gateway has, what the edge may forget."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 
 class Ranges:
     """A set of positive integers, kept as sorted, disjoint, non-touching closed ranges.
 
-    Adding at the end of the last range is O(1); elsewhere O(log n) to find and O(n) to insert.
+    Adding at or after the end of the last range is O(1); elsewhere O(log n) to find and O(n) to insert.
     """
 
-    __slots__ = ("_high", "_low")
+    # Where each range begins, and where it is over: low, high + 1, low, high + 1, ... and always rising. A number is in the set
+    # where an odd number of edges is not above it.
+    __slots__ = ("_edges",)
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
-        self._low: list[int] = []
-        self._high: list[int] = []
+        self._edges: list[int] = []
         for low, high in ranges:
             self.add(low, high)
 
@@ -23,45 +24,39 @@ class Ranges:
         high = low if high is None else high
         if not 1 <= low <= high:
             raise ValueError(f"no range of sequence numbers: {low}..{high}")
-        lows, highs = self._low, self._high
-        if highs and low == highs[-1] + 1:
-            highs[-1] = high
+        edges = self._edges
+        last = edges[-1] if edges else 0
+        if low > last:
+            edges += (low, high + 1)
             return
-        first = bisect_right(lows, low) - 1
-        if first < 0 or highs[first] + 1 < low:
-            first += 1
-        last = bisect_right(lows, high + 1, first) - 1
-        if last < first:
-            lows.insert(first, low)
-            highs.insert(first, high)
+        if low == last:
+            edges[-1] = high + 1
             return
-        lows[first : last + 1] = [min(low, lows[first])]
-        highs[first : last + 1] = [max(high, highs[last])]
+        # All edges in it go, and those that it touches; its own stay where they are not within another range.
+        first, last = bisect_left(edges, low), bisect_right(edges, high + 1)
+        edges[first:last] = [low][first % 2 :] + [high + 1][last % 2 :]
 
     def __contains__(self, seq: int) -> bool:
-        highs = self._high
-        if not highs or seq > highs[-1]:
-            return False
-        at = bisect_right(self._low, seq) - 1
-        return at >= 0 and seq <= highs[at]
+        return bisect_right(self._edges, seq) % 2 == 1
 
     def meets(self, low: int, high: int) -> bool:
         """Whether any of `low..high` is in the set."""
-        highs = self._high
-        if not highs or low > highs[-1]:
+        edges = self._edges
+        if not edges or low >= edges[-1]:
             return False
-        at = bisect_right(self._low, high) - 1
-        return at >= 0 and highs[at] >= low
+        at = bisect_right(edges, low)
+        return at % 2 == 1 or edges[at] <= high
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(self._low, self._high, strict=True)
+        edges = iter(self._edges)
+        return ((low, end - 1) for low, end in zip(edges, edges, strict=True))
 
     def __len__(self) -> int:
         """How many ranges, not how many numbers."""
-        return len(self._low)
+        return len(self._edges) // 2
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ranges) and self._low == other._low and self._high == other._high
+        return isinstance(other, Ranges) and self._edges == other._edges
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
@@ -71,17 +66,18 @@ class Ranges:
     @property
     def upto(self) -> int:
         """The highest n with all of 1..n in the set; 0 when 1 is not."""
-        return self._high[0] if self._low and self._low[0] == 1 else 0
+        edges = self._edges
+        return edges[1] - 1 if edges and edges[0] == 1 else 0
 
     @property
     def top(self) -> int:
         """The highest number in the set; 0 when it is empty."""
-        return self._high[-1] if self._high else 0
+        return self._edges[-1] - 1 if self._edges else 0
 
     @property
     def size(self) -> int:
         """How many numbers are in the set."""
-        return sum(self._high) - sum(self._low) + len(self._low)
+        return sum(self._edges[1::2]) - sum(self._edges[::2])
 
     def holes(self, below: int) -> list[tuple[int, int]]:
         """The numbers of 1..below-1 that are not in the set, as ranges."""
@@ -97,18 +93,21 @@ class Ranges:
             found.append((next_wanted, below - 1))
         return found
 
-    def around(self, seqs: Iterable[int]) -> list[tuple[int, int]]:
-        """The ranges of this set that hold any of `seqs`, once each, in order."""
+    def around(self, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The ranges of this set that hold any number of these closed ranges, once each, in order."""
+        edges = self._edges
         found: dict[int, int] = {}
-        for seq in seqs:
-            at = bisect_right(self._low, seq) - 1
-            if at >= 0 and seq <= self._high[at]:
-                found[self._low[at]] = self._high[at]
+        for low, high in spans:
+            for at in range(bisect_right(edges, low) // 2 * 2, bisect_right(edges, high), 2):
+                found[edges[at]] = edges[at + 1] - 1
         return sorted(found.items())
 
     def text(self) -> str:
         """`1-500,502` : what `parse` reads."""
-        return ",".join(f"{low}-{high}" if high > low else f"{low}" for low, high in self)
+        if not self._edges:
+            return ""
+        edges = iter(self._edges)
+        return ",".join([f"{low}-{end - 1}" if end - 1 > low else f"{low}" for low, end in zip(edges, edges, strict=True)])
 
     @classmethod
     def parse(cls, text: str) -> "Ranges":
@@ -123,6 +122,6 @@ class Ranges:
 
     def copy(self) -> "Ranges":
         """An independent set with the same numbers."""
-        twin = Ranges()
-        twin._low, twin._high = self._low[:], self._high[:]
+        twin = Ranges.__new__(Ranges)
+        twin._edges = self._edges[:]
         return twin

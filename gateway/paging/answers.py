@@ -69,7 +69,7 @@ class Answers:
         notification: str | None,
         now_us: int,
     ) -> Answered | NotTaken:
-        """What a contact says to a page, in the caller's transaction; the others are told in the same one.
+        """What a contact says to a page, in the caller's transaction; who may have to go is told in the same one.
 
         Said twice it is one answer. `notification`: the message that they answered; that they did is kept even where the answer
         is not. Somebody of the staff (`staff:<name>`, via `api`) may answer without having been told.

@@ -128,7 +128,7 @@ class Journal:
         """Makes the folder where its parent is there. ConfigError, naming the setting, where it can't be written."""
         self._folder, self._setting, self._most_mib = folder.absolute(), setting, most_mib
         try:
-            if not self._folder.exists():
+            with suppress(FileExistsError):  # others may begin at the same moment
                 self._folder.mkdir(mode=0o700)
                 _give(self._folder, self._folder.parent)
             with os.scandir(self._folder):

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.errors import ConfigError, StoreDown, StoreRefused
+from gateway.points import Points, in_columns
 from gateway.store.journal import MIB, Journal, Segment
 from gateway.store.series import Bucket, Key, Point, SeriesKey
 from gateway.store.server import PAGE, Login, Place, Server, Url, bucket_of, one_line, parsed, read_login, why_no_line
@@ -141,8 +142,9 @@ class VictoriaMetricsStore:
         look = self._looked
         if look is None or self._clock_s() - look.at_s > _TRUST_S:
             look = self._look(wait_s)
-        self._refuse_far(points, look.now_ms)
-        body = self._server.lines(_newest_of_each(points))
+        columns = in_columns(points)
+        self._refuse_far(columns, look.now_ms)
+        body = self._server.lines(columns if columns.are_distinct else _newest_of_each(columns))
         self._journal.check_room(len(body))
         try:
             self._server.post(body, wait_s)
@@ -364,12 +366,11 @@ class VictoriaMetricsStore:
             )
         return min(_OLDEST_MS, int(float(kept[1]) * _UNITS_MS[kept[2]]))
 
-    def _refuse_far(self, points: Sequence[Point], now_ms: int) -> None:
+    def _refuse_far(self, points: Points, now_ms: int) -> None:
         """StoreRefused, naming the point, for what it would drop without a word."""
         # An hour is left to both clocks: it drops what has grown too old by the time it comes to it.
         oldest_ms, newest_ms = now_ms - self._known[1] + _DAY_MS // 24, now_ms + _AHEAD_MS
-        times = [point[1] for point in points]
-        if oldest_ms <= min(times) and max(times) <= newest_ms:
+        if oldest_ms <= min(points.times_ms) and max(points.times_ms) <= newest_ms:
             return
         for key, time_ms, _ in points:
             if not oldest_ms <= time_ms <= newest_ms:
@@ -403,7 +404,7 @@ _SUMS = ("count_over_time", "min_over_time", "avg_over_time", "max_over_time", "
 """In the order of a Bucket's fields."""
 
 
-def _newest_of_each(points: Sequence[Point]) -> Sequence[Point]:
+def _newest_of_each(points: Points) -> Sequence[Point]:
     """Of several of one series and ms the last: in one block of its own, VictoriaMetrics would keep any."""
     newest = {(key, time_ms): value for key, time_ms, value in points}
     return points if len(newest) == len(points) else [(key, time_ms, value) for (key, time_ms), value in newest.items()]

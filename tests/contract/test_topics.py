@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.contract.topics import ROOT, WITH_ID, Channel, Topic, parse, partition_of, topic_for, up_filters
+from edge.contract.topics import (
+    LIVE,
+    ROOT,
+    WITH_ID,
+    Channel,
+    Topic,
+    named_in,
+    parse,
+    partition_of,
+    topic_for,
+    unchecked,
+    up_filters,
+)
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=32)
 
@@ -18,6 +30,13 @@ def topics(draw: st.DrawFn) -> Topic:
 @given(topics())
 def test_parse_gives_back_what_topic_for_was_given(topic: Topic) -> None:
     assert parse(topic_for(topic)) == topic
+
+
+@given(NAMES, st.sampled_from(sorted({*Channel} - WITH_ID)))
+def test_a_known_node_has_the_topics_that_topic_for_gives_it(node: str, channel: Channel) -> None:
+    topic = unchecked(node, channel.value)
+    assert topic == topic_for(Topic(node, channel))
+    assert named_in(topic) == node or channel.value != LIVE
 
 
 @pytest.mark.parametrize(("node", "partition"), [("kitayama-03", 29), ("a", 3), ("gw", 0)])

@@ -496,7 +496,7 @@ class Way(RuleBasedStateMachine):
             Ack(
                 epoch=self.edge.outbox.epoch,
                 upto=self.durable.upto,
-                ranges=self.durable.around(seqs),
+                ranges=self.durable.around((seq, seq) for seq in seqs),
                 rejected=rejected,
                 wait_s=wait_s,
             )

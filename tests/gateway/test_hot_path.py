@@ -4,10 +4,11 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from edge.contract import messages
 from edge.contract.messages import Ack, Batch, Names, check_batch, encode, reading_fault
 from edge.contract.metrics import METRICS
 from edge.contract.ranges import Ranges
-from edge.contract.topics import Channel, Topic, topic_for
+from edge.contract.topics import WITH_ID, Channel, Topic, parse, topic_for
 from gateway.flush import Flush, Message, Settled, Work, runs
 from gateway.heard import Heard, Layouts, Name, Newest
 from gateway.intake import Intake
@@ -34,7 +35,8 @@ ALL = 1_000_000_000
 @given(st.integers(0, 2**53 - 1), st.integers(0, 3600), st.lists(st.integers(1, 2**53 - 1), max_size=5))
 def test_an_ack_by_hand_is_byte_for_byte_the_encoded_one(upto: int, wait_s: int, seqs: list[int]) -> None:
     durable = Ranges([(1, upto)] if upto else [])
-    work = Work(Settled(durable, Ranges()), upto, seqs=seqs)
+    work = Work(Settled(durable, Ranges()))
+    work.seqs += [(seq, seq) for seq in seqs]
     [(topic, payload, _)] = _acks("kitayama-03", EPOCH, work, wait_s, birth=False)
     assert topic == "satomori/v1/29/kitayama-03/down/ack"
     assert payload == encode(Ack(epoch=EPOCH, upto=upto, wait_s=wait_s))
@@ -46,9 +48,9 @@ def test_ranges_meet_what_they_share_a_number_with(parts: list[tuple[int, int]],
     assert held.meets(low, low + width) == any(seq in held for seq in range(low, low + width + 1))
 
 
-@given(st.lists(st.integers(1, 30)))
+@given(st.sets(st.integers(1, 30)).map(sorted))
 def test_runs_hold_the_numbers_in_their_order(seqs: list[int]) -> None:
-    found = list(runs(seqs))
+    found = runs(seqs)
     assert [seq for low, high in found for seq in range(low, high + 1)] == seqs
     assert all(high + 1 != low for (_, high), (low, _) in pairwise(found))
 
@@ -145,6 +147,21 @@ _good_rows = st.lists(
 )
 
 
+# The same series again and again, the last time perhaps not all of them; sometimes in one millisecond, or out of order.
+def _in_rounds(size: int, count: int, step_us: int, dt: int, value: int) -> list[list[Any]]:
+    rows = []
+    for at in range(count):
+        number, series = divmod(at, size)
+        rows.append([1 + at, dt + number * step_us, f"{series // 2}", ("rssi", "heartbeat")[series % 2], value + at % 7])
+    return rows
+
+
+_rounds = st.builds(
+    _in_rounds, st.integers(1, 4), st.integers(0, 14), st.sampled_from([1000, 1500, 700, 0, -1000]), st.integers(0, 999),
+    st.integers(0, 20),
+)  # fmt: skip
+
+
 def _batch(rows: list[Any], at_us: int = NOW_US, seq: int = 0) -> dict[str, Any]:
     moved = [[row[0] + seq, *row[1:]] if seq else row for row in rows]
     return {
@@ -158,31 +175,52 @@ def _said(batch: dict[str, Any]) -> object:
         checked = check_batch(batch)
     except ValueError as error:
         return str(error)
+    if checked.columns is not None:
+        names, seqs, dts, values, first, last = checked.columns
+        assert [list(row) for row in zip(seqs, dts, cycle(names.devices), cycle(names.metrics), values)] == checked.readings
+        assert (first, last) == (min(dts), max(dts))
     return checked.readings, checked.rejected
 
 
-# One thing is odd in what is otherwise as most are.
+# One thing is odd in what is otherwise as most are: rows of different series, or rounds of them.
 _odd_rows = st.tuples(
     st.integers(0, 2), st.integers(0, 4),
     st.sampled_from([True, False, 1.0, 2.0, 0, -1, 1, 2, 2**53, 10**17, None, "3", "a", "", "rsi", 51, -201, [1], {"a": 1}]),
+    st.integers(0, 5), st.integers(0, 3),
 ).map(
-    lambda odd: [[*row[: odd[1]], odd[2], *row[odd[1] + 1 :]] if at == odd[0] else row for at, row in enumerate(USUAL)]
+    lambda odd: [
+        [*row[: odd[1]], odd[2], *row[odd[1] + 1 :]] if at == odd[0] + odd[4] else row
+        for at, row in enumerate([*USUAL, *([4 + at, 1000 * (1 + at // 3), *USUAL[at % 3][2:]] for at in range(odd[3]))])
+    ]
 )  # fmt: skip
 
 
-@given(st.one_of(_rows, _good_rows, _odd_rows))
+@given(st.one_of(_rows, _good_rows, _rounds, _odd_rows))
 def test_columns_are_judged_as_rows_are(rows: list[Any]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         together = _said(_batch(rows))
-        patched.setattr(messages, "_ROWS_TOGETHER", _NO_COLUMNS)
+        patched.setattr(messages, "_ROUNDS", _NO_COLUMNS)
         assert together == _said(_batch(rows))
 
 
 def test_what_most_batches_are_like_is_looked_at_column_by_column() -> None:
     assert check_batch(_batch(USUAL)).columns is not None
-    for odd in ([4, 0, "d", "rssi", True], [3, 0, "d", "rssi", 1], [4, 0, "a", "rssi", 1], [4, 0, "d", "rssi", 51]):
+    for odd in ([4, 0, "d", "rssi", True], [3, 0, "d", "rssi", 1], [4, 0, "b", "rssi", 1], [4, 0, "d", "rssi", 51]):
         assert check_batch(_batch([*USUAL, [4, 0, "d", "rssi", 1]])).columns is not None
         assert messages._columns([*USUAL, odd]) is None
+    rounds = [[1 + at, at, *USUAL[at % 3][2:]] for at in range(200)]
+    assert check_batch(_batch(rounds)).columns is not None, "however many, whole rounds or not"
+    assert messages._columns([*rounds[:100], *rounds[101:]]) is None
+    for odd in (["a", "rssi", 51], ["a", "rssi", -201], ["a", "heartbeat", 1], ["b", "rssi", 1]):
+        assert messages._columns([*rounds[:150], [151, 150, *odd], *rounds[151:]]) is None
+    many = [[1 + at, 0, f"d-{at % 40}", "rssi", 1] for at in range(80)]
+    assert messages._columns(many) is None, "what is remembered of a round stays small"
+
+
+def test_what_is_nested_as_deep_as_json_can_be_is_refused_row_by_row() -> None:
+    rows = b",".join(b'[%d,0,"a",%s%s,1]' % (seq, b"[" * 1000, b"]" * 1000) for seq in range(1, 9))
+    checked = check_batch(_batch(orjson.loads(b"[" + rows + b"]")))
+    assert (checked.readings, len(checked.rejected)) == ([], 8)
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +231,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
 
 
 @given(
-    st.lists(st.tuples(_good_rows, st.integers(-2, 12), st.integers(0, 8)), max_size=12), st.sets(st.integers(0, 11)),
-    st.sets(st.integers(0, 11)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)),
+    st.lists(st.tuples(st.one_of(_good_rows, _rounds), st.integers(-2, 12), st.integers(0, 8)), max_size=12),
+    st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)),
 )  # fmt: skip
 def test_readings_taken_together_come_to_the_same_as_one_by_one(
     state: State,
@@ -229,8 +267,8 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
                 after = {}
                 for key, work in flush.work.items():
                     durable = work.settled.durable.copy()
-                    for seq in work.readings:
-                        durable.add(seq)
+                    for low, high in work.readings:
+                        durable.add(low, high)
                     after[key] = Settled(durable, Ranges())
                 intake.committed(flush, after)
             found.append(_unsaved(intake) if number in saved_after else None)
@@ -246,8 +284,40 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
 
     with pytest.MonkeyPatch.context() as patched:
         together = taken()
-        patched.setattr(messages, "_ROWS_TOGETHER", _NO_COLUMNS)
+        patched.setattr(messages, "_ROUNDS", _NO_COLUMNS)
         assert together == taken()
+
+
+_near = st.tuples(st.integers(0, len(LIVE)), st.integers(0, 3), st.text("/-adeiklmoprstuvy0123456789A\0", max_size=3)).map(
+    lambda change: LIVE[: change[0]] + change[2] + LIVE[change[0] + change[1] :]
+)
+
+
+@given(st.one_of(_near, st.sampled_from([topic_for(Topic("kitayama-03", one)) for one in {*Channel} - WITH_ID])))
+def test_a_topic_is_read_as_it_is_parsed_whether_its_node_is_known_or_not(state: State, topic: str) -> None:
+    payload = json.dumps(_batch([])).encode()
+    found = []
+    for before in ([], [Message(LIVE, payload)]):
+        intake = Intake(state, frozenset(), TAKES_ALL)
+        intake.read(before, NOW_US, None)
+        flush = intake.read([Message(topic, payload)], NOW_US, None)
+        found.append(([*flush.work], [row["reason"] for row in flush.quarantine]))
+    assert found[0] == found[1]
+    assert found[0] == _read_by_parse(topic) or _is_of_no_records(topic)
+
+
+def _read_by_parse(topic: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Of which epochs records come under this topic, and why it is refused."""
+    try:
+        return [(parse(topic).node, EPOCH)], []
+    except ValueError as error:
+        return [], [str(error)]
+
+
+def _is_of_no_records(topic: str) -> bool:
+    with suppress(ValueError):
+        return parse(topic).channel not in (Channel.LIVE, Channel.BACKLOG)
+    return False
 
 
 def test_the_newest_reading_is_the_last_that_came_whatever_came_with_it(state: State) -> None:
@@ -333,6 +403,8 @@ def test_names_that_are_none_are_not_remembered_whatever_they_are_as_long_as(fie
 
 
 def _of(flush: Flush) -> object:
+    told = [(key, time_ms) for key, time_ms, _ in flush.points]
+    assert len(set(told)) == len(told) or not flush.points.are_distinct
     works = [(work.readings, work.staged, sorted(work.seqs), work.rejected) for work in flush.work.values()]
     origins = [flush.origin(index) for index in range(len(flush.points))]
     return flush.points, origins, flush.facts, flush.quarantine, works, flush.duplicates

@@ -104,6 +104,36 @@ def test_names_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(shares._shares) <= 100
 
 
+def test_whoever_has_not_all_of_its_budget_or_waits_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.shares._REMEMBERED", 10)
+    shares = Shares(ShareConfig(burst=10_000, readings_per_s=100))
+    while shares.take([said(NODE, FULL)], NOW_US):
+        pass
+    assert shares.due_s(NOW_US)
+    for second in range(50):
+        shares.take([said(f"n-{second}-{number}") for number in range(20)], NOW_US)
+        shares.tick(NOW_US + second * SECOND_US)
+        assert shares.take([said(NODE, FULL)], NOW_US) == []
+    assert len(shares._shares) < 50
+
+
+def test_who_was_left_unread_keeps_within_its_share_again_though_nothing_else_is_known_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.shares._REMEMBERED", 0)
+    shares = Shares(ShareConfig(burst=10_000, readings_per_s=1e6))
+    shares.take([said(NODE, bytes(60_000)) for _ in range(200)], NOW_US)
+    for second in range(1, 10):
+        while shares.take([], NOW_US + second * SECOND_US):
+            pass
+    shares.tick(NOW_US + 10 * SECOND_US)
+    assert not shares._shares
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    shares.tick(NOW_US + QUIET_US)
+    shares.tick(NOW_US + 2 * QUIET_US)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+
 def test_nothing_a_text_holds_makes_its_records_cheaper_than_they_are() -> None:
     """Names and values can be escaped in JSON, brackets can't."""
     assert cost_of(b'{"\\u0073eq":1}') == cost_of(b'{"seq":1}') + len(rb"u0073") // 200

@@ -57,6 +57,23 @@ def test_what_is_said_on_any_thread_is_heard_in_order() -> None:
     assert [said.id for said in asyncio.run(scene())] == list(range(1, 201))
 
 
+def test_what_takes_long_to_make_is_made_where_somebody_listens_and_once() -> None:
+    feed, made = Feed(), []
+
+    def body() -> dict[str, int]:
+        made.append(1)
+        return {"n": len(made)}
+
+    async def scene() -> list[list[Said]]:
+        feed.say("latest", body)
+        assert not made
+        with feed.listen() as one, feed.listen() as other:
+            feed.say("latest", body)
+            return [await hear_all(one), await hear_all(other)]
+
+    assert asyncio.run(scene()) == [[Said(2, "latest", {"n": 1})]] * 2
+
+
 def test_a_wake_up_for_what_was_heard_already_ends_no_later_wait() -> None:
     feed = Feed()
 

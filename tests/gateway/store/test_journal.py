@@ -366,6 +366,19 @@ def test_a_folder_that_is_removed_is_an_outage_and_goes_on_once_it_is_back(folde
     assert held(journal) == [b"before", b"after"], "what it has open it can still read"
 
 
+def test_several_may_begin_at_the_same_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Path.mkdir
+
+    def after_another(path: Path, mode: int = 0o777) -> None:
+        monkeypatch.undo()
+        honest(path, mode)
+        honest(path, mode)
+
+    monkeypatch.setattr(Path, "mkdir", after_another)
+    with closing(opened(folder)) as one:
+        one.append(b"kept", 1)
+
+
 @pytest.mark.parametrize("place", ["not/there", "a-file", "a-file/journal"])
 def test_a_folder_that_can_not_be_is_a_fault_of_the_configuration(tmp_path: Path, place: str) -> None:
     (tmp_path / "a-file").write_text("")
