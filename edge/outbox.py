@@ -70,9 +70,9 @@ _COLUMNS = ", ".join(Row._fields)
 
 
 class _Last(NamedTuple):
-    """The last reading of a series: when it was, and the millisecond that it was given."""
+    """Of a series: the latest that its clock said since it was set, and the millisecond that the last reading was given."""
 
-    said_us: int
+    latest_us: int
     ms: int
 
 
@@ -204,12 +204,13 @@ class Outbox:
             else:
                 series = (record.device, record.metric)
                 before = last.get(series) or self._last.get(series)
-                said_us = utc_us
-                # Back by a second or more, the clock was set: believe it.
-                if before and said_us > before.said_us - 1_000_000 and utc_us // 1000 < before.ms + APART_MS:
-                    later_us = (before.ms + APART_MS) * 1000 - utc_us
+                latest_us = utc_us
+                # Back by a second or more, at once or bit by bit, the clock was set: believe it.
+                if before and utc_us > before.latest_us - 1_000_000:
+                    latest_us = max(utc_us, before.latest_us)
+                    later_us = max((before.ms + APART_MS) * 1000 - utc_us, 0)
                     utc_us, mono_us = utc_us + later_us, mono_us + later_us
-                last[series] = _Last(said_us, utc_us // 1000)
+                last[series] = _Last(latest_us, utc_us // 1000)
                 body = f"{json.dumps(record.device)},{json.dumps(record.metric)},{json.dumps(record.value, allow_nan=False)}"
             rows.append((seq, int(record.rank), self.boot, clock, utc_us, mono_us, body))
             seq += 1

@@ -17,7 +17,7 @@ from edge.contract.messages import MAX_BYTES, MAX_RECORDS, SEQ_REUSED, Ack, Batc
 from edge.contract.ranges import Ranges
 from edge.contract.topics import Channel
 from edge.lanes import FIRST_EVENT_TIMEOUT_S, FIRST_TIMEOUT_S, LONGEST_TIMEOUT_S, Lanes, pack
-from edge.outbox import Outbox
+from edge.outbox import APART_MS, Outbox
 from edge.records import Happened, Reading, Record
 
 START = Instant(1_780_434_720_000_000, 90_000_000)
@@ -383,6 +383,18 @@ def test_a_batch_has_one_boot_one_state_of_the_clock_and_no_step_of_it(edge: Edg
     ]
 
 
+def test_a_clock_set_back_to_less_than_a_second_before_the_last_reading_puts_the_next_one_20_ms_after_that(edge: Edge) -> None:
+    """On the wire too, by both clocks, and apart from what came before the clock was set. Events stay when they were."""
+    edge.lanes.connected()
+    edge.outbox.put([Reading(START, "a", "rssi", -70)], "sync")
+    at = Instant(START.utc_us - 990_000, START.mono_us + 6_010_000)
+    edge.outbox.put([Reading(at, "a", "rssi", -71), Happened(at, DeviceUp(device="a"))], "sync")
+    up, before, after = [Batch.model_validate_json(payload) for _, payload in edge.lanes.poll(at)]
+    assert (before.t0, before.mono0) == START
+    assert (after.t0, after.mono0) == (START.utc_us + APART_MS * 1000, at.mono_us + 990_000 + APART_MS * 1000)
+    assert (up.t0, up.mono0) == at
+
+
 def test_no_batch_is_larger_than_the_wire_allows(edge: Edge) -> None:
     edge.happen(*[DeviceDown(device="d" * 32, reason="山" * 300)] * 150)
     edge.outbox.put([Reading(START, "d" * 32, "frames_foreign", 2**53 - 1 - i) for i in range(1200)], "sync")
@@ -460,10 +472,11 @@ class Way(RuleBasedStateMachine):
             if batch.readings:
                 assert self.edge.now.mono_us >= self.hold_until_us, "the gateway had asked to hold readings back"
             for seq, dt in [(row[0], row[1]) for row in batch.readings] + [(event.seq, event.dt) for event in batch.events]:
-                at, boot, clock, _ = self.produced[seq]
+                at, boot, clock, is_event = self.produced[seq]
                 assert (batch.boot, batch.clock) == (boot, clock)
-                moved_us = batch.t0 + dt - at.utc_us  # readings that would share a millisecond are moved apart
-                assert 0 <= moved_us < 1_000_000
+                # A reading goes after those before it: a clock less than a second behind them is not followed.
+                moved_us = batch.t0 + dt - at.utc_us
+                assert 0 <= moved_us < (1 if is_event else 1_000_000 + (seq - 1) * APART_MS * 1000)
                 assert abs(batch.mono0 + dt - moved_us - at.mono_us) <= 1_000_000
             self.wire.append(payload)
 
@@ -562,6 +575,19 @@ class Way(RuleBasedStateMachine):
         assert kept <= self.refused == self.bad
         self.edge.outbox.close()
         self.folder.cleanup()
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_clock_that_goes_back_just_before_the_last_reading_moves_the_next_by_a_second_not_further_each_time(times: int) -> None:
+    """Each time 7 s back, 6.01 s after the reading before."""
+    way = Way()
+    with way.folder, closing(way.edge.outbox):
+        way.reconnect()
+        way.produce(["reading"], "sync", 0, bad=False)
+        for _ in range(times):
+            way.wait(6)
+            way.produce(["reading"], "sync", -7, bad=False)
+        way.poll()
 
 
 TestWay = Way.TestCase

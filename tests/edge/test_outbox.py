@@ -19,7 +19,7 @@ from edge import outbox as module
 from edge.clock import Instant
 from edge.contract.events import AnyEvent, DeviceUp, RecordClass, TagSeen, TrapSprung
 from edge.errors import OutboxError
-from edge.outbox import Outbox
+from edge.outbox import APART_MS, Outbox
 from edge.records import Happened, Reading, Record
 from simulators.soak import PRODUCER, outbox_storm
 
@@ -482,13 +482,25 @@ def test_two_readings_of_a_series_never_share_a_millisecond(puts: list[list[int]
             batch.append(Reading(Instant(said_us, 5), "trap-11", "rssi", -70))
         outbox.put(batch, "sync")
     stored = [row.utc_us for row in outbox.readings(1, 2**53, 1000)]
-    for number in range(1, len(said)):
-        if said[number] > said[number - 1] - 1_000_000:
-            assert stored[number] // 1000 > stored[number - 1] // 1000
+    latest_us = 0
+    for number in range(len(said)):
+        if said[number] > latest_us - 1_000_000:
+            assert number == 0 or stored[number] // 1000 > stored[number - 1] // 1000
+            latest_us = max(latest_us, said[number])
         else:
             assert stored[number] == said[number]  # the clock was set back: believed
-    assert all(late >= true for late, true in zip(stored, said, strict=True))
+            latest_us = said[number]
+        assert 0 <= stored[number] - said[number] < 1_000_000 + number * APART_MS * 1000
     outbox.close()
+
+
+def test_a_clock_that_goes_back_bit_by_bit_is_believed_when_that_makes_a_second(outbox: Outbox) -> None:
+    """Else each bit would move the readings further ahead of it, without an end."""
+    for said_ms in (0, -600, -900, -1200, -700):
+        outbox.put([Reading(after(said_ms * 1000), "trap-11", "rssi", -70)], "sync")
+    stored = outbox.readings(1, 9, 9)
+    assert [(row.utc_us - NOW.utc_us) // 1000 for row in stored] == [0, 20, 40, -1200, -700]
+    assert {row.utc_us - row.mono_us for row in stored} == {NOW.utc_us - NOW.mono_us}
 
 
 def test_not_even_thousands_at_one_instant_and_other_series_are_left_alone(outbox: Outbox) -> None:
