@@ -3,7 +3,7 @@
 No I/O, and nothing of messages: gateway.intake says what is to be remembered, and reads from the database what is not here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from struct import Struct
 from weakref import WeakValueDictionary
@@ -140,11 +140,10 @@ class Heard:
         for index, pair in enumerate(names.pairs):
             _ONE.pack_into(self._newest, self._room(self.layout.series[pair], 1), *newest[4 * index : 4 * index + 4])
 
-    def since(self, received_us: int) -> Iterator[tuple[Name, Newest]]:
+    def since(self, received_us: int) -> list[tuple[Name, Newest]]:
         """The newest reading of each series that has had one since, by when it came."""
-        for name, newest in zip(self.layout.series, _ONE.iter_unpack(self._newest), strict=False):
-            if newest[1] >= received_us:
-                yield name, newest
+        known = zip(self.layout.series, _ONE.iter_unpack(self._newest), strict=False)
+        return [(name, newest) for name, newest in known if newest[1] >= received_us]
 
     def _room(self, at: int, number: int) -> int:
         """Where in memory so many series stand, from a place on."""

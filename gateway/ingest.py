@@ -3,16 +3,17 @@
 Where one process does everything it has one session with the broker. Where several hear the town, a session belongs to a
 partition, and this process has those of the partitions that it holds (gateway.partitions).
 
-A group is what has arrived, up to a size. What comes soon after one is gathered, so that a busy town costs a few groups a second
-and not hundreds: for a moment, and where nobody waits for any of it (`is_waited_for`) until the next tick. Never for longer, and
-never for more than brokers send unacknowledged, so no in-flight limit can stall it. Under load the groups grow by themselves.
+A group is what has arrived, up to a size. It is read now and then, so that a busy town costs a few reads a second, not hundreds,
+and what nobody waits for (`is_waited_for`) is held until the next tick, so that it costs a group a second. Neither goes on when
+so much has come that brokers might wait for us, so no in-flight limit can stall it. Under load the groups grow by themselves.
 
 MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`, and where that does not reach them they send
-again. What a node sends beyond its share (gateway.shares) is acknowledged to the broker and waits, or is left unread until it
-comes again.
+again. What is held, and what a node sends beyond its share (gateway.shares), is acknowledged to the broker and waits here, or is
+left unread until it comes again.
 """
 
 import logging
+import math
 import os
 import random
 import threading
@@ -42,9 +43,11 @@ GROUP, GROUP_BYTES = 1000, 4 * 1024 * 1024  # what is read at once: one node's l
 ENOUGH = 20
 """Messages of one session that begin a group at once: what a broker sends before it waits for us, where nobody told it otherwise
 (Mosquitto)."""
-GATHERS_S, READINGS_S = 0.05, 1.0
-"""Otherwise a group begins so long after the last one; the second where it holds live readings and nothing else. Each costs the
-same commits, requests and syncs of a disk, however little it holds; who speaks after a silence is heard at once.
+REST_S = 0.05
+"""So long nothing more is read, where something was: to be woken costs more than to read a message."""
+HELD_S = 1.5
+"""So long after the last group what nobody waits for may be held: not at all, where it comes after a silence. Each group costs
+the same commits, requests and syncs of a disk, however little it holds.
 """
 OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
@@ -141,9 +144,12 @@ class Ingest:
         self._database_fault: str | None = None
         self._next_tick, self._first = 0.0, 0
         self._down: set[Session] = set()  # do not listen
-        # Of what no group has had yet: who sent it, what more there is room for, and how long after the last group it may wait.
+        # What no group has had: of these, whose broker waits for our word, and what is held. What more there is room for.
         self._spoke: dict[Session, None] = {}
-        self._room, self._room_bytes, self._may_wait_s, self._grouped_s = GROUP, GROUP_BYTES, READINGS_S, 0.0
+        self._held: list[Message] = []
+        self._room, self._room_bytes = GROUP, GROUP_BYTES
+        self._is_called = self._is_full = False  # somebody waits for something of it; it is as much as a group has room for
+        self._next_read = self._grouped_s = -math.inf
         if partitions is None:
             self._begin(None, Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us))
 
@@ -195,6 +201,7 @@ class Ingest:
                     self._telemetry.certificate_ends.labels("broker").set(ends_us / 1e6)
                 if not session.is_connected:
                     break  # that may have taken long; the others are tried at the next turns
+        self._waiting.rest(min(self._next_read - time.monotonic(), self._patience_s()))
         found = self._waiting.wait(self._patience_s())
         self._first = (self._first + 1) % max(len(found), 1)  # where there is more than a group has room for, each has its turn
         for session, readable, writable in found[self._first :] + found[: self._first]:
@@ -203,9 +210,13 @@ class Ingest:
             os.eventfd_read(self._bell)
         if self._stop.is_set():
             return
-        if self._group_due_s() <= 0:
-            self._process()
-        self._tick_if_due()
+        is_tick = time.monotonic() >= self._next_tick
+        if is_tick or self._is_full or self._held_s() <= 0:  # before a tick all of it: partitions may be let go of then
+            self._process(everything=True)
+        elif self._is_called or self._shares.due_s(self._now_us()) == 0:
+            self._process(everything=False)
+        if is_tick:
+            self._tick()
         self._speak_if_due()
         for session in self._touched:
             session.flush()
@@ -215,7 +226,7 @@ class Ingest:
         self._say_faults()
 
     def _read(self, session: Session, *, readable: bool, writable: bool) -> None:
-        """Takes what there is room for, and notes how long it may wait."""
+        """Takes what there is room for, and notes how soon it must be looked at."""
         here = len(session.arrived)
         self._room_bytes = session.turn(
             readable=readable, writable=writable, most=here + self._room, most_bytes=self._room_bytes
@@ -226,24 +237,22 @@ class Ingest:
         self._spoke[session] = None
         new = session.arrived[here:]
         self._room -= len(new)
-        if len(session.arrived) >= ENOUGH or self._room <= 0 or self._room_bytes <= 0:
-            self._may_wait_s = 0.0
-        elif self._may_wait_s > GATHERS_S and any(map(is_waited_for, new)):
-            self._may_wait_s = GATHERS_S
+        self._is_full |= len(session.arrived) >= ENOUGH or self._room <= 0 or self._room_bytes <= 0
+        self._is_called = self._is_called or any(map(is_waited_for, new))
+        self._next_read = -math.inf if self._is_full else time.monotonic() + REST_S
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
-        lost = [session.due_s() for session in self._down if not session.is_connected]
-        return max(min([self._group_due_s(), TICK_S / 2, self._next_tick - time.monotonic(), *lost]), 0.0)
-
-    def _group_due_s(self) -> float:
-        """In how many seconds the next group begins; before a tick at the latest: partitions may be let go of then."""
+        if self._is_full:
+            return 0.0
         due_s = self._shares.due_s(self._now_us())
-        by_shares_s = TICK_S if due_s is None else due_s
-        if not self._spoke:
-            return by_shares_s
-        now_s = time.monotonic()
-        return min(by_shares_s, self._grouped_s + self._may_wait_s - now_s, self._next_tick - now_s)
+        lost = [session.due_s() for session in self._down if not session.is_connected]
+        patience_s = min([TICK_S / 2, self._next_tick - time.monotonic(), self._held_s(), *lost])
+        return max(patience_s if due_s is None else min(patience_s, due_s), 0.0)
+
+    def _held_s(self) -> float:
+        """How long what nobody waits for may be held still."""
+        return self._grouped_s + HELD_S - time.monotonic() if self._spoke or self._held else HELD_S
 
     def _say_faults(self) -> None:
         """Once when it goes down, once when all of it is back."""
@@ -257,16 +266,23 @@ class Ingest:
             log.warning("the broker is connected again")
         self._telemetry.broker_up.set(1 if self._sessions and not faults else 0)
 
-    def _process(self) -> None:
+    def _process(self, *, everything: bool) -> None:
+        """What has come as a group, and what is held with it; or what of it somebody waits for, and the rest is held."""
         now_us = self._now_us()
         spoke, self._spoke = list(self._spoke), {}
-        self._room, self._room_bytes, self._may_wait_s = GROUP, GROUP_BYTES, READINGS_S
-        arrived = [message for session in spoke for message in session.arrived]
-        if arrived:
-            self._grouped_s = time.monotonic()
-        self._telemetry.group_since.set(now_us / 1e6 if arrived else 0)
+        group = [message for session in spoke for message in session.arrived]
+        if everything:
+            group, self._held = self._held + group, []
+            self._grouped_s = time.monotonic() if group else self._grouped_s
+        else:
+            self._held += [message for message in group if not is_waited_for(message)]
+            group = [message for message in group if is_waited_for(message)]
+        self._room = GROUP - len(self._held)
+        self._room_bytes = GROUP_BYTES - sum(len(message.payload) for message in self._held)
+        self._is_called, self._is_full = False, self._room <= 0 or self._room_bytes <= 0
+        self._telemetry.group_since.set(now_us / 1e6 if group else 0)
         acks: list[Answer] | None = []
-        if messages := self._shares.take(arrived, now_us):
+        if messages := self._shares.take(group, now_us):
             acks = self._processed(messages, now_us, self._away_us(now_us))
         if acks is None:
             return
@@ -327,9 +343,7 @@ class Ingest:
             return whole
         return self._sessions.get(partition_of(parse(topic).node))
 
-    def _tick_if_due(self) -> None:
-        if time.monotonic() < self._next_tick:
-            return
+    def _tick(self) -> None:
         self._next_tick = time.monotonic() + TICK_S
         self._shares.tick(self._now_us())
         for session in self._sessions.values():
@@ -347,9 +361,11 @@ class Ingest:
                 log.error("time can't pass for the rules: the state database: %s", error.orig)
 
     def _save(self) -> None:
-        """At the end: what many ticks would have saved one after the other. Where that can't be, nothing waits for it."""
+        """At the end: what the next ticks would have done. Where that can't be, nothing waits for it."""
         if self._database_fault is not None or self._said_stuck:
             return
+        if self._held:
+            self._process(everything=True)
         try:
             self._processor.save()
         except OperationalError as error:
@@ -412,7 +428,8 @@ class Ingest:
 
 def is_waited_for(message: Message) -> bool:
     """Whether somebody may wait for what comes of a message: an event, what waited before, what a node says of itself. False of
-    live readings: they are shown at ticks, and their node sends the next ones without an answer to these.
+    live readings: they are shown at ticks, and their node sends the next ones without an answer to these, and these again if
+    they should be lost here.
 
     Of its JSON it sees no more than that the list of events is empty as our nodes write it; what is written otherwise only
     costs a group.

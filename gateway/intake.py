@@ -182,7 +182,7 @@ class Intake:
             found.nodes.append(node)
             if heard.seen_us:
                 found.seen.append((node, heard.seen_us))
-            found.newest.extend((node, *name, *newest) for name, newest in heard.since(since_us))
+            found.newest.extend([(node, *name, *newest) for name, newest in heard.since(since_us)])
         return found
 
     def saved(self, what: Unsaved) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.exc import OperationalError
 
 from gateway.rules import Fact
@@ -71,10 +71,8 @@ class Handing:
 
     def run(self, readings: Iterable[Fact], now_us: int) -> None:  # noqa: ARG002 - as a watch's
         """Hands them on. What is judged twice, after a crash, is judged the same."""
-        rows = [{"body": json.dumps(fact, ensure_ascii=False, separators=(",", ":"))} for fact in readings]
-        if rows:
-            with self._state.write(own=True) as connection:
-                connection.execute(insert(handed), rows)
+        rows = [(json.dumps(fact, ensure_ascii=False, separators=(",", ":")),) for fact in readings]
+        self._state.insert(handed, ("body",), rows)
         self._ring()
 
     def tick(self, now_us: int, listening_since_us: int | None) -> None:

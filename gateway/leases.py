@@ -47,7 +47,12 @@ _ENTER = _sql("INSERT INTO workers (name, role, until_us) VALUES (:name, :role, 
 _MADE = _sql("INSERT INTO leases (name) VALUES (:name) ON CONFLICT DO NOTHING")
 # KEY SHARE: others may renew the row meanwhile, and nobody may delete it before the transaction has ended.
 _GUARD = _sql("SELECT bounded() FROM workers WHERE id = :id FOR KEY SHARE")
-_BEAT = _sql("UPDATE workers SET until_us = now_us() + :lease_us, faults = :faults WHERE id = :id RETURNING bounded()")
+_BEAT = _sql(
+    """
+    UPDATE workers SET until_us = now_us() + :lease_us, faults = :faults WHERE id = :id
+    RETURNING bounded(), EXISTS (SELECT FROM workers WHERE until_us < now_us())
+    """
+)
 # A process that is paused in a transaction would keep what it has locked; by its name its connections are known. In containers
 # the one that was started in its place may have the same.
 _HANG_UP = _sql(
@@ -147,12 +152,13 @@ class Worker:
         if connection.execute(_GUARD, {"id": self.id}).first() is None:
             raise self._fenced()
 
-    def beat(self, faults: Mapping[str, Any]) -> None:
-        """Says that this process works, and which of its parts are not well. Fenced."""
+    def beat(self, faults: Mapping[str, Any]) -> bool:
+        """Says that this process works, and which of its parts are not well. Whether somebody is past the time. Fenced."""
         with self._state.write(own=True) as connection:
             told = {"id": self.id, "lease_us": self.lease_s * 1_000_000, "faults": json.dumps(faults, ensure_ascii=False)}
-            if connection.execute(_BEAT, told).first() is None:
+            if (said := connection.execute(_BEAT, told).first()) is None:
                 raise self._fenced()
+            return bool(said[1])
 
     def bury(self) -> None:
         """Takes away the rows of those who have not said in time that they work, and their connections."""
@@ -240,9 +246,9 @@ class Beating:
         complained, steady = False, 0
         while not self._stop.is_set():
             try:
-                self._worker.beat(self.faults())
+                is_one_late = self._worker.beat(self.faults())
                 steady += 1
-                if steady > STEADY:
+                if is_one_late and steady > STEADY:
                     self._worker.bury()
                 if complained:
                     complained = False

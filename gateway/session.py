@@ -247,7 +247,9 @@ class Waiting:
     def __init__(self, bell: int) -> None:
         """It waits no longer when the file number `bell` becomes readable, either."""
         self._poll = select.poll()  # not select(): that fails for a file number above 1023, which a busy listener can make of one
-        self._poll.register(bell, select.POLLIN)
+        self._bell = select.poll()
+        for poll in (self._poll, self._bell):
+            poll.register(bell, select.POLLIN)
         self._asked: dict[Session, tuple[int, int]] = {}  # the number of its socket, and what is asked of that
         self._by_number: dict[int, Session] = {}
         self._ahead: dict[Session, None] = {}  # has work that needs no waiting
@@ -276,6 +278,11 @@ class Waiting:
         """It is waited for no longer."""
         self._ahead.pop(session, None)
         self._unregister(session)
+
+    def rest(self, timeout_s: float) -> None:
+        """Waits for the bell alone, if at all."""
+        if timeout_s > 0:
+            self._bell.poll(timeout_s * 1000)
 
     def wait(self, timeout_s: float) -> list[tuple[Session, bool, bool]]:
         """Until there is something to read, or something waits and can be written: (session, readable, writable) of those."""

@@ -11,12 +11,12 @@ from threading import RLock
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, Table, create_engine, event, insert, inspect, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from gateway.errors import ConfigError, NotMade
 from gateway.secret_files import read_secret_text
-from gateway.state.upsert import by_column, in_one, upsert_rows
+from gateway.state.upsert import added, by_column, in_one, upsert_rows
 
 MOST_CONNECTIONS = 200
 """More than there are threads: nobody who has a transaction to make waits for another's to end, but for the write lock."""
@@ -100,19 +100,27 @@ class State:
 
         On PostgreSQL one statement that has the guard in it, not four and four answers: ingest makes hundreds of them a second.
         """
-        if not rows:
-            return
-        if self.is_shared:
-            began_s = perf_counter()
-            with self._engine.connect() as connection:
-                connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # noqa: PLW2901
-                said = in_one(table, changed, connection.dialect, self._alive)
-                written = connection.exec_driver_sql(said, by_column(rows)).rowcount
-            if written == len(rows):
-                self.wrote(perf_counter() - began_s)
-                return
-        with self.write(own=True) as connection:  # whose guard says why nothing was written
-            upsert_rows(connection, table, changed, rows)
+        if rows and not self._written(in_one(table, changed, self._engine.dialect, self._alive), rows):
+            with self.write(own=True) as connection:  # whose guard says why nothing was written
+                upsert_rows(connection, table, changed, rows)
+
+    def insert(self, table: Table, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
+        """Adds rows of these columns, in their order; as `upsert` otherwise."""
+        if rows and not self._written(added(table, names, self._engine.dialect, self._alive), rows):
+            with self.write(own=True) as connection:
+                connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+
+    def _written(self, said: str, rows: Sequence[tuple[object, ...]]) -> bool:
+        """Whether PostgreSQL has written them by this one statement; where it has not, it has written none."""
+        if not self.is_shared:
+            return False
+        began_s = perf_counter()
+        with self._engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # noqa: PLW2901
+            if connection.exec_driver_sql(said, by_column(rows)).rowcount != len(rows):
+                return False
+        self.wrote(perf_counter() - began_s)
+        return True
 
     @contextmanager
     def rebuilding(self) -> Iterator[Connection]:
@@ -153,9 +161,9 @@ class State:
 
     @contextmanager
     def telling(self) -> Iterator[Connection]:
-        """For what is told to other processes (gateway.news) and written nowhere. PostgreSQL only."""
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
+        """For what is told to other processes (gateway.news) and written nowhere, a statement at a time. PostgreSQL only."""
+        with self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def listening(self, channels: Iterable[str]) -> Iterator[Any]:

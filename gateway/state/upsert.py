@@ -42,12 +42,17 @@ def in_one(table: Table, changed: tuple[str, ...], dialect: Dialect, where: str 
     and an answer each. Writes nothing where `where` has no row.
     """
     key = table.primary_key.columns.keys()
-    names = ", ".join([*key, *changed])
-    arrays = ", ".join(f"%b::{table.c[name].type.compile(dialect)}[]" for name in (*key, *changed))
     sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+    return f"{added(table, (*key, *changed), dialect, where)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+
+
+@lru_cache(maxsize=100)
+def added(table: Table, names: tuple[str, ...], dialect: Dialect, where: str = "SELECT") -> str:
+    """The same for rows that are only added."""
+    arrays = ", ".join(f"%b::{table.c[name].type.compile(dialect)}[]" for name in names)
     return (
-        f"WITH holds AS ({where}) INSERT INTO {table.name} ({names}) "  # noqa: S608 - names of ours
-        f"SELECT one.* FROM holds, unnest({arrays}) AS one ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+        f"WITH holds AS ({where}) INSERT INTO {table.name} ({', '.join(names)}) "  # noqa: S608 - names of ours
+        f"SELECT one.* FROM holds, unnest({arrays}) AS one"
     )
 
 

@@ -215,20 +215,6 @@ def test_what_was_processed_is_not_delivered_again(broker: Broker) -> None:
     assert second.payloads == [b"last"]
 
 
-def test_what_comes_soon_after_a_group_is_gathered_until_it_is_worth_one(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = Processor()
-    with Gateway(broker, processor), Node(broker) as node:
-        for pause in ("GATHERS_S", "READINGS_S", "TICK_S"):  # nothing but its size makes a group
-            monkeypatch.setattr(ingest_module, pause, 3600.0)
-        ticked = len(processor.ticks)
-        processor.wait_for(lambda: len(processor.ticks) > ticked)
-        node.publish(b"first")
-        processor.wait_for(lambda: processor.payloads == [b"first"])
-        node.publish(*numbered(ingest_module.ENOUGH))
-        processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
-    assert [len(group) for group in processor.groups] == [1, ingest_module.ENOUGH]
-
-
 def said_by_a_node(*rows: str) -> bytes:
     """A batch as an edge writes it: readings as `"trap-1","rssi",-70`, events as `{...}`."""
     boot, now = "b" * 16, Instant(NOW_US, SECOND_US)
@@ -238,30 +224,74 @@ def said_by_a_node(*rows: str) -> bytes:
 
 
 READING = '"trap-1","battery_v",3.6'
+FIRST = said_by_a_node(READING, READING, READING)
 SPRUNG = '{"device":"trap-1","type":"trap_sprung","class":"alarm"}'
 
 
-def test_live_readings_wait_for_somebody_who_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    readings, sprung = said_by_a_node(READING, READING), said_by_a_node(SPRUNG)
-    processor = Processor()
-    with Gateway(broker, processor), Node(broker) as node:
-        for pause in ("READINGS_S", "TICK_S"):  # nothing else makes a group
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[Processor, Node], None]:
+    """From when it is called, readings are held for an hour, and the next tick is as far away."""
+
+    def hold(processor: Processor, node: Node) -> None:
+        for pause in ("HELD_S", "TICK_S"):
             monkeypatch.setattr(ingest_module, pause, 3600.0)
         ticked = len(processor.ticks)
         processor.wait_for(lambda: len(processor.ticks) > ticked)
-        node.publish(b"first")
-        processor.wait_for(lambda: processor.payloads == [b"first"])
-        node.publish(readings)
-        node.publish(sprung)
-        processor.wait_for(lambda: sprung in processor.payloads)
-    assert [[message.payload for message in group] for group in processor.groups] == [[b"first"], [readings, sprung]]
+        node.publish(FIRST)  # after a silence
+        processor.wait_for(lambda: processor.payloads == [FIRST])
+
+    return hold
+
+
+def test_live_readings_are_held_until_they_are_worth_a_group(broker: Broker, held: Callable[[Processor, Node], None]) -> None:
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        held(processor, node)
+        node.publish(*[said_by_a_node(READING)] * ingest_module.ENOUGH)
+        processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
+    assert [len(group) for group in processor.groups] == [1, ingest_module.ENOUGH]
+
+
+def test_an_event_overtakes_the_readings_that_are_held_and_a_stop_loses_none_of_them(
+    broker: Broker, held: Callable[[Processor, Node], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sprung = said_by_a_node(READING, READING), said_by_a_node(SPRUNG)
+    processor, next_one = Processor(answers=True), Processor()
+    with Node(broker) as node:
+        with Gateway(broker, processor):
+            held(processor, node)
+            node.publish(readings)
+            node.publish(sprung)
+            processor.wait_for(lambda: sprung in processor.payloads)
+        node.wait_for(3)
+        monkeypatch.undo()
+        with Gateway(broker, next_one):
+            node.publish(b"last")
+            next_one.wait_for(lambda: next_one.payloads)
+    assert [[message.payload for message in group] for group in processor.groups] == [[FIRST], [sprung], [readings]]
+    assert next_one.payloads == [b"last"], "the broker had our word for all of them"
+
+
+def test_no_more_is_held_than_a_group_has_room_for(
+    broker: Broker, held: Callable[[Processor, Node], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings, sprung = said_by_a_node(READING, READING), said_by_a_node(SPRUNG)
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        monkeypatch.setattr(ingest_module, "GROUP", 3)
+        held(processor, node)
+        for number in range(2):
+            node.publish(readings)
+            node.publish(sprung)
+            processor.wait_for(lambda: processor.payloads.count(sprung) == number + 1)  # noqa: B023 - called here and now
+        assert processor.payloads.count(readings) == 2, "three of one and one of the other are more than a group"
 
 
 def test_live_readings_wait_for_the_next_tick_and_no_longer(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = [said_by_a_node(READING, *[READING] * more) for more in range(2)]
     processor = Processor()
     with Gateway(broker, processor), Node(broker) as node:
-        monkeypatch.setattr(ingest_module, "READINGS_S", 3600.0)
+        monkeypatch.setattr(ingest_module, "HELD_S", 3600.0)
         for payload in readings:
             node.publish(payload)
             processor.wait_for(lambda: processor.payloads[-1:] == [payload])  # noqa: B023 - called here and now
