@@ -381,6 +381,7 @@ class Ingest:
             session = self._sessions.pop(partition)
             session.close()
             self._down.discard(session)
+            self._touched.discard(session)  # else one that was not heard yet would count as down, and be connected again
             self._waiting.forget(session)
         if over:
             self._shares.forget(lambda node: partition_of(node) in over)

@@ -489,6 +489,7 @@ class _Look:
         memory, hearers = self.memory, self._hearers()
         new = [one for one in self.going if one not in memory.announced]
         memory.announced = list(self.going)
+        memory.shared = [one for one in memory.shared if one in self.going]  # who goes again after all is news again
         if self.view.needed == 0:
             return
         if new:

@@ -374,6 +374,36 @@ def test_each_node_is_answered_in_the_session_of_its_partition(broker: Broker) -
         thread.join(WAIT_S)
 
 
+def test_a_partition_that_is_let_go_of_before_it_was_heard_is_left_to_who_hears_it_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To connect with its name once more would take the session away from them."""
+    monkeypatch.setattr(ingest_module, "TICK_S", 0.02)
+    gone = list[int]()
+
+    class Moving:
+        def look(self, since_us: Mapping[int, int | None]) -> tuple[list[Held], list[int]]:
+            return ([], list(since_us)) if since_us or gone else ([Held(7, None, None)], [])
+
+        def let_go(self, partitions: list[int]) -> None:
+            gone.extend(partitions)
+
+    processor = Processor()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        config = GatewayBrokerConfig(url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
+        ingest = Ingest(config, processor, Telemetry(), random.Random(1), lambda: NOW_US, None, partitions=Moving())
+        thread = threading.Thread(target=ingest.run)
+        thread.start()
+        try:
+            processor.wait_for(lambda: len(processor.ticks) >= 5)
+            assert gone == [7]
+        finally:
+            ingest.stop()
+            thread.join(WAIT_S)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
 def test_what_the_gateway_says_as_a_node_comes_back_to_it_through_the_broker(broker: Broker) -> None:
     """Also what it said before it was connected."""
     canary = topic_for(Topic("canary", Channel.LIVE))

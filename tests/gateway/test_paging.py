@@ -257,6 +257,22 @@ def test_who_goes_hears_of_nobody_who_has_taken_it_back_at_once(paged: Paged) ->
         assert "satoさんが行けなくなりました" in paged.last("tanaka").body
 
 
+def test_who_goes_again_at_once_is_told_to_who_has_just_set_out(tmp_path: Path) -> None:
+    with Paged(tmp_path, {**TRAP, "needed": 3}) as paged:
+        paged.fire()
+        paged.later(10 * MINUTE_US)
+        for who in ("tanaka", "sato"):
+            paged.answer(who, "going")
+            paged.later(MINUTE_US)
+        paged.answer("suzuki", "going")
+        paged.answer("tanaka", "cannot")
+        assert "tanakaさんが行けなくなりました" in paged.last("suzuki").body
+        paged.answer("tanaka", "going")
+        paged.later(2 * SECOND_US)
+        for who, others in (("sato", "suzukiさん、tanakaさん"), ("suzuki", "satoさん、tanakaさん")):
+            assert f"{others}も行きます" in paged.last(who).body
+
+
 def test_the_same_tap_ten_times_is_one_answer(paged: Paged) -> None:
     paged.fire()
     paged.new()

@@ -12,7 +12,7 @@ from gateway.ingest import Held
 from gateway.leases import HEARD, RULES, Beating, Fenced, Worker, all_held, listening_since_us
 from gateway.partitions import Partitions
 from gateway.state import State, open_state
-from gateway.state.tables import ranges
+from gateway.state.tables import handed, ranges
 from simulators.several import until
 from tests import postgresql
 
@@ -105,11 +105,16 @@ def test_what_is_written_in_one_statement_is_fenced_as_any_transaction_is(state:
     guarded = state.guarded(paused.guard, paused.alive)
     guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-5", ""), ("kita-02", "e", "1", "")])
     guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-9", "3")])
+    guarded.insert(handed, ("body",), [("before",)])
     overdue(state, paused)
     other.bury()
     with pytest.raises(Fenced):
         guarded.upsert(ranges, SETTLED, [("kita-01", "e", "1-20", ""), ("kita-03", "e", "1", "")])
+    with pytest.raises(Fenced):
+        guarded.insert(handed, ("body",), [("after",)])
     assert settled(state) == [("kita-01", "e", "1-9", "3"), ("kita-02", "e", "1", "")]
+    with state.read() as connection:
+        assert connection.scalars(select(handed.c.body)).all() == ["before"]
 
 
 def test_nobody_is_buried_while_its_one_statement_waits(state: State) -> None:
