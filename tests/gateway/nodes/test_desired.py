@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from edge.contract.messages import MAX_BYTES, encode
 from edge.contract.remote import Desired, RemoteBroker, Reported
 from edge.contract.topics import Channel, Topic, topic_for
 from edge.signature import believed
+from gateway.nodes import expected
 from gateway.nodes.desired import NotAsked, Overtaken, ask
 from gateway.nodes.known import UnknownNode
 from gateway.pipeline import Message
@@ -181,15 +183,12 @@ def test_a_report_on_what_was_not_asked_is_refused(known: Town, changed: dict[st
 
 def test_a_locked_database_costs_only_time(known: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     asked(known)
-    read, times = known.state.read, iter(range(10))
 
-    def is_locked_later() -> Any:
-        if next(times):  # after the documents were looked through
-            raise locked()
-        return read()
+    def is_locked(_: Connection) -> Any:  # after the documents were looked through
+        raise locked()
 
     with monkeypatch.context() as patched:
-        patched.setattr(known.state, "read", is_locked_later)
+        patched.setattr(expected, "newest", is_locked)
         with pytest.raises(OperationalError):
             known.goes_down()
     assert len(known.goes_down()) == 1
