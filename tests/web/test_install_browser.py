@@ -569,15 +569,17 @@ def test_what_a_phone_does_not_keep_is_said_and_its_step_stays_on_the_screen(
     press(page, "設置を始める")
     choose_and_place(page)
     page.evaluate(
-        f"""window.put = IDBObjectStore.prototype.put;
-        IDBObjectStore.prototype.put = () => {{ throw new DOMException("no", "{why}"); }}; true"""
+        f"""window.put = IDBObjectStore.prototype.put; window.refused = 0;
+        IDBObjectStore.prototype.put = () => {{ window.refused += 1; throw new DOMException("no", "{why}"); }}; true"""
     )
     picture = FilePayload(name="trap.png", mimeType="image/png", buffer=page.screenshot())
     page.get_by_label("写真を撮る").set_input_files(picture)
     expect(page.get_by_role("alert")).to_contain_text(said, timeout=15_000)  # a photo is made smaller first
     expect(page.get_by_text("写真 1枚をこの端末に保存しました。")).to_have_count(0)
     page.get_by_label("次に来る人へのメモ").fill("沢の手前")
+    refused = page.evaluate("window.refused")
     press(page, "次へ")
+    page.wait_for_function("both => window.refused >= both", arg=refused + 2)  # the note is left, then the step
     page.evaluate("IDBObjectStore.prototype.put = window.put; true")
     expect(page.get_by_role("heading", level=1, name="写真")).to_be_visible()
     expect(page.get_by_label("次に来る人へのメモ")).to_have_value("沢の手前")
