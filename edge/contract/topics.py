@@ -58,12 +58,12 @@ def topic_for(topic: Topic) -> str:
         raise ValueError(f"{topic.node!r} is no node name: 1 to 32 of a-z, 0-9 and '-'")
     _check_id(topic)
     tail = f"/{topic.id}" if topic.id is not None else ""
-    return f"{ROOT}/{_LEVELS[partition_of(topic.node)]}/{topic.node}/{topic.channel}{tail}"
+    return unchecked(topic.node, f"{topic.channel}{tail}")
 
 
 def unchecked(node: str, path: str) -> str:
-    """`topic_for` in a fifth of the time, of a node that is known to be one. `path`: a channel's value, one without ids."""
-    return f"{ROOT}/{_LEVELS[zlib.crc32(node.encode()) % PARTITIONS]}/{node}/{path}"
+    """The same in a fifth of the time, of a node that is known to be one. `path`: a channel's value, one without ids."""
+    return f"{ROOT}/{_LEVELS[partition_of(node)]}/{node}/{path}"
 
 
 def named_in(text: str) -> str:

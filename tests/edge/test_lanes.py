@@ -587,7 +587,11 @@ def test_a_clock_that_goes_back_just_before_the_last_reading_moves_the_next_by_a
         for _ in range(times):
             way.wait(6)
             way.produce(["reading"], "sync", -7, bad=False)
-        way.poll()
+        way.poll()  # holds each to the bound
+        sent = [(row[0], batch.t0 + row[1]) for batch in map(Batch.model_validate_json, way.wire) for row in batch.readings]
+        assert sorted(seq for seq, _ in sent) == list(way.produced), "all of them were looked at"
+        (_, said_us), (_, second_us) = sorted(sent)[:2]
+        assert second_us == said_us + APART_MS * 1000, "0.99 s back is not followed"
 
 
 TestWay = Way.TestCase

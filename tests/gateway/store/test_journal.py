@@ -377,6 +377,7 @@ def test_several_may_begin_at_the_same_moment(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "mkdir", after_another)
     with closing(opened(folder)) as one:
         one.append(b"kept", 1)
+        assert held(one) == [b"kept"]
 
 
 @pytest.mark.parametrize("place", ["not/there", "a-file", "a-file/journal"])
