@@ -42,12 +42,23 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Settled:
-    """What is known of an epoch's numbers, as committed; never changed, only replaced."""
+    """What is known of an epoch's numbers: what was committed, and for as long as that is being committed what is to be. Where
+    that fails nobody may go on with it: it is read anew (Intake.forget).
+    """
 
     durable: Ranges
     """Stored, refused or declared: nobody needs to send them any more."""
     declared: Ranges
     """Those of them that the node said will never come. One that comes after all is taken as if nothing had been said."""
+
+    def add(self, durable: Sequence[tuple[int, int]], declared: Sequence[tuple[int, int]]) -> None:
+        """Adds numbers, as closed ranges; the declared ones are among the durable ones."""
+        for low, high in durable:
+            self.durable.add(low, high)
+        if declared:
+            self.declared = self.declared.copy()  # one that is empty is shared by all nodes
+            for low, high in declared:
+                self.declared.add(low, high)
 
 
 class Work:

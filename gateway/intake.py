@@ -58,8 +58,8 @@ _DEVICES = select(devices.c.node, devices.c.device).order_by(devices.c.node)
 _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
 
 
-# Settled is never changed, only replaced: what has nothing in it is one for all.
-NOTHING_SETTLED = Settled(Ranges(), Ranges())
+_NEVER_SAID = Ranges()
+"""What almost every epoch has declared: one for all."""
 
 _OF_NO_EVENT = tuple(Fact._field_defaults.values())
 
@@ -147,20 +147,11 @@ class Intake:
             self._connection = self._group.enter_context(self._database.read())
         return self._connection
 
-    def committed(self, flush: Flush, after: dict[EpochKey, Settled]) -> None:
-        """Remembers what is durable now."""
-        for key, settled in after.items():
-            work = flush.work[key]
-            self._pieces += max(len(settled.durable) - len(work.settled.durable), 0)
-            work.settled = settled
+    def committed(self, flush: Flush, pieces: int) -> None:
+        """Says that what the flush has settled so far is durable now, and in how many more pieces the numbers lie than before."""
+        self._pieces += max(pieces, 0)
         if self._pieces > _PIECES:
             self.forget()
-        for (node, epoch), settled in after.items():
-            heard = self._heard[node]
-            if heard.epoch == epoch:
-                heard.settled = settled
-            else:
-                self._settled[node, epoch] = settled
         for (node, boot), zero in flush.boots.items():
             heard = self._heard[node]
             if heard.boot == boot:
@@ -238,13 +229,12 @@ class Intake:
         else:
             raise ValueError(f"{channel} is not something this gateway takes")
         heard = heard or self._heard_of(node)
+        if not 0 < heard.seen_us <= flush.now_us:  # else it waits already, since then or longer
+            # The earliest, where our clock was set back meanwhile.
+            self._unsaved[heard.node] = min(self._unsaved.get(heard.node, flush.now_us), flush.now_us)
         if spoke:
             flush.seen.add(heard.node)
             heard.seen_us = flush.now_us
-        # The earliest, where our clock was set back meanwhile.
-        since_us = self._unsaved.get(heard.node)
-        if since_us is None or flush.now_us < since_us:
-            self._unsaved[heard.node] = flush.now_us
 
     def _birth(self, flush: Flush, heard: Heard, birth: Birth, *, news: bool) -> None:
         """Notes what the node says of itself; asks for what it no longer has and we never saw."""
@@ -544,9 +534,9 @@ class Intake:
         row = self._view.execute(_RANGES, {"node": heard.node, "epoch": epoch}).first()
         if row is None and heard.epoch != epoch:
             self._begin(flush, heard.node, "epoch", NEW_EPOCHS, EPOCH_EVERY_US, is_first=heard.epoch is None)
-        settled = NOTHING_SETTLED
+        settled = Settled(Ranges(), _NEVER_SAID)
         if row is not None:
-            settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared) if row.declared else NOTHING_SETTLED.declared)
+            settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared) if row.declared else _NEVER_SAID)
         if heard.epoch not in (None, epoch) and heard.settled is not None:
             _make_room(self._settled)
             self._settled[heard.node, heard.epoch] = heard.settled

@@ -15,7 +15,7 @@ unacknowledged at the edge. One thread; `now` is given; nothing here calls upstr
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Table, case, delete, func, insert, select, update
@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.messages import VERSION, Ack, encode
 from edge.contract.topics import ACK, unchecked
 from gateway.errors import StoreDown, StoreRefused
-from gateway.flush import Answer, EpochKey, Flush, Message, SeriesKey, Settled, Work, runs
+from gateway.flush import Answer, EpochKey, Flush, Message, SeriesKey, Work, runs
 from gateway.intake import LATE_US, Intake
 from gateway.keeping.late import TAKES_ALL, Keeps, count_late
 from gateway.nodes.commands import commit_results
@@ -237,9 +237,11 @@ class Pipeline:
             _commit_nodes(connection, flush, flush.seen & {*flush.births, *flush.states, *(node for node, _ in settling)})
             commit_reports(connection, flush.reports, flush.now_us)
             commit_results(connection, flush.results, flush.now_us)
-            after = _with_added({key: (work, work.facts, work.declared) for key, work in settling.items()})
-            upsert_rows(connection, ranges, _RANGES, _rows_of(after))
-        self._intake.committed(flush, after)
+            before = _pieces(settling.values())
+            for work in settling.values():
+                work.settled.add(work.facts, work.declared)
+            upsert_rows(connection, ranges, _RANGES, _rows_of(settling))
+        self._intake.committed(flush, _pieces(settling.values()) - before)
         if self._outgoing is not None and flush.births:
             self._outgoing.heard(flush.births.keys(), flush.born)
         for row in flush.events:
@@ -274,21 +276,24 @@ class Pipeline:
             flush.give_up(index, reason)
         # Memory and disk hold ranges, and `left` is rare: for it alone the numbers are looked through one by one.
         waiting = {flush.origin(index) for index in left}
-        stored: dict[EpochKey, tuple[Work, _Pieces, _Pieces]] = {}
+        stored: dict[EpochKey, Work] = {}
+        more = 0
         for key, work in flush.work.items():
             pieces = work.readings
             if waiting:
                 pieces = runs(sorted(s for low, high in pieces for s in range(low, high + 1) if (key, s) not in waiting))
             if pieces:
-                stored[key] = (work, pieces, [])
-        after = _with_added(stored)
+                stored[key] = work
+                more -= len(work.settled.durable)
+                work.settled.add(pieces, ())
+                more += len(work.settled.durable)
         if refused:
             with self._database.write(own=True) as connection:
                 _commit_refused(connection, flush.quarantine[told:])
-                upsert_rows(connection, ranges, _RANGES, _rows_of(after))
+                upsert_rows(connection, ranges, _RANGES, _rows_of(stored))
         else:
-            self._database.upsert(ranges, _RANGES, _rows_of(after))
-        self._intake.committed(flush, after)
+            self._database.upsert(ranges, _RANGES, _rows_of(stored))
+        self._intake.committed(flush, more)
         self._telemetry.records.labels("reading").inc(len(flush.points) - len(refused) - len(left))
         self._telemetry.stored.set(flush.now_us / 1e6)
         if refused:
@@ -365,9 +370,6 @@ class Pipeline:
         telemetry.lost.inc(sum(row["high"] - row["low"] + 1 for row in flush.lost))
 
 
-_Pieces = list[tuple[int, int]]
-
-
 def _commit_refused(connection: Connection, rows: list[dict[str, Any]]) -> None:
     """Writes them into quarantine, and lets go of its oldest."""
     connection.execute(insert(quarantine), rows)
@@ -390,21 +392,16 @@ def _keep_newest(connection: Connection, table: Table, whose: set[str | None]) -
         connection.execute(delete(table).where(table.c.node == node, table.c.id <= oldest))
 
 
-def _with_added(added: dict[EpochKey, tuple[Work, _Pieces, _Pieces]]) -> dict[EpochKey, Settled]:
-    """The ranges with what was added, durable and declared."""
-    after = {}
-    for key, (work, durable, declared) in added.items():
-        before = work.settled
-        settled = after[key] = Settled(before.durable.copy(), before.declared.copy() if declared else before.declared)
-        for low, high in durable:
-            settled.durable.add(low, high)
-        for low, high in declared:
-            settled.declared.add(low, high)
-    return after
+def _rows_of(settled: Mapping[EpochKey, Work]) -> list[tuple[str, str, str, str]]:
+    """As rows of `ranges`."""
+    return [
+        (node, epoch, work.settled.durable.text(), work.settled.declared.text()) for (node, epoch), work in settled.items()
+    ]
 
 
-def _rows_of(after: dict[EpochKey, Settled]) -> list[tuple[str, str, str, str]]:
-    return [(node, epoch, one.durable.text(), one.declared.text()) for (node, epoch), one in after.items()]
+def _pieces(works: Iterable[Work]) -> int:
+    """In how many the numbers lie that are settled."""
+    return sum(len(work.settled.durable) for work in works)
 
 
 def _commit_boots(connection: Connection, flush: Flush) -> None:
@@ -464,7 +461,8 @@ def _acks(node: str, epoch: str, work: Work, wait_s: int, *, birth: bool) -> lis
     the node keeps it; what never came; and to a birth, that a configuration on trial speaks with us. All else it asks for again.
     """
     topic, durable = unchecked(node, ACK), work.settled.durable
-    upto, above = durable.upto, _Pieces()
+    upto = durable.upto
+    above: list[tuple[int, int]] = []
     if work.reused:  # the known record may be another one: its outbox must not forget anything by number
         upto = 0
     elif upto < durable.top:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 
 from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -21,8 +22,12 @@ def upsert(table: Table, *changed: str) -> Insert:
     )
 
 
+_AT_ONCE = 40
+"""Rows of one statement on SQLite: one then costs two thirds of what it costs alone, and hardly less with more."""
+
+
 def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
-    """The same for many rows of the primary key's columns and `changed`, in this order; a fifth of the cost a row.
+    """The same for many rows of the primary key's columns and `changed`, in this order, at a fraction of the cost a row.
 
     The values go to the driver as they are: for columns of text and numbers, each column's of one type or None. No two rows have
     the same primary key.
@@ -31,9 +36,13 @@ def upsert_rows(connection: Connection, table: Table, changed: tuple[str, ...], 
         return
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(in_one(table, changed, connection.dialect), by_column(rows))
-    else:
-        text, order = _statement(table, changed, connection.dialect)
-        connection.exec_driver_sql(text, [tuple(row[at] for at in order) for row in rows] if order else list(rows))
+        return
+    whole = len(rows) // _AT_ONCE * _AT_ONCE
+    if whole:
+        together = [tuple(chain.from_iterable(rows[at : at + _AT_ONCE])) for at in range(0, whole, _AT_ONCE)]
+        connection.exec_driver_sql(_in_values(table, changed, _AT_ONCE), together)
+    if whole < len(rows):
+        connection.exec_driver_sql(_in_values(table, changed, 1), list(rows[whole:]))
 
 
 @lru_cache(maxsize=100)
@@ -41,9 +50,7 @@ def in_one(table: Table, changed: tuple[str, ...], dialect: Dialect, where: str 
     """PostgreSQL's words for all rows in one statement, which takes them `by_column`: of many statements it takes each by itself,
     and an answer each. Writes nothing where `where` has no row.
     """
-    key = table.primary_key.columns.keys()
-    sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
-    return f"{added(table, (*key, *changed), dialect, where)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+    return f"{added(table, (*_key(table), *changed), dialect, where)} {_on_conflict(table, changed)}"
 
 
 @lru_cache(maxsize=100)
@@ -62,9 +69,17 @@ def by_column(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
 
 
 @lru_cache(maxsize=100)
-def _statement(table: Table, changed: tuple[str, ...], dialect: Dialect) -> tuple[str, list[int]]:
-    """The upsert as SQLite's driver takes it, and in which order it wants a row's values; empty: as they are."""
-    names = [*table.primary_key.columns.keys(), *changed]
-    compiled = upsert(table, *changed).compile(dialect=dialect, column_keys=names)
-    order = [names.index(name) for name in compiled.positiontup or ()]
-    return str(compiled), [] if order == sorted(order) else order
+def _in_values(table: Table, changed: tuple[str, ...], number: int) -> str:
+    """SQLite's words for so many rows."""
+    names = (*_key(table), *changed)
+    row = f"({', '.join('?' * len(names))})"
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {', '.join([row] * number)} {_on_conflict(table, changed)}"  # noqa: S608
+
+
+def _on_conflict(table: Table, changed: tuple[str, ...]) -> str:
+    sets = ", ".join(f"{name} = excluded.{name}" for name in changed)
+    return f"ON CONFLICT ({', '.join(_key(table))}) DO UPDATE SET {sets}"
+
+
+def _key(table: Table) -> list[str]:
+    return table.primary_key.columns.keys()

@@ -73,7 +73,7 @@ PARTS: dict[str, _Part] = {
     ),
     "growth": _Part(
         "towns of 100, 1,000 and 100,000 nodes, about two minutes",
-        lambda folder, chosen: growth.measure(folder, chosen.messages // 4, chosen.rounds),
+        lambda folder, chosen: growth.measure(folder, chosen.messages // 2, chosen.rounds),
     ),
     "series": _Part(
         "{rows} readings, about a minute for five million", lambda folder, chosen: series.measure(folder, chosen.rows)

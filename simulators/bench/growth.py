@@ -20,6 +20,7 @@ from edge.contract.topics import Channel, Topic, topic_for
 from gateway.core import calm_collector
 from gateway.flush import Message
 from gateway.shares import ShareConfig, Shares
+from gateway.store import SqliteStore
 from simulators.bench.figures import Figure
 from simulators.bench.ours import Parts
 from simulators.bench.servers import used_kib
@@ -108,6 +109,12 @@ class _Town:
             took_s += time.perf_counter() - begun
         return took_s
 
+    def settle(self) -> None:
+        """Puts in its place what waits for that: not while another town is measured."""
+        store = self._parts.store
+        assert isinstance(store, SqliteStore)
+        store.fold(least=1)
+
     def check(self) -> None:
         """RuntimeError where not all of it arrived."""
         if (count := self._parts.store.count()) != self._made * len(ROWS):
@@ -134,9 +141,11 @@ def main() -> int:
     town.hear(nodes // 2)
     half_kib = used_kib()
     town.hear(nodes - nodes // 2)
+    town.settle()
     print(json.dumps({"half_kib": half_kib, "whole_kib": used_kib()}), flush=True)
     for _ in sys.stdin:
         seconds = town.hear(messages)
+        town.settle()
         town.check()
         print(json.dumps({"seconds": seconds}), flush=True)
     return 0
