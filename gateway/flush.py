@@ -18,7 +18,6 @@ QUARANTINE_BYTES = 4096
 KEPT_REFUSALS = 200  # of one node in one group
 STORE = "store"  # instead of a topic: the series store refused it
 
-SeriesKey = tuple[str, str, str]  # node, device, metric
 EpochKey = tuple[str, str]  # node, epoch
 
 

@@ -22,6 +22,7 @@ NOTHING_YET: Newest = (0, 0, 0, 0.0)
 
 _NEWEST = "qqqd"  # as one stands in memory
 _ONE = Struct(f"<{_NEWEST}")
+_HEAD = Struct("<q")
 
 SHARED = 100
 """Series, or devices, of one node: one that has more has a layout of its own."""
@@ -66,7 +67,6 @@ class Heard:
         "epoch",
         "layout",
         "names",
-        "newest_us",
         "next_of",
         "next_seq",
         "node",
@@ -78,14 +78,14 @@ class Heard:
     def __init__(self, node: str, layout: Layout) -> None:
         self.node = node
         self.layout = layout
-        self._newest = bytearray()  # by place in the layout; zeros: nothing is known of that series
+        # What is replaced with each message, in one piece, as objects lie anywhere: the latest time, then by place in the layout;
+        # zeros: nothing is known of that series.
+        self._newest = bytearray(_HEAD.size)
         self.names: Names | None = None
         """What it said last, all of which are series of it."""
         self._together_at: int | None = None  # where these stand, one after the other and nothing between
         self.seen_us = 0
         """When it spoke last, where that is not saved yet; else 0."""
-        self.newest_us = 0
-        """No reading of any series is of later."""
         self.epoch: str | None = None
         """The last that was new here."""
         self.settled: Settled | None = None
@@ -98,16 +98,26 @@ class Heard:
         self.zero: Zero | None = None
         """Of that boot; None: to be read anew, or nothing is known of it."""
 
+    @property
+    def newest_us(self) -> int:
+        """No reading of any series is of later."""
+        (newest_us,) = _HEAD.unpack_from(self._newest)
+        return newest_us  # type: ignore[no-any-return]
+
     def last(self, name: Name) -> Newest | None:
         """The newest reading of a series; NOTHING_YET where there is none. None: no such series."""
         at = self.layout.series.get(name)
         if at is None:
             return None
-        return _ONE.unpack_from(self._newest, at * _ONE.size) if (at + 1) * _ONE.size <= len(self._newest) else NOTHING_YET
+        at = _HEAD.size + at * _ONE.size
+        return _ONE.unpack_from(self._newest, at) if at < len(self._newest) else NOTHING_YET
 
     def keep(self, name: Name, newest: Newest) -> None:
         """Remembers the newest reading of one of its series."""
-        _ONE.pack_into(self._newest, self._room(self.layout.series[name], 1), *newest)
+        at = self._room(self.layout.series[name])
+        _ONE.pack_into(self._newest, at, *newest)
+        if newest[0] > self.newest_us:
+            _HEAD.pack_into(self._newest, 0, newest[0])
 
     def knows(self, names: Names) -> bool:
         """Whether all of these are series of the node; what it says most is remembered."""
@@ -122,10 +132,10 @@ class Heard:
         return True
 
     def keep_together(
-        self, names: Names, times_us: Sequence[int], received_us: int, seqs: Sequence[int], values: Sequence[float]
+        self, names: Names, times_us: Sequence[int], received_us: int, seqs: Sequence[int], values: Sequence[float], last_us: int
     ) -> None:
         """Remembers the newest readings of the series that it was asked last whether it `knows` them: the last of each, where
-        these are rounds of them.
+        these are rounds of them. `last_us`: the latest time, and later than any before.
         """
         at, number, of_all = self._together_at, len(names.pairs), len(seqs)
         if of_all > number:
@@ -135,21 +145,25 @@ class Heard:
         newest: list[float] = [received_us] * (4 * number)
         newest[::4], newest[2::4], newest[3::4] = times_us, seqs, values
         if at is not None:
-            _together(number).pack_into(self._newest, self._room(at, number), *newest)
-            return
-        for index, pair in enumerate(names.pairs):
-            _ONE.pack_into(self._newest, self._room(self.layout.series[pair], 1), *newest[4 * index : 4 * index + 4])
+            at = self._room(at)
+            _together(number).pack_into(self._newest, at, *newest)
+        else:
+            for index, pair in enumerate(names.pairs):
+                at = self._room(self.layout.series[pair])
+                _ONE.pack_into(self._newest, at, *newest[4 * index : 4 * index + 4])
+        _HEAD.pack_into(self._newest, 0, last_us)
 
     def since(self, received_us: int) -> list[tuple[Name, Newest]]:
         """The newest reading of each series that has had one since, by when it came."""
-        known = zip(self.layout.series, _ONE.iter_unpack(self._newest), strict=False)
+        known = zip(self.layout.series, _ONE.iter_unpack(memoryview(self._newest)[_HEAD.size :]), strict=False)
         return [(name, newest) for name, newest in known if newest[1] >= received_us]
 
-    def _room(self, at: int, number: int) -> int:
-        """Where in memory so many series stand, from a place on."""
-        if (at + number) * _ONE.size > len(self._newest):
-            self._newest.extend(bytes(len(self.layout.series) * _ONE.size - len(self._newest)))
-        return at * _ONE.size
+    def _room(self, place: int) -> int:
+        """Where in memory a series stands, by its place in the layout; there is room for all of that then."""
+        at = _HEAD.size + place * _ONE.size
+        if at >= len(self._newest):
+            self._newest += bytes(len(self.layout.series) * _ONE.size + _HEAD.size - len(self._newest))
+        return at
 
 
 @lru_cache(maxsize=100)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
-from itertools import cycle, groupby, islice, repeat
+from itertools import groupby
 from operator import itemgetter, lt
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,12 +21,13 @@ from edge.contract.messages import MAX_BYTES, SEQ_REUSED, Birth, CheckedBatch, C
 from edge.contract.ranges import Ranges
 from edge.contract.remote import Reported, Result
 from edge.contract.topics import LIVE, Channel, named_in, parse, unchecked
-from gateway.flush import Content, EpochKey, Flush, Message, SeriesKey, Settled, Synced, Work, Zero, runs
+from gateway.flush import Content, EpochKey, Flush, Message, Settled, Synced, Work, Zero, runs
 from gateway.heard import NOTHING_YET, Heard, Layouts, Name, Newest
 from gateway.keeping.late import Keeps
 from gateway.nodes.commands import check_result
 from gateway.nodes.desired import check_report
 from gateway.nodes.limit import Limit
+from gateway.points import Run
 from gateway.rules import Fact
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, nodes, ranges
@@ -110,7 +111,6 @@ class Intake:
                 one = heard[node] = Heard(node, self._layouts.grown(self._layouts.empty, (name[0] for name in newest), *newest))
                 for name, (time_us, received_us, seq, value) in newest.items():
                     one.keep(name, (time_us, received_us, seq, value))
-                    one.newest_us = max(one.newest_us, time_us)
             for node, named in groupby(connection.execute(_DEVICES), itemgetter(0)):
                 one = heard.setdefault(node, Heard(node, self._layouts.empty))
                 one.layout = self._layouts.grown(one.layout, [sys.intern(device) for _, device in named])
@@ -333,17 +333,15 @@ class Intake:
             return False
         node, now_us, points, facts = heard.node, flush.now_us, flush.points, flush.facts
         flush.origins.append((len(points), (node, batch.epoch), seqs))
-        keys, wanted = list(zip(repeat(node), names.devices, names.metrics, strict=False)), self._wanted_of(names)
-        if number > size:
-            keys = list(islice(cycle(keys), number))
-            wanted = [row for begin in range(0, number, size) for at in wanted if (row := begin + at) < number]
-        points.keys += keys
+        points.runs.append(Run(node, names.pairs, number))
         points.times_ms += times_ms
         points.values += values
+        wanted = self._wanted_of(names)
+        if number > size:
+            wanted = [row for begin in range(0, number, size) for at in wanted if (row := begin + at) < number]
         for row in wanted:
-            facts.append(_fact(*keys[row], values[row], times_us[row], now_us, batch.epoch, seqs[row]))
-        heard.keep_together(names, times_us, now_us, seqs, values)
-        heard.newest_us = zero_us + last
+            facts.append(_fact(node, *names.pairs[row % size], values[row], times_us[row], now_us, batch.epoch, seqs[row]))
+        heard.keep_together(names, times_us, now_us, seqs, values, zero_us + last)
         work.take(seqs)
         return True
 
@@ -363,7 +361,7 @@ class Intake:
         node, epoch, wanted, now_us = heard.node, batch.epoch, self._wanted, flush.now_us
         refused: list[tuple[int, str, Any]] = []
         newest: dict[Name, Newest] = {}  # of these rows, of which many may be of one series
-        keys: dict[Name, SeriesKey] = {}
+        taken: list[Name] = []
         points = flush.points
         for record in rows:
             seq, dt, device, metric, value = record
@@ -388,21 +386,20 @@ class Intake:
                 points.are_distinct = False
             if time_us > last[0]:
                 newest[name] = (time_us, now_us, seq, value)
-            key = keys.get(name) or keys.setdefault(name, (node, *name))
-            points.keys.append(key)
+            taken.append(name)
             points.times_ms.append(time_ms)
             points.values.append(value)
             if metric in wanted:
-                flush.facts.append(_fact(*key, value, time_us, now_us, epoch, seq))
+                flush.facts.append(_fact(node, *name, value, time_us, now_us, epoch, seq))
         for name, one in newest.items():
             heard.keep(name, one)
-            heard.newest_us = max(heard.newest_us, one[0])
         if refused:
             batch.rejected += refused
             gone = {seq for seq, _, _ in refused}
             seqs = [seq for seq in seqs if seq not in gone]
         if seqs:
-            flush.origins.append((len(flush.points) - len(seqs), (node, epoch), seqs))
+            points.runs.append(Run(node, tuple(taken), len(taken)))
+            flush.origins.append((len(points) - len(seqs), (node, epoch), seqs))
             work.take(sorted(seqs))
 
     def _take_events(

@@ -24,13 +24,14 @@ from sqlalchemy.exc import OperationalError
 from edge.contract.messages import VERSION, Ack, encode
 from edge.contract.topics import ACK, unchecked
 from gateway.errors import StoreDown, StoreRefused
-from gateway.flush import Answer, EpochKey, Flush, Message, SeriesKey, Work, runs
+from gateway.flush import Answer, EpochKey, Flush, Message, Work, runs
 from gateway.intake import LATE_US, Intake
 from gateway.keeping.late import TAKES_ALL, Keeps, count_late
 from gateway.nodes.commands import commit_results
 from gateway.nodes.desired import commit_reports
 from gateway.nodes.outgoing import Outgoing
 from gateway.pictures import commit_pictures
+from gateway.points import Point, Points
 from gateway.rules import Fact
 from gateway.state import State as Database
 from gateway.state.tables import boots, devices, events, latest, losses, nodes, quarantine, ranges
@@ -62,7 +63,7 @@ ACK_RANGES, ACK_REJECTED = 2000, 200  # in one ack, so that no broker finds it t
 class Writer(Protocol):
     """What the pipeline needs of a series store; see gateway.store."""
 
-    def write(self, points: Sequence[tuple[SeriesKey, int, float]], *, patience_s: float | None = None) -> None:
+    def write(self, points: Sequence[Point], *, patience_s: float | None = None) -> None:
         """Returns when the points are durable. StoreDown when they can't be now, StoreRefused when never."""
         ...
 
@@ -302,7 +303,7 @@ class Pipeline:
             )
         return STORE_PAUSE_S if left else 0
 
-    def _write(self, points: Sequence[tuple[SeriesKey, int, float]]) -> tuple[dict[int, str], list[int]]:
+    def _write(self, points: Points) -> tuple[dict[int, str], list[int]]:
         """Writes what the store takes: refused calls are halved until the single points that are at fault are found.
 
         Returns these (index: reason), and the indexes of those that were not settled within REFUSALS. StoreDown, or
@@ -394,9 +395,7 @@ def _keep_newest(connection: Connection, table: Table, whose: set[str | None]) -
 
 def _rows_of(settled: Mapping[EpochKey, Work]) -> list[tuple[str, str, str, str]]:
     """As rows of `ranges`."""
-    return [
-        (node, epoch, work.settled.durable.text(), work.settled.declared.text()) for (node, epoch), work in settled.items()
-    ]
+    return [(node, epoch, work.settled.durable.text(), work.settled.declared.text()) for (node, epoch), work in settled.items()]
 
 
 def _pieces(works: Iterable[Work]) -> int:

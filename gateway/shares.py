@@ -42,16 +42,6 @@ class ShareConfig(BaseModel):
     burst: int = Field(500_000, ge=10_000, le=10**9, description="How much it may send at once: a week's backlog and more.")
 
 
-class _Share:
-    """One node's. `left` may be below 0: what has been let in is let in whole."""
-
-    __slots__ = ("at_us", "left", "turn", "used")
-
-    def __init__(self, left: float, now_us: int, turn: int) -> None:
-        self.left, self.at_us = left, now_us
-        self.turn, self.used = turn, 0
-
-
 class _Queue:
     """What waits of one node. Almost none has one: a town may have 100,000, and an empty one takes 1.5 KiB."""
 
@@ -74,30 +64,33 @@ class Shares:
         self, config: ShareConfig, note: Note = lambda *_: None, left_unread: Callable[[], object] = lambda: None
     ) -> None:
         """`note` hears of each message that is left unread, and `left_unread` counts it."""
-        self._config, self._note, self._left_unread = config, note, left_unread
-        self._shares: dict[str, _Share] = {}  # of who is not here all is left
+        self._note, self._left_unread = note, left_unread
+        # A budget is kept as the one time at which it is whole again (the generic cell rate algorithm, ITU-T I.371, of so many
+        # readings): each reading puts that off. Of who is not here it is whole.
+        self._whole_us: dict[str, float] = {}
+        self._us_each = 1e6 / config.readings_per_s
+        self._burst_us = config.burst * self._us_each
         self._waiting: dict[str, _Queue] = {}
         self._over: dict[str, int] = {}  # of whom something was left unread, and when last
-        self._turn, self._most = 0, _REMEMBERED
+        self._used: dict[str, int] = {}  # in this turn, by node
+        self._now_us, self._most = 0, _REMEMBERED
 
     def take(self, messages: Iterable[Message], now_us: int) -> list[Message]:
         """What of these, and of what waits, is processed now."""
-        self._turn += 1
-        taken = [*self._of_waiting(now_us)] if self._waiting else []
-        shares, waiting, turn = self._shares, self._waiting, self._turn
+        self._see(now_us)
+        whole_us, waiting, us_each = self._whole_us, self._waiting, self._us_each
+        used = self._used = {}
+        latest_us = now_us + self._burst_us
+        taken = [*self._of_waiting(latest_us)] if waiting else []
         for message in messages:
             node = _node(message.topic)
-            share = shares.get(node)
-            if share is None:
-                share = shares[node] = _Share(self._config.burst, now_us, turn)
-            elif share.turn != turn:
-                share.turn, share.used = turn, 0
-                self._refill(share, now_us)
             if node not in waiting:
                 cost = cost_of(message.payload)
-                if share.left > 0 and (share.used + cost <= TURN or not share.used):
-                    share.used += cost
-                    share.left -= cost
+                spent = used.get(node, 0)
+                at_us = whole_us.get(node, now_us)
+                if at_us <= latest_us and (spent + cost <= TURN or not spent):
+                    used[node] = spent + cost
+                    whole_us[node] = (at_us if at_us > now_us else now_us) + cost * us_each  # noqa: FURB136 - half of `max`
                     taken.append(message)
                     continue
             self._queue(node, message, now_us)
@@ -105,7 +98,7 @@ class Shares:
 
     def forget(self, others: Callable[[str], bool]) -> None:
         """Lets go of what waits of these nodes: another process hears them now, and they send it again."""
-        for known in (self._shares, self._waiting, self._over):
+        for known in (self._whole_us, self._waiting, self._over):
             for node in [node for node in known if others(node)]:
                 del known[node]
 
@@ -113,14 +106,13 @@ class Shares:
         """When something that waits may be taken, in seconds from now; None when nothing waits."""
         if not self._waiting:
             return None
-        longest = min(max(-share.left, 0) / self._config.readings_per_s - (now_us - share.at_us) / 1e6
-                      for share in map(self._shares.__getitem__, self._waiting))  # fmt: skip
-        return max(longest, 0.0)
+        self._see(now_us)
+        latest_us = now_us + self._burst_us
+        return max(min(self._whole_us.get(node, 0) for node in self._waiting) - latest_us, 0) / 1e6
 
     def charge(self, node: str, readings: float) -> None:
         """What a node's messages cost beyond what could be seen of them."""
-        if (share := self._shares.get(node)) is not None:
-            share.left -= readings
+        self._spend(node, readings)
 
     def tick(self, now_us: int) -> None:
         """Says who keeps within its budget again, and forgets who has all of it, where they have become many."""
@@ -128,40 +120,38 @@ class Shares:
             if not 0 <= now_us - dropped_us < QUIET_US:
                 del self._over[node]
                 log.warning("node %s keeps within its share again", node)
-        if len(self._shares) > self._most:
-            full, per_us, waiting = self._config.burst, self._config.readings_per_s / 1e6, self._waiting
-            self._shares = {
-                node: share
-                for node, share in self._shares.items()
-                if share.left + (now_us - share.at_us) * per_us < full or node in waiting
-            }
-            self._most = max(_REMEMBERED, 2 * len(self._shares))  # so that each is looked at once or twice in all
+        self._see(now_us)
+        if len(self._whole_us) > self._most:
+            self._whole_us = {node: at_us for node, at_us in self._whole_us.items() if at_us > now_us}
+            self._most = max(_REMEMBERED, 2 * len(self._whole_us))  # so that each is looked at once or twice in all
 
-    def _refill(self, share: _Share, now_us: int) -> None:
-        # Where the clock was set back nothing is won, and nobody waits for the old time.
-        if now_us > share.at_us:
-            share.left = min(self._config.burst, share.left + (now_us - share.at_us) * self._config.readings_per_s / 1e6)
-        share.at_us = now_us
+    def _see(self, now_us: int) -> None:
+        """Where the clock was set back nothing is won, and nobody waits for the old time."""
+        if (back_us := self._now_us - now_us) > 0:
+            self._whole_us = {node: at_us - back_us for node, at_us in self._whole_us.items()}
+        self._now_us = now_us
 
-    def _of_waiting(self, now_us: int) -> Iterator[Message]:
+    def _spend(self, node: str, readings: float) -> None:
+        self._whole_us[node] = max(self._whole_us.get(node, 0), self._now_us) + readings * self._us_each
+
+    def _of_waiting(self, latest_us: float) -> Iterator[Message]:
         for node, waits in list(self._waiting.items()):
-            share = self._shares[node]
-            share.turn, share.used = self._turn, 0
-            self._refill(share, now_us)
-            while share.left > 0 and waits:
+            used = 0
+            while self._whole_us.get(node, 0) <= latest_us and waits:
                 if waits.itself:
                     message = waits.itself.pop(next(iter(waits.itself)))
                 else:
                     queue = waits.live or waits.backlog
                     message = queue[0]
-                    if share.used and share.used + cost_of(message.payload) > TURN:
+                    if used and used + cost_of(message.payload) > TURN:
                         break
                     queue.popleft()
                     waits.bytes -= len(message.payload)
                 cost = cost_of(message.payload)
-                share.used += cost
-                share.left -= cost
+                used += cost
+                self._spend(node, cost)
                 yield message
+            self._used[node] = used
             if not waits:
                 del self._waiting[node]
 

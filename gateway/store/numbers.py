@@ -6,12 +6,15 @@ numbers.
 
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 from weakref import WeakValueDictionary
 
-from gateway.store.series import Key, Point
+from gateway.points import Key, Points
 
 Name = tuple[str, str]
 """Device and metric."""
+
+Names = tuple[Name, ...]
 
 SHARED = 100
 """Series of one node: one that has more has a table of its own."""
@@ -20,7 +23,21 @@ SHARED = 100
 class _Places(dict[Name, int]):
     """Where in a node's row the number of each series stands."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "at", "names")
+
+    names: Names | None
+    """What was asked for last,"""
+    at: list[int] | None
+    """and where that stands; None: it is the whole row."""
+
+    def __init__(self, places: Iterable[tuple[Name, int]] = ()) -> None:
+        super().__init__(places)
+        self.names = self.at = None
+
+    def find(self, names: Names) -> None:
+        """Sets `at`. KeyError, and nothing is set, where one is not known."""
+        at = [self[name] for name in names]
+        self.names, self.at = names, None if at == [*range(len(self))] else at
 
 
 class Numbers:
@@ -46,21 +63,25 @@ class Numbers:
             places, numbers = self._of.get(node) or (_Places(), array("q"))
             if len(places) < SHARED:
                 names = (*places, (device, metric))
-                places = self._shared.get(names) or _Places({name: at for at, name in enumerate(names)})
+                places = self._shared.get(names) or _Places((name, at) for at, name in enumerate(names))
                 self._shared[names] = places
             elif len(places) == SHARED:
-                places = _Places({**places, (device, metric): SHARED})
+                places = _Places([*places.items(), ((device, metric), SHARED)])
             else:
                 places[device, metric] = len(places)
+                places.names = None
             numbers.append(number)
             self._of[node] = (places, numbers)
 
-    def flat(self, points: Sequence[Point]) -> list[float]:
+    def flat(self, points: Points) -> list[float]:
         """Number, time in ms, value, number, time in ms, ... of all points. KeyError where a series is not known."""
-        found: list[float] = []
-        last, places, numbers = None, _Places(), array("q")
-        for (node, device, metric), time_ms, value in points:
-            if node is not last:
-                (places, numbers), last = self._of[node], node
-            found += (numbers[places[device, metric]], time_ms, value)
-        return found
+        found: list[int] = []
+        for node, names, number in points.runs:
+            places, row = self._of[node]
+            if names is not places.names:
+                places.find(names)
+            of_names: Sequence[int] = row if places.at is None else [row[at] for at in places.at]
+            found += of_names if number == len(names) else islice(cycle(of_names), number)
+        flat: list[float] = [0] * (3 * len(found))
+        flat[::3], flat[1::3], flat[2::3] = found, points.times_ms, points.values
+        return flat

@@ -98,11 +98,12 @@ class Server:
         """Points (1 or more) as the body of a request. StoreRefused for what is no line."""
         columns, heads = in_columns(points), self._heads
         check_finite(columns)
+        keys = columns.keys
         try:
-            begun = [heads[key] for key in columns.keys]
+            begun = [heads[key] for key in keys]
         except KeyError:
-            heads.update({key: "\n" + line_head(key) for key in set(columns.keys) - heads.keys()})
-            begun = [heads[key] for key in columns.keys]
+            heads.update({key: "\n" + line_head(key) for key in set(keys) - heads.keys()})
+            begun = [heads[key] for key in keys]
         # Always a float: InfluxDB fixes a field's type by its first value, and True would make it a boolean for good.
         pieces = [" "] * (4 * len(begun))
         pieces[::4], pieces[1::4], pieces[3::4] = begun, _texts(list(map(float, columns.values))), _texts(columns.times_ms)

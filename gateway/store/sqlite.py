@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from gateway.errors import StoreDown, StoreRefused
+from gateway.points import in_columns
 from gateway.rules.duration import parse_duration
 from gateway.store import fresh, rollups
 from gateway.store.disk import RESERVE_MIB, Reserve
@@ -144,7 +145,8 @@ class SqliteStore:
         """See `SeriesWriter`. One transaction, which appends."""
         if not points:
             return
-        check_finite(points)
+        columns = in_columns(points)
+        check_finite(columns)
         if shortage := self.disk.shortage():
             raise StoreDown(shortage)
         if self._waiting > FRESH_MOST:  # before, so that a write that fails in this has written nothing
@@ -157,10 +159,10 @@ class SqliteStore:
             try:
                 writer.execute("BEGIN IMMEDIATE")
                 try:
-                    flat = numbers.flat(points)
+                    flat = numbers.flat(columns)
                 except KeyError:
-                    numbers.add(_name_series(writer, [key for key, _, _ in points if key not in numbers]))
-                    flat = numbers.flat(points)
+                    numbers.add(_name_series(writer, [key for key in columns.keys if key not in numbers]))
+                    flat = numbers.flat(columns)
                 fresh.put(writer, flat)
                 rollups.mark(writer, flat)
                 self._waiting = fresh.count(writer)

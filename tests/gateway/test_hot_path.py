@@ -403,7 +403,7 @@ def _of(flush: Flush) -> object:
     assert len(set(told)) == len(told) or not flush.points.are_distinct
     works = [(work.readings, work.staged, sorted(work.seqs), work.rejected) for work in flush.work.values()]
     origins = [flush.origin(index) for index in range(len(flush.points))]
-    return flush.points, origins, flush.facts, flush.quarantine, works, flush.duplicates
+    return list(flush.points), origins, flush.facts, flush.quarantine, works, flush.duplicates
 
 
 # ---- What is in memory of a node -------------------------------------------------------------------------
@@ -424,22 +424,26 @@ def test_of_each_series_the_last_that_was_kept_is_known(kept: list[dict[Name, Ne
     layouts = Layouts()
     one, other = Heard("kitayama-03", layouts.empty), Heard("minamiyama-01", layouts.empty)
     known: dict[Name, Newest] = {}
+    said_us = 0
     for new in kept:
         newest = new
         for heard in (one, other):
             more = [name for name in newest if heard.last(name) is None]
             heard.layout = layouts.grown(heard.layout, [device for device, _ in more], *more)
-        if together and newest:
+        latest_us = max((one[0] for one in newest.values()), default=0)
+        if together and latest_us > one.newest_us:
             devices, metrics = zip(*newest, strict=True)
             names = Names(devices, metrics, tuple(newest), frozenset(newest), (), ())
             received_us = min(received_us for _, received_us, _, _ in newest.values())
             newest = {name: (time_us, received_us, seq, value) for name, (time_us, _, seq, value) in newest.items()}
             times_us, _, seqs, values = zip(*newest.values(), strict=True)
             assert one.knows(names)
-            one.keep_together(names, times_us, received_us, seqs, values)
+            one.keep_together(names, times_us, received_us, seqs, values, latest_us)
         else:
             for name, reading in newest.items():
                 one.keep(name, reading)
+        said_us = max(said_us, latest_us)
+        assert one.newest_us == said_us
         known |= newest
     assert {name: one.last(name) for name in known} == known
     for since_us in {received_us for _, received_us, _, _ in known.values()}:

@@ -101,7 +101,7 @@ def test_names_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(1000):
         shares.take([said(f"n-{number}")], NOW_US)
     shares.tick(NOW_US + 3600 * SECOND_US)
-    assert len(shares._shares) <= 100
+    assert len(shares._whole_us) <= 100
 
 
 def test_whoever_has_not_all_of_its_budget_or_waits_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +110,32 @@ def test_whoever_has_not_all_of_its_budget_or_waits_is_not_forgotten(monkeypatch
     while shares.take([said(NODE, FULL)], NOW_US):
         pass
     assert shares.due_s(NOW_US)
-    for second in range(50):
-        shares.take([said(f"n-{second}-{number}") for number in range(20)], NOW_US)
-        shares.tick(NOW_US + second * SECOND_US)
-        assert shares.take([said(NODE, FULL)], NOW_US) == []
-    assert len(shares._shares) < 50
+    for now_us in range(NOW_US, NOW_US + 2 * SECOND_US, SECOND_US // 25):
+        shares.take([said(f"n-{now_us}-{number}") for number in range(20)], now_us)
+        shares.tick(now_us)
+        assert shares.take([said(NODE, FULL)], now_us) == []
+    assert len(shares._whole_us) < 50
+
+
+def test_a_clock_that_is_set_back_gives_nothing_and_nobody_waits_for_the_old_time() -> None:
+    shares = Shares(ShareConfig(burst=10_000, readings_per_s=100))
+    while shares.take([said(NODE, FULL)], NOW_US):
+        pass
+    due_s = shares.due_s(NOW_US)
+    assert due_s
+    back_us = NOW_US - 3600 * SECOND_US
+    assert shares.due_s(back_us) == pytest.approx(due_s)
+    assert shares.take([], back_us) == []
+    shares.tick(back_us)
+    assert shares.take([], back_us + int(due_s * SECOND_US) + 1) == [said(NODE, FULL)]
+
+
+def test_what_a_message_cost_beyond_what_it_showed_is_of_its_nodes_budget() -> None:
+    shares = Shares(ShareConfig(burst=10_000, readings_per_s=100))
+    shares.take([said(NODE), said(OTHER)], NOW_US)
+    shares.charge(NODE, 11_000)
+    assert shares.take([said(NODE), said(OTHER)], NOW_US) == [said(OTHER)]
+    assert shares.due_s(NOW_US) == pytest.approx((11_000 + cost_of(b"[]") - 10_000) / 100)
 
 
 def test_who_was_left_unread_keeps_within_its_share_again_though_nothing_else_is_known_of_it(
@@ -127,7 +148,7 @@ def test_who_was_left_unread_keeps_within_its_share_again_though_nothing_else_is
         while shares.take([], NOW_US + second * SECOND_US):
             pass
     shares.tick(NOW_US + 10 * SECOND_US)
-    assert not shares._shares
+    assert not shares._whole_us
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     shares.tick(NOW_US + QUIET_US)
     shares.tick(NOW_US + 2 * QUIET_US)

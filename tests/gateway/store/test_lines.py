@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import StoreRefused
-from gateway.points import Point, Points, in_columns
+from gateway.points import Point, Points, Run, in_columns
 from gateway.store.server import Login, Place, Server, line_head
 
 
@@ -35,8 +37,14 @@ _points = st.lists(
 
 
 def _columns_of(points: list[Point]) -> Points:
+    """Each node's points that follow each other as rounds of a few names where that can be, as ingest hands them on."""
     keys, times_ms, values = zip(*points, strict=True)
-    return Points(list(keys), list(times_ms), list(values))
+    runs = []
+    for node, of_node in groupby(keys, itemgetter(0)):
+        names = tuple((device, metric) for _, device, metric in of_node)
+        size = next(at for at in range(1, len(names) + 1) if names[at:] == names[:-at])
+        runs.append(Run(node, names[:size], len(names)))
+    return Points(runs, list(times_ms), list(values))
 
 
 @given(_points)
@@ -66,6 +74,7 @@ def test_columns_are_points(points: list[Point], start: int, end: int, are_disti
     assert list(held[start:end]) == points[start:end]
     assert held[start:end].are_distinct == are_distinct
     assert in_columns(held) is held
-    assert in_columns(points) == held
+    assert list(in_columns(points)) == points
+    assert [held[at] for at in range(-len(points), len(points))] == [*points, *points]
     assert not in_columns(points).are_distinct, "nobody has looked"
     assert not in_columns([])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.points import Points, Run, in_columns
 from gateway.store import numbers
 from gateway.store.numbers import Numbers
 
@@ -22,13 +23,33 @@ def test_each_series_has_the_number_that_it_was_given(keys: list[tuple[str, str,
             assert key not in known
             known.add([(key, 7 * at)])
     assert [known[key] for key in keys] == [7 * at for at in range(len(keys))]
-    assert known.flat([(key, at, 0.5) for at, key in enumerate(keys)]) == [
-        part for at in range(len(keys)) for part in (7 * at, at, 0.5)
-    ]
+    told = in_columns([(key, at, 0.5) for at, key in enumerate(keys)])
+    assert known.flat(told) == [part for at in range(len(keys)) for part in (7 * at, at, 0.5)]
     for stranger in (("a", "d", "other"), ("other", "d", "m0")):
         assert stranger not in known
         with pytest.raises(KeyError):
-            known.flat([(stranger, 1, 1.0)])
+            known.flat(in_columns([(stranger, 1, 1.0)]))
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(1, 9)), max_size=12), st.integers(1, 6))
+def test_the_numbers_of_many_points_are_those_of_each_in_rounds_and_while_series_are_added(
+    said: list[tuple[tuple[str, str, str], int]], shared: int
+) -> None:
+    """Nodes that share their names ask by the same tuple of names, and some have a series more by then."""
+    rounds = [(("d", "m0"),), (("d", "m0"), ("e", "m1")), (("e", "m1"), ("d", "m0"), ("d", "m2"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "SHARED", shared)
+        known = Numbers()
+        count = 0
+        for (node, device, metric), number in said:
+            runs = [Run(one, names, number + len(names)) for one in {node, "a"} for names in rounds]
+            points = Points(runs, [0] * sum(run.number for run in runs), [0.5] * sum(run.number for run in runs))
+            for key in dict.fromkeys([*points.keys, (node, device, metric)]):
+                if key not in known:
+                    with pytest.raises(KeyError):
+                        known.flat(in_columns([(key, 0, 0.0)]))
+                    known.add([(key, count := count + 1)])
+            assert known.flat(points)[::3] == [known[key] for key in points.keys]
 
 
 def test_a_node_of_ten_series_takes_less_than_half_a_kilobyte() -> None:
