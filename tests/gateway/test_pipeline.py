@@ -200,6 +200,29 @@ def test_interrupted_at_any_step_and_delivered_again_nothing_is_lost_or_doubled(
             assert acks[-1].upto == 12
 
 
+def test_what_fails_otherwise_at_any_step_is_done_again_from_what_is_durable(
+    tmp_path: Path, undisturbed: tuple[int, dict[str, Any]]
+) -> None:
+    """A group whose commit fails is taken anew, in halves: nothing counts as durable because it was about to be."""
+    _, expected = undisturbed
+    for step in range(9):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        with Town(folder) as town:
+            town.steps.fail_at, town.steps.error = step, RuntimeError("of a kind that nobody thought of")
+            acks = town.process(*HISTORY)
+            assert len(town.steps.taken) > step
+            assert outcome(town) == expected, f"at step {step}"
+            assert acks[-1].upto == 12
+
+
+def test_what_one_node_gave_up_counts_for_no_other(town: Town) -> None:
+    town.process(batch([reading(4)], lost=[(1, 3, "outbox full")]))
+    for value in (1.0, 2.0):  # the second is another record under a known number
+        town.process(batch([reading(1, 5000 * int(value), value=value)], node="minamiyama-01"))
+    assert [point for point in town.points(node="minamiyama-01") if point[1] == 2.0] == []
+
+
 def test_an_event_that_was_stored_but_not_judged_rings_after_the_next_start_without_another_message(town: Town) -> None:
     town.steps.fail_at = 3  # the watch's transaction
     with pytest.raises(Killed):

@@ -36,7 +36,7 @@ def test_the_numbers_of_many_points_are_those_of_each_in_rounds_and_while_series
     said: list[tuple[tuple[str, str, str], int]], shared: int
 ) -> None:
     """Nodes that share their names ask by the same tuple of names, and some have a series more by then."""
-    rounds = [(("d", "m0"),), (("d", "m0"), ("e", "m1")), (("e", "m1"), ("d", "m0"), ("d", "m2"))]
+    rounds = [(("d", "m0"),), (("d", "m0"), ("e", "m1")), (("e", "m1"), ("d", "m0")), (("d", "m0"), ("e", "m1"), ("d", "m2"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "SHARED", shared)
         known = Numbers()
