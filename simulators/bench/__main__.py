@@ -72,8 +72,8 @@ PARTS: dict[str, _Part] = {
         lambda folder, chosen: workers.measure(folder, chosen.rounds),
     ),
     "growth": _Part(
-        "towns of 100, 1,000 and 100,000 nodes, about two minutes",
-        lambda folder, chosen: growth.measure(folder, chosen.messages // 2, chosen.rounds),
+        "{rounds} rounds of towns of 100, 1,000 and 100,000 nodes, about two minutes",
+        lambda folder, chosen: growth.measure(folder, chosen.messages, chosen.rounds),
     ),
     "series": _Part(
         "{rows} readings, about a minute for five million", lambda folder, chosen: series.measure(folder, chosen.rows)
@@ -105,7 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", choices=PARTS, action="append", help="Only this part; may be repeated.")
     parser.add_argument("--broker", choices=("mosquitto", "nats"), action="append", help="Brokers for `drain` (both).")
-    parser.add_argument("--messages", type=int, default=40_000, help="Messages of one `drain`; the half in `peers` (40000).")
+    parser.add_argument(
+        "--messages", type=int, default=40_000, help="Messages of one `drain` or town; the half in `peers` (40000)."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="Repetitions (3).")
     parser.add_argument("--rows", type=int, default=5_000_000, help="Readings in the store in `series`, `chart` (5000000).")
     parser.add_argument("--rate", type=float, default=500, help="Batches a second during `latency` (500).")

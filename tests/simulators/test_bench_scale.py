@@ -66,6 +66,7 @@ def test_readings_go_through_the_pipeline_into_a_real_victoria_metrics(tmp_path:
 
 
 def test_towns_are_measured_in_turns_and_their_memory_by_the_node(tmp_path: Path) -> None:
+    require_binary("mosquitto")
     figures = growth.measure(tmp_path / "growth", 1000, 1, (10, 50, 2000))
     assert [figure.target for figure in figures] == [0.6, 0.85, 1.0, None]
     assert all((figure.value or 0) > 0 for figure in figures[:2])
