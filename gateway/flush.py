@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -39,23 +39,31 @@ class Answer(NamedTuple):
     """Its link may break at this very moment, and what this says is not said again: the broker keeps it (QoS 1)."""
 
 
-@dataclass(slots=True)
-class Settled:
-    """What is known of an epoch's numbers: what was committed, and for as long as that is being committed what is to be. Where
-    that fails nobody may go on with it: it is read anew (Intake.forget).
+_NONE = Ranges()
+"""What almost every epoch has declared: one for all."""
+
+
+class Settled(Ranges):
+    """The numbers of an epoch that are durable: stored, refused or declared. Nobody needs to send them any more.
+
+    What was committed, and for as long as that is being committed what is to be. Where that fails nobody may go on with it: it is
+    read anew (Intake.forget).
     """
 
-    durable: Ranges
-    """Stored, refused or declared: nobody needs to send them any more."""
-    declared: Ranges
-    """Those of them that the node said will never come. One that comes after all is taken as if nothing had been said."""
+    # A set itself, and none beside others in an object: one place less in memory to go to, of 100,000 nodes.
+    __slots__ = ("declared",)
 
-    def add(self, durable: Sequence[tuple[int, int]], declared: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, durable: Iterable[tuple[int, int]] = ()) -> None:
+        super().__init__(durable)
+        self.declared = _NONE
+        """Those of them that the node said will never come. One that comes after all is taken as if nothing had been said."""
+
+    def settle(self, durable: Iterable[tuple[int, int]], declared: Sequence[tuple[int, int]] = ()) -> None:
         """Adds numbers, as closed ranges; the declared ones are among the durable ones."""
         for low, high in durable:
-            self.durable.add(low, high)
+            self.add(low, high)
         if declared:
-            self.declared = self.declared.copy()  # one that is empty is shared by all nodes
+            self.declared = self.declared.copy()
             for low, high in declared:
                 self.declared.add(low, high)
 
@@ -92,7 +100,7 @@ class Work:
     def knows(self, seq: int) -> bool:
         """Whether this record is durable, or about to be."""
         settled = self.settled
-        return seq in self.staged or (seq in settled.durable and seq not in settled.declared)
+        return seq in self.staged or (seq in settled and seq not in settled.declared)
 
     def take(self, seqs: Sequence[int]) -> None:
         """Takes these readings in, none of which it knew; in rising order."""

@@ -59,9 +59,6 @@ _DEVICES = select(devices.c.node, devices.c.device).order_by(devices.c.node)
 _BOOT = select(boots.c.zero_us, boots.c.synced).where(boots.c.node == bindparam("node"), boots.c.boot == bindparam("boot"))
 
 
-_NEVER_SAID = Ranges()
-"""What almost every epoch has declared: one for all."""
-
 _OF_NO_EVENT = tuple(Fact._field_defaults.values())
 
 
@@ -247,7 +244,7 @@ class Intake:
         if news:
             flush.born.add(node)
         heard.next_of, heard.next_seq = birth.epoch, birth.next
-        durable = work.settled.durable
+        durable = work.settled
         if birth.first > 1 and durable.holes(birth.first):
             earlier = (1, birth.first - 1)  # numbers of an earlier epoch: not this one's to miss
             work.facts.append(earlier)
@@ -268,7 +265,7 @@ class Intake:
 
     def _batch(self, flush: Flush, message: Message, heard: Heard, batch: CheckedBatch) -> None:
         work = self._work(flush, heard, batch.epoch)
-        if batch.lost or len(work.settled.durable) >= MAX_RANGES:
+        if batch.lost or len(work.settled) >= MAX_RANGES:
             self._check_size(heard, work, batch)
         if heard.boot != batch.boot:
             self._hear_boot(flush, heard, batch.boot)
@@ -294,7 +291,7 @@ class Intake:
 
     def _check_size(self, heard: Heard, work: Work, batch: CheckedBatch) -> None:
         """ValueError for a batch that scatters this epoch's numbers too far, or gives up what nobody can have had."""
-        durable = work.settled.durable
+        durable = work.settled
         if len(durable) + len(batch.lost) >= MAX_RANGES:
             after = durable.copy()
             for seq in _seqs(batch):
@@ -322,7 +319,7 @@ class Intake:
         if (
             not earliest_us <= zero_us + first <= zero_us + last <= latest_us
             or not heard.knows(names)
-            or work.settled.durable.meets(seqs[0], seqs[-1])
+            or work.settled.meets(seqs[0], seqs[-1])
             or work.staged.meets(seqs[0], seqs[-1])
         ):
             return False
@@ -352,7 +349,7 @@ class Intake:
             return
         seqs = [row[0] for row in rows]
         low, high = min(seqs), max(seqs)
-        if work.staged.meets(low, high) or work.settled.durable.meets(low, high):
+        if work.staged.meets(low, high) or work.settled.meets(low, high):
             known = {seq for seq in seqs if work.knows(seq)}
             work.seqs += runs(sorted(known))
             flush.duplicates += len(known)
@@ -468,7 +465,7 @@ class Intake:
 
     def _stored(self, work: Work, node: str, batch: CheckedBatch) -> dict[int, Content]:
         """Those of the batch's events whose numbers are committed already, as they are stored."""
-        durable = work.settled.durable
+        durable = work.settled
         seqs = [event.seq for event in batch.events if event.seq in durable]
         if not seqs:
             return {}
@@ -484,10 +481,10 @@ class Intake:
 
         Only numbers that were given out, as far as we know: an ack for more would free records that are yet to be made.
         """
-        known = work.settled.durable.copy()
+        known = work.settled.copy()
         for low, high in work.staged:
             known.add(low, high)
-        top = max(work.settled.durable.top, self._said_top(*key), work.staged.top)
+        top = max(work.settled.top, self._said_top(*key), work.staged.top)
         wanted = sorted((low, min(high, top), reason) for low, high, reason in work.lost if low <= top)
         holes = iter(known.holes(max((high for _, high, _ in wanted), default=0) + 1))
         hole = next(holes, None)
@@ -531,9 +528,11 @@ class Intake:
         row = self._view.execute(_RANGES, {"node": heard.node, "epoch": epoch}).first()
         if row is None and heard.epoch != epoch:
             self._begin(flush, heard.node, "epoch", NEW_EPOCHS, EPOCH_EVERY_US, is_first=heard.epoch is None)
-        settled = Settled(Ranges(), _NEVER_SAID)
+        settled = Settled()
         if row is not None:
-            settled = Settled(Ranges.parse(row.body), Ranges.parse(row.declared) if row.declared else _NEVER_SAID)
+            settled = Settled.parse(row.body)
+            if row.declared:
+                settled.declared = Ranges.parse(row.declared)
         if heard.epoch not in (None, epoch) and heard.settled is not None:
             _make_room(self._settled)
             self._settled[heard.node, heard.epoch] = heard.settled

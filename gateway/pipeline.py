@@ -240,7 +240,7 @@ class Pipeline:
             commit_results(connection, flush.results, flush.now_us)
             before = _pieces(settling.values())
             for work in settling.values():
-                work.settled.add(work.facts, work.declared)
+                work.settled.settle(work.facts, work.declared)
             upsert_rows(connection, ranges, _RANGES, _rows_of(settling))
         self._intake.committed(flush, _pieces(settling.values()) - before)
         if self._outgoing is not None and flush.births:
@@ -285,9 +285,9 @@ class Pipeline:
                 pieces = runs(sorted(s for low, high in pieces for s in range(low, high + 1) if (key, s) not in waiting))
             if pieces:
                 stored[key] = work
-                more -= len(work.settled.durable)
-                work.settled.add(pieces, ())
-                more += len(work.settled.durable)
+                more -= len(work.settled)
+                work.settled.settle(pieces)
+                more += len(work.settled)
         if refused:
             with self._database.write(own=True) as connection:
                 _commit_refused(connection, flush.quarantine[told:])
@@ -344,7 +344,7 @@ class Pipeline:
         for (node, _), work in flush.work.items():
             if work.reused:
                 self._note(node, "seq_reused", now_us, 1)
-            if (pieces := len(work.settled.durable)) > PIECES:
+            if (pieces := len(work.settled)) > PIECES:
                 self._charge(node, pieces / PIECES)
         for node, number in flush.refusals.items():
             if node:
@@ -395,12 +395,12 @@ def _keep_newest(connection: Connection, table: Table, whose: set[str | None]) -
 
 def _rows_of(settled: Mapping[EpochKey, Work]) -> list[tuple[str, str, str, str]]:
     """As rows of `ranges`."""
-    return [(node, epoch, work.settled.durable.text(), work.settled.declared.text()) for (node, epoch), work in settled.items()]
+    return [(node, epoch, work.settled.text(), work.settled.declared.text()) for (node, epoch), work in settled.items()]
 
 
 def _pieces(works: Iterable[Work]) -> int:
     """In how many the numbers lie that are settled."""
-    return sum(len(work.settled.durable) for work in works)
+    return sum(len(work.settled) for work in works)
 
 
 def _commit_boots(connection: Connection, flush: Flush) -> None:
@@ -459,7 +459,7 @@ def _acks(node: str, epoch: str, work: Work, wait_s: int, *, birth: bool) -> lis
     What is not said a second time must arrive: of an outage, how much of what was sent before it came; what is refused, so that
     the node keeps it; what never came; and to a birth, that a configuration on trial speaks with us. All else it asks for again.
     """
-    topic, durable = unchecked(node, ACK), work.settled.durable
+    topic, durable = unchecked(node, ACK), work.settled
     upto = durable.upto
     above: list[tuple[int, int]] = []
     if work.reused:  # the known record may be another one: its outbox must not forget anything by number

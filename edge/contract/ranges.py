@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 
 class Ranges:
@@ -112,7 +113,7 @@ class Ranges:
         return ",".join([f"{low}-{end - 1}" if end - 1 > low else f"{low}" for low, end in zip(edges, edges, strict=True)])
 
     @classmethod
-    def parse(cls, text: str) -> "Ranges":
+    def parse(cls, text: str) -> Self:
         """The inverse of `text`. ValueError for anything else."""
         ranges = cls()
         for part in text.split(",") if text else ():

@@ -4,9 +4,9 @@ Memory only. Nodes of one kind have the same series: they share the table of nam
 numbers.
 """
 
-from array import array
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
+from struct import Struct
 from weakref import WeakValueDictionary
 
 from gateway.points import Key, Points
@@ -16,6 +16,8 @@ Name = tuple[str, str]
 
 Names = tuple[Name, ...]
 
+_ONE = Struct("q")
+
 SHARED = 100
 """Series of one node: one that has more has a table of its own."""
 
@@ -23,8 +25,10 @@ SHARED = 100
 class _Places(dict[Name, int]):
     """Where in a node's row the number of each series stands."""
 
-    __slots__ = ("__weakref__", "at", "names")
+    __slots__ = ("__weakref__", "at", "names", "row")
 
+    row: Struct
+    """Of a node's numbers, as they stand in memory."""
     names: Names | None
     """What was asked for last,"""
     at: list[int] | None
@@ -32,6 +36,11 @@ class _Places(dict[Name, int]):
 
     def __init__(self, places: Iterable[tuple[Name, int]] = ()) -> None:
         super().__init__(places)
+        self.grown()
+
+    def grown(self) -> None:
+        """Says that it has as many as it has now."""
+        self.row = Struct(f"{len(self)}q")
         self.names = self.at = None
 
     def find(self, names: Names) -> None:
@@ -44,7 +53,7 @@ class Numbers:
     """Told by `add`, asked by `flat`."""
 
     def __init__(self) -> None:
-        self._of: dict[str, tuple[_Places, array[int]]] = {}
+        self._of: dict[str, tuple[_Places, bytes]] = {}
         self._shared: WeakValueDictionary[tuple[Name, ...], _Places] = WeakValueDictionary()
 
     def __contains__(self, key: Key) -> bool:
@@ -55,12 +64,12 @@ class Numbers:
     def __getitem__(self, key: Key) -> int:
         node, device, metric = key
         places, numbers = self._of[node]
-        return numbers[places[device, metric]]
+        return memoryview(numbers).cast("q")[places[device, metric]]
 
     def add(self, named: Iterable[tuple[Key, int]]) -> None:
         """Series that are not here yet, each once."""
         for (node, device, metric), number in named:
-            places, numbers = self._of.get(node) or (_Places(), array("q"))
+            places, numbers = self._of.get(node) or (_Places(), b"")
             if len(places) < SHARED:
                 names = (*places, (device, metric))
                 places = self._shared.get(names) or _Places((name, at) for at, name in enumerate(names))
@@ -69,18 +78,21 @@ class Numbers:
                 places = _Places([*places.items(), ((device, metric), SHARED)])
             else:
                 places[device, metric] = len(places)
-                places.names = None
-            numbers.append(number)
-            self._of[node] = (places, numbers)
+                places.grown()
+            self._of[node] = (places, numbers + _ONE.pack(number))
 
     def flat(self, points: Points) -> list[float]:
         """Number, time in ms, value, number, time in ms, ... of all points. KeyError where a series is not known."""
         found: list[int] = []
         for node, names, number in points.runs:
-            places, row = self._of[node]
+            places, numbers = self._of[node]
             if names is not places.names:
                 places.find(names)
-            of_names: Sequence[int] = row if places.at is None else [row[at] for at in places.at]
+            if places.at is None:
+                of_names: Sequence[int] = places.row.unpack(numbers)
+            else:  # a few of very many, maybe
+                row = memoryview(numbers).cast("q")
+                of_names = [row[at] for at in places.at]
             found += of_names if number == len(names) else islice(cycle(of_names), number)
         flat: list[float] = [0] * (3 * len(found))
         flat[::3], flat[1::3], flat[2::3] = found, points.times_ms, points.values

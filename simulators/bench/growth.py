@@ -1,6 +1,6 @@
 """What a town costs as it grows: messages a second at equal load of 100, 1,000 and 100,000 nodes, and memory a node.
 
-The role ingest over SQLite, in a process for each town, with a Mosquitto of its own: there waits what all the nodes have said, sent
+The role ingest over SQLite, in a process for each town, with a Mosquitto of its own: there waits what all nodes have said, sent
 over one connection as by a bridge of brokers, and is taken up to the acks. All towns are alive, measured in turns. Every node has
 spoken before: that is measured too, as memory.
 

@@ -34,8 +34,7 @@ ALL = 1_000_000_000
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 3600), st.lists(st.integers(1, 2**53 - 1), max_size=5))
 def test_an_ack_by_hand_is_byte_for_byte_the_encoded_one(upto: int, wait_s: int, seqs: list[int]) -> None:
-    durable = Ranges([(1, upto)] if upto else [])
-    work = Work(Settled(durable, Ranges()))
+    work = Work(Settled([(1, upto)] if upto else []))
     work.seqs += [(seq, seq) for seq in seqs]
     [(topic, payload, _)] = _acks("kitayama-03", EPOCH, work, wait_s, birth=False)
     assert topic == "satomori/v1/29/kitayama-03/down/ack"
@@ -265,7 +264,7 @@ def test_readings_taken_together_come_to_the_same_as_one_by_one(
             found.append(_of(flush))
             if number in settled_after:
                 for work in flush.work.values():
-                    work.settled.add(work.readings, ())
+                    work.settled.settle(work.readings)
                 intake.committed(flush, 0)
             found.append(_unsaved(intake) if number in saved_after else None)
             if number in saved_after:
