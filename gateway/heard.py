@@ -160,10 +160,10 @@ class Heard:
 
     def _room(self, place: int) -> int:
         """Where in memory a series stands, by its place in the layout; there is room for all of that then."""
-        at = _HEAD.size + place * _ONE.size
-        if at >= len(self._newest):
-            self._newest += bytes(len(self.layout.series) * _ONE.size + _HEAD.size - len(self._newest))
-        return at
+        whole = _HEAD.size + len(self.layout.series) * _ONE.size
+        if len(self._newest) < whole:
+            self._newest += bytes(whole - len(self._newest))
+        return _HEAD.size + place * _ONE.size
 
 
 @lru_cache(maxsize=100)

@@ -154,6 +154,9 @@ class Pipeline:
             self._commit_facts(flush)
             self._telemetry.quarantined.labels("broke").inc()
             return []
+        except BaseException:  # of who is fenced, say: what it was about to commit is not durable
+            self._intake.forget()
+            raise
 
     def _process(self, messages: Sequence[Message], now_us: int, away_since_us: int | None) -> list[Answer]:
         flush = self._intake.read(messages, now_us, away_since_us)

@@ -126,7 +126,7 @@ class Shares:
             self._most = max(_REMEMBERED, 2 * len(self._whole_us))  # so that each is looked at once or twice in all
 
     def _see(self, now_us: int) -> None:
-        """Where the clock was set back nothing is won, and nobody waits for the old time."""
+        """Where the clock was set back nobody waits for the old time, and nothing is won but what it gave before, set forward."""
         if (back_us := self._now_us - now_us) > 0:
             self._whole_us = {node: at_us - back_us for node, at_us in self._whole_us.items()}
         self._now_us = now_us

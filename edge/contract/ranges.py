@@ -5,6 +5,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Self
 
+_END = 2**63 - 1  # of what fits
+
 
 class Ranges:
     """A set of positive integers, kept as sorted, disjoint, non-touching closed ranges.
@@ -23,9 +25,9 @@ class Ranges:
             self.add(low, high)
 
     def add(self, low: int, high: int | None = None) -> None:
-        """Adds `low..high` (or just `low`). ValueError when the range is empty or below 1."""
+        """Adds `low..high` (or just `low`). ValueError when the range is empty, below 1 or too high for any counter."""
         high = low if high is None else high
-        if not 1 <= low <= high:
+        if not 1 <= low <= high < _END:
             raise ValueError(f"no range of sequence numbers: {low}..{high}")
         edges = self._edges
         last = edges[-1] if edges else 0

@@ -118,6 +118,20 @@ def test_many_rows_are_inserted_and_those_that_stand_are_changed_in_the_named_co
         state.close()
 
 
+@pytest.mark.parametrize("number", [1, 39, 40, 41, 95])
+def test_each_of_many_rows_is_its_own_whether_it_stands_already_or_not(tmp_path: Path, number: int) -> None:
+    state = open_state(f"sqlite:///{tmp_path / 'state.db'}")
+    rows = [(f"node-{at:02}", EPOCH, f"1-{at + 2}", "" if at % 3 else "1") for at in range(number)]
+    try:
+        with state.write() as connection:
+            upsert_rows(connection, ranges, ("body", "declared"), [(node, epoch, "1", "") for node, epoch, _, _ in rows[::2]])
+            upsert_rows(connection, ranges, ("body", "declared"), rows)
+        with state.read() as connection:
+            assert connection.execute(select(ranges).order_by(ranges.c.node)).all() == rows
+    finally:
+        state.close()
+
+
 # ---- Readings column by column ---------------------------------------------------------------------------
 
 NOW_US = 1_780_434_720_000_000
@@ -449,6 +463,18 @@ def test_of_each_series_the_last_that_was_kept_is_known(kept: list[dict[Name, Ne
         assert dict(one.since(since_us)) == {name: new for name, new in known.items() if new[1] >= since_us}
     assert one.last(("d", "x")) is None
     assert one.layout is other.layout, "nodes with the same series share where they stand"
+
+
+def test_there_is_room_for_readings_of_series_of_which_none_was_kept_yet() -> None:
+    """What is told of a node's series may break off before the first reading of them is remembered."""
+    layouts, pairs = Layouts(), (("a", "rssi"), ("b", "rssi"))
+    one = Heard("kitayama-03", layouts.grown(layouts.empty, ("a",), ("a", "rssi")))
+    one.keep(("a", "rssi"), (1, 1, 1, -70.0))
+    one.layout = layouts.grown(one.layout, ("b",), ("b", "rssi"))
+    names = Names(("a", "b"), ("rssi", "rssi"), pairs, frozenset(pairs), (), ())
+    assert one.knows(names)
+    one.keep_together(names, [2, 3], 4, [2, 3], [-71.0, -72.0], 3)
+    assert [one.last(name) for name in pairs] == [(2, 4, 2, -71.0), (3, 4, 3, -72.0)]
 
 
 def test_a_node_of_very_many_series_has_them_for_itself() -> None:

@@ -205,7 +205,7 @@ def test_what_fails_otherwise_at_any_step_is_done_again_from_what_is_durable(
 ) -> None:
     """A group whose commit fails is taken anew, in halves: nothing counts as durable because it was about to be."""
     _, expected = undisturbed
-    for step in range(9):
+    for step in range(11):
         folder = tmp_path / str(step)
         folder.mkdir()
         with Town(folder) as town:
