@@ -4,8 +4,9 @@ Where one process does everything it has one session with the broker. Where seve
 partition, and this process has those of the partitions that it holds (gateway.partitions).
 
 A group is what has arrived, up to a size. It is read now and then, so that a busy town costs a few reads a second, not hundreds,
-and what nobody waits for (`is_waited_for`) is held until the next tick, so that it costs a group a second. Neither goes on when
-so much has come that brokers might wait for us, so no in-flight limit can stall it. Under load the groups grow by themselves.
+and what nobody waits for (`is_waited_for`) is held until the next tick or until that makes a whole group, so that a record costs
+as much however many processes share the town. Brokers are answered before they might wait for us, so no in-flight limit can
+stall it.
 
 MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`, and where that does not reach them they send
 again. What is held, and what a node sends beyond its share (gateway.shares), is acknowledged to the broker and waits here, or is
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 GROUP, GROUP_BYTES = 1000, 4 * 1024 * 1024  # what is read at once: one node's large messages must not keep the others waiting
 ENOUGH = 20
-"""Messages of one session that begin a group at once: what a broker sends before it waits for us, where nobody told it otherwise
+"""Messages of one session that are taken up at once: what a broker sends before it waits for us, where nobody told it otherwise
 (Mosquitto)."""
 REST_S = 0.05
 """So long nothing more is read, where something was: to be woken costs more than to read a message."""
@@ -52,6 +53,7 @@ the same commits, requests and syncs of a disk, however little it holds.
 OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
 _LIVE, _NO_EVENTS = f"/{Channel.LIVE}", b'"events":[]'
+_TYPE, _SEEN_STILL = b'"type"', b'"type":"tag_seen"'
 CATCH_UP_US = 10 * 60 * 1_000_000
 """For this long after connecting, messages may have waited in the broker while nobody listened."""
 
@@ -148,7 +150,7 @@ class Ingest:
         self._spoke: dict[Session, None] = {}
         self._held: list[Message] = []
         self._room, self._room_bytes = GROUP, GROUP_BYTES
-        self._is_called = self._is_full = False  # somebody waits for something of it; it is as much as a group has room for
+        self._is_called = self._is_full = False  # somebody or a broker waits for something of it; it is a whole group
         self._next_read = self._grouped_s = -math.inf
         if partitions is None:
             self._begin(None, Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us))
@@ -237,9 +239,10 @@ class Ingest:
         self._spoke[session] = None
         new = session.arrived[here:]
         self._room -= len(new)
-        self._is_full |= len(session.arrived) >= ENOUGH or self._room <= 0 or self._room_bytes <= 0
-        self._is_called = self._is_called or any(map(is_waited_for, new))
-        self._next_read = -math.inf if self._is_full else time.monotonic() + REST_S
+        is_enough = len(session.arrived) >= ENOUGH
+        self._is_full |= self._room <= 0 or self._room_bytes <= 0
+        self._is_called = self._is_called or is_enough or any(map(is_waited_for, new))
+        self._next_read = -math.inf if is_enough or self._is_full else time.monotonic() + REST_S
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
@@ -275,8 +278,7 @@ class Ingest:
             group, self._held = self._held + group, []
             self._grouped_s = time.monotonic() if group else self._grouped_s
         else:
-            self._held += [message for message in group if not is_waited_for(message)]
-            group = [message for message in group if is_waited_for(message)]
+            group, self._held = _overtaking(self._held, group)
         self._room = GROUP - len(self._held)
         self._room_bytes = GROUP_BYTES - sum(len(message.payload) for message in self._held)
         self._is_called, self._is_full = False, self._room <= 0 or self._room_bytes <= 0
@@ -427,12 +429,27 @@ class Ingest:
             self._publish(topic, payload, retain=retain)
 
 
+def _overtaking(held: list[Message], new: list[Message]) -> tuple[list[Message], list[Message]]:
+    """(what goes through now, what is held): an event overtakes readings, but no event of its own node."""
+    calls = [False] * len(held) + [is_waited_for(message) for message in new]
+    found = held + new
+    called = {message.topic for message, is_call in zip(found, calls, strict=True) if is_call}
+    group: list[Message] = []
+    kept: list[Message] = []
+    for message, is_call in zip(found, calls, strict=True):
+        is_next = is_call or (message.topic in called and _NO_EVENTS not in message.payload)
+        (group if is_next else kept).append(message)
+    return group, kept
+
+
 def is_waited_for(message: Message) -> bool:
     """Whether somebody may wait for what comes of a message: an event, what waited before, what a node says of itself. False of
-    live readings: they are shown at ticks, and their node sends the next ones without an answer to these, and these again if
-    they should be lost here.
+    live readings, and of tags that are there still: these are shown and judged at ticks, and their node sends the next ones
+    without an answer to these, and these again if they should be lost here.
 
-    Of its JSON it sees no more than that the list of events is empty as our nodes write it; what is written otherwise only
-    costs a group.
+    Of its JSON it sees no more than the events' types as our nodes write them; what is written otherwise only costs a group.
     """
-    return not (message.topic.endswith(_LIVE) and _NO_EVENTS in message.payload)
+    if not message.topic.endswith(_LIVE):
+        return True
+    payload = message.payload
+    return _NO_EVENTS not in payload and not 0 < payload.count(_TYPE) == payload.count(_SEEN_STILL)

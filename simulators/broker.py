@@ -165,8 +165,10 @@ mqtt {{
     return _ready(folder, "nats.conf", config, make)
 
 
-def mosquitto(folder: Path, port: int | None = None, *, save_every: int = 1, authority: Path | None = None) -> Broker:
-    """Debian's mosquitto with persistence. Not started yet.
+def mosquitto(
+    folder: Path, port: int | None = None, *, save_every: int = 1, authority: Path | None = None, in_flight: int = 0
+) -> Broker:
+    """Debian's mosquitto with persistence. Not started yet. `in_flight`: messages to one session at once; 0 is no limit.
 
     It rewrites its whole database, which is slow with much in it, as soon as more than `save_every` things changed: a
     kill takes the last message that it had acknowledged. With 0 it saves only when it is stopped, near to its own
@@ -195,7 +197,7 @@ autosave_on_changes {"true" if save_every else "false"}
 autosave_interval {save_every}
 # 0 is no limit; by default the 1001st message for an absent client is dropped without a word.
 max_queued_messages 0
-max_inflight_messages 0
+max_inflight_messages {in_flight}
 """
     argv = [program, "-c", str(folder / "mosquitto.conf")]
 

@@ -226,6 +226,8 @@ def said_by_a_node(*rows: str) -> bytes:
 READING = '"trap-1","battery_v",3.6'
 FIRST = said_by_a_node(READING, READING, READING)
 SPRUNG = '{"device":"trap-1","type":"trap_sprung","class":"alarm"}'
+SEEN = '{"device":"tags","type":"tag_seen","class":"sighting","tag":"ibeacon:a:1:7","rssi":-70,"frames":60}'
+LEFT = '{"device":"tags","type":"tag_left","class":"sighting","tag":"ibeacon:a:1:7","rssi":-70}'
 
 
 @pytest.fixture
@@ -243,13 +245,30 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[Processor, Node], None]:
     return hold
 
 
-def test_live_readings_are_held_until_they_are_worth_a_group(broker: Broker, held: Callable[[Processor, Node], None]) -> None:
+def test_live_readings_are_held_until_they_are_a_whole_group(
+    broker: Broker, held: Callable[[Processor, Node], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     processor = Processor()
     with Gateway(broker, processor), Node(broker) as node:
+        monkeypatch.setattr(ingest_module, "GROUP", 50)
         held(processor, node)
-        node.publish(*[said_by_a_node(READING)] * ingest_module.ENOUGH)
-        processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
-    assert [len(group) for group in processor.groups] == [1, ingest_module.ENOUGH]
+        node.publish(*[said_by_a_node(READING)] * 50)
+        processor.wait_for(lambda: len(processor.payloads) > 50)
+    assert [len(group) for group in processor.groups] == [1, 50]
+
+
+@pytest.mark.services
+def test_a_broker_that_waits_for_our_word_early_has_it_for_what_is_held(
+    tmp_path: Path, held: Callable[[Processor, Node], None]
+) -> None:
+    """Else neither the rest of the readings nor the event behind them came before the next tick."""
+    processor = Processor()
+    slow = mosquitto(tmp_path / "broker", save_every=0, in_flight=ingest_module.ENOUGH)
+    with slow, Gateway(slow, processor), Node(slow) as node:
+        held(processor, node)
+        node.publish(*[said_by_a_node(READING)] * 3 * ingest_module.ENOUGH, said_by_a_node(SPRUNG))
+        processor.wait_for(lambda: said_by_a_node(SPRUNG) in processor.payloads)
+        assert processor.payloads == [FIRST, said_by_a_node(SPRUNG)]
 
 
 def test_an_event_overtakes_the_readings_that_are_held_and_a_stop_loses_none_of_them(
@@ -270,6 +289,22 @@ def test_an_event_overtakes_the_readings_that_are_held_and_a_stop_loses_none_of_
             next_one.wait_for(lambda: next_one.payloads)
     assert [[message.payload for message in group] for group in processor.groups] == [[FIRST], [sprung], [readings]]
     assert next_one.payloads == [b"last"], "the broker had our word for all of them"
+
+
+def test_an_event_overtakes_no_event_of_its_own_node(broker: Broker, held: Callable[[Processor, Node], None]) -> None:
+    """A tag that left was there before: told the other way round it would have come back."""
+    processor = Processor()
+    seen, left, readings = said_by_a_node(SEEN), said_by_a_node(LEFT), said_by_a_node(READING)
+    with Gateway(broker, processor), Node(broker) as node:
+        held(processor, node)
+        other = topic_for(Topic("nishi-01", Channel.LIVE))
+        node.publish(seen, topic=other)
+        node.publish(seen)
+        node.publish(readings)
+        node.publish(left)
+        processor.wait_for(lambda: left in processor.payloads)
+    groups = [[(message.topic, message.payload) for message in group] for group in processor.groups]
+    assert groups == [[(UP, FIRST)], [(UP, seen), (UP, left)], [(other, seen), (UP, readings)]]
 
 
 def test_no_more_is_held_than_a_group_has_room_for(
@@ -304,7 +339,11 @@ def test_live_readings_wait_for_the_next_tick_and_no_longer(broker: Broker, monk
         (Channel.LIVE, said_by_a_node(READING), False),
         (Channel.LIVE, said_by_a_node(SPRUNG), True),
         (Channel.LIVE, said_by_a_node(READING, SPRUNG), True),
+        (Channel.LIVE, said_by_a_node(READING, SEEN, SEEN), False),
+        (Channel.LIVE, said_by_a_node(SEEN, LEFT), True),
+        (Channel.LIVE, said_by_a_node(SEEN, SPRUNG), True),
         (Channel.LIVE, b'{ "events": [] }', True),  # it may be anything
+        (Channel.LIVE, b'{"events":[{"type":"tag_seen"},{"type": "trap_sprung"}]}', True),
         (Channel.BACKLOG, said_by_a_node(READING), True),  # with more of it behind
         (Channel.BIRTH, b"{}", True),
         (Channel.STATE, b"{}", True),
