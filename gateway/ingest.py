@@ -4,9 +4,9 @@ Where one process does everything it has one session with the broker. Where seve
 partition, and this process has those of the partitions that it holds (gateway.partitions).
 
 A group is what has arrived, up to a size. It is read now and then, so that a busy town costs a few reads a second, not hundreds,
-and what nobody waits for (`is_waited_for`) is held until the next tick or until that makes a whole group, so that a record costs
-as much however many processes share the town. Brokers are answered before they might wait for us, so no in-flight limit can
-stall it.
+and what nobody waits for (`is_waited_for`) is held until the next tick, or until it is a whole group or all of a burst: a record
+costs as much however many processes share the town. Brokers are answered before they might wait for us, so no in-flight limit
+can stall it.
 
 MQTT's acknowledgement is flow control only; what nodes go by is the `down/ack`, and where that does not reach them they send
 again. What is held, and what a node sends beyond its share (gateway.shares), is acknowledged to the broker and waits here, or is
@@ -50,6 +50,8 @@ HELD_S = 1.5
 """So long after the last group what nobody waits for may be held: not at all, where it comes after a silence. Each group costs
 the same commits, requests and syncs of a disk, however little it holds.
 """
+QUIET_S = 0.05
+"""So long after the last of them, ENOUGH held messages are taken for all of a burst."""
 OWN_WAITING = 10  # of the gateway's own records: who gives one gives it again until it is known to have come
 TICK_S = 1.0
 _LIVE, _NO_EVENTS = f"/{Channel.LIVE}", b'"events":[]'
@@ -151,7 +153,7 @@ class Ingest:
         self._held: list[Message] = []
         self._room, self._room_bytes = GROUP, GROUP_BYTES
         self._is_called = self._is_full = False  # somebody or a broker waits for something of it; it is a whole group
-        self._next_read = self._grouped_s = -math.inf
+        self._next_read = self._last_read_s = self._grouped_s = -math.inf
         if partitions is None:
             self._begin(None, Session(config, config.client_id, up_filters(), rng, now_us, listened_until_us))
 
@@ -236,13 +238,13 @@ class Ingest:
         self._touched.add(session)
         if not session.arrived:
             return
-        self._spoke[session] = None
+        self._spoke[session], self._last_read_s = None, time.monotonic()
         new = session.arrived[here:]
         self._room -= len(new)
         is_enough = len(session.arrived) >= ENOUGH
         self._is_full |= self._room <= 0 or self._room_bytes <= 0
         self._is_called = self._is_called or is_enough or any(map(is_waited_for, new))
-        self._next_read = -math.inf if is_enough or self._is_full else time.monotonic() + REST_S
+        self._next_read = -math.inf if is_enough or self._is_full else self._last_read_s + REST_S
 
     def _patience_s(self) -> float:
         """How long to wait for the broker's next word."""
@@ -255,7 +257,12 @@ class Ingest:
 
     def _held_s(self) -> float:
         """How long what nobody waits for may be held still."""
-        return self._grouped_s + HELD_S - time.monotonic() if self._spoke or self._held else HELD_S
+        if not (self._spoke or self._held):
+            return HELD_S
+        until_s = self._grouped_s + HELD_S
+        if GROUP - self._room >= ENOUGH:
+            until_s = min(until_s, self._last_read_s + QUIET_S)
+        return until_s - time.monotonic()
 
     def _say_faults(self) -> None:
         """Once when it goes down, once when all of it is back."""

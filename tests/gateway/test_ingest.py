@@ -235,7 +235,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[Processor, Node], None]:
     """From when it is called, readings are held for an hour, and the next tick is as far away."""
 
     def hold(processor: Processor, node: Node) -> None:
-        for pause in ("HELD_S", "TICK_S"):
+        for pause in ("HELD_S", "TICK_S", "QUIET_S"):
             monkeypatch.setattr(ingest_module, pause, 3600.0)
         ticked = len(processor.ticks)
         processor.wait_for(lambda: len(processor.ticks) > ticked)
@@ -255,6 +255,17 @@ def test_live_readings_are_held_until_they_are_a_whole_group(
         node.publish(*[said_by_a_node(READING)] * 50)
         processor.wait_for(lambda: len(processor.payloads) > 50)
     assert [len(group) for group in processor.groups] == [1, 50]
+
+
+def test_live_readings_are_held_until_their_burst_is_over(
+    broker: Broker, held: Callable[[Processor, Node], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = Processor()
+    with Gateway(broker, processor), Node(broker) as node:
+        held(processor, node)
+        monkeypatch.setattr(ingest_module, "QUIET_S", 0.05)
+        node.publish(*[said_by_a_node(READING)] * ingest_module.ENOUGH)
+        processor.wait_for(lambda: len(processor.payloads) > ingest_module.ENOUGH)
 
 
 @pytest.mark.services
