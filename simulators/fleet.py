@@ -98,11 +98,13 @@ class FleetNode:
             rows.append(f'[{low + number},{dt},"{device}","{metric}",{self._value(metric, now_us)}]')
         return Said(self._batch(now_us, ",".join(rows), ""), low, self._next - 1)
 
-    def event(self, now_us: int) -> Said:
-        """One event: most are sightings; a node with a camera says pictures, too; few are of traps (sprung, reset in turn)."""
+    def event(self, now_us: int, *, alarm: bool = False) -> Said:
+        """One event: most are sightings; a node with a camera says pictures, too; few are of traps (sprung, reset in turn), or
+        all of them with `alarm`.
+        """
         seq = self._next
         self._next += 1
-        what = self._rng.random()
+        what = 1.0 if alarm else self._rng.random()
         if what < 0.7 or (what < 0.98 and not self._has_camera):
             body = f'"device":"tags","type":"tag_seen","class":"sighting","tag":"ibeacon:{self.name}:1:7","rssi":-70,"frames":60'
         elif what < 0.98:

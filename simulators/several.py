@@ -257,13 +257,10 @@ class TrapNode(FleetNode):
         self.read += count
         return super().readings(now_us, count)
 
-    def event(self, now_us: int) -> Said:
-        seq, self._next = self._next, self._next + 1
-        self._sprung = not self._sprung
-        kind = "trap_sprung" if self._sprung else "trap_reset"
-        self.springs.append((seq, kind))
-        body = f'{{"seq":{seq},"dt":0,"device":"trap-1","type":"{kind}","class":"alarm","folded":0}}'
-        return Said(self._batch(now_us, "", body), seq, seq)
+    def event(self, now_us: int, *, alarm: bool = True) -> Said:
+        said = super().event(now_us, alarm=alarm)
+        self.springs.append((said.high, "trap_sprung" if self._sprung else "trap_reset"))
+        return said
 
 
 class Load:
